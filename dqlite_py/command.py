@@ -1,0 +1,246 @@
+"""Log commands to bytes and back: the COMMAND payload of a log entry.
+
+msgpack array, format version first (docs/ARCHITECTURE.md, "What a log entry holds"):
+  UNITS  [1, 1, database, now_us, seed(16 bytes), state_hash, [unit, ...]]
+  OPEN   [1, 2, database, now_us]      create the database if it does not exist
+  DROP   [1, 3, database, now_us]
+state_hash is nil or [log index, 8-byte hash]: the leader's state of that database after that entry.
+unit is [session, sequence, [[sql, params], ...]]: one client transaction. session is nil (no retries) or
+16 bytes (reserved: refused by this release). sql is str, or an int k naming the k-th *string* sql of the
+same unit (executemany). params is an array, or a map of names without prefix.
+Units are encoded once, by the node that received them, and travel as the same bytes to the disk of every
+member; `encode_units` only joins them. storage decodes UNITS payloads in C; this module is the reference.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import msgpack
+
+from dqlite_py.errors import DataError, InterfaceError, MalformedMessage, RequestTooLarge, UnknownFormat
+from dqlite_py.limits import (
+    DATABASE_NAME_MAX,
+    ENTRY_BYTES_MAX,
+    ENTRY_UNITS_MAX,
+    STATEMENT_PARAMS_MAX,
+    UNIT_BYTES_MAX,
+)
+
+COMMAND_VERSION = 1
+SqlValue = None | int | float | str | bytes
+Params = Sequence[SqlValue] | Mapping[str, SqlValue]
+
+
+class CommandKind(enum.IntEnum):
+    UNITS = 1
+    OPEN = 2
+    DROP = 3
+
+
+class StateHash(NamedTuple):
+    """The leader's state hash of the command's database after `index`."""
+
+    index: int
+    value: int
+
+
+class CommandHeader(NamedTuple):
+    kind: CommandKind
+    database: str
+    now_us: int
+    state_hash: StateHash | None
+
+
+def check_database_name(name: str) -> str:
+    """Return `name` or raise InterfaceError: 1..128 bytes of letters, digits, '.', '_', '-'; not starting with '.'."""
+    ok = (
+        isinstance(name, str)
+        and 0 < len(name) <= DATABASE_NAME_MAX
+        and name.isascii()
+        and all(ch.isalnum() or ch in "._-" for ch in name)
+        and not name.startswith((".", "_dqlite"))
+    )
+    if not ok:
+        raise InterfaceError(
+            f"database name {name!r} is not allowed: use 1 to {DATABASE_NAME_MAX} ASCII letters, digits, "
+            "'.', '_' or '-', not starting with '.' or '_dqlite'"
+        )
+    return name
+
+
+def check_value(value: Any) -> SqlValue:
+    """Map a Python parameter to an SQL value; raises InterfaceError or DataError."""
+    if value is None or type(value) in (int, float, str, bytes):
+        pass
+    elif isinstance(value, bool):
+        return int(value)
+    elif isinstance(value, (bytearray, memoryview)):
+        return bytes(value)
+    elif isinstance(value, int):
+        value = int(value)
+    elif isinstance(value, float):
+        value = float(value)
+    elif isinstance(value, str):
+        value = str(value)
+    else:
+        raise InterfaceError(f"parameter of type {type(value).__name__} cannot be stored: use None, int, float, str or bytes")
+    if type(value) is int and not -(2**63) <= value < 2**63:
+        raise DataError(f"integer {value} is outside SQLite's 64-bit range")
+    if type(value) is str:
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise DataError(f"string parameter is not valid UTF-8: {error.reason}") from None
+    return value
+
+
+def check_params(params: Any) -> list[SqlValue] | dict[str, SqlValue]:
+    if isinstance(params, Mapping):
+        if not all(isinstance(key, str) for key in params):
+            raise InterfaceError("named parameters need string names")
+        checked: list[SqlValue] | dict[str, SqlValue] = {key: check_value(v) for key, v in params.items()}
+    elif isinstance(params, Sequence) and not isinstance(params, (str, bytes, bytearray)):
+        checked = [check_value(v) for v in params]
+    else:
+        raise InterfaceError(f"parameters must be a sequence or a mapping, not {type(params).__name__}")
+    if len(checked) > STATEMENT_PARAMS_MAX:
+        raise DataError(f"{len(checked)} parameters: at most {STATEMENT_PARAMS_MAX}")
+    return checked
+
+
+def encode_unit(statements: Iterable[tuple[str, Any]]) -> bytes:
+    """Encode one client transaction: (sql, params) pairs, executed in order, all or nothing.
+
+    Raises InterfaceError, DataError or RequestTooLarge; nothing was sent.
+    """
+    known: dict[str, int] = {}
+    rows: list[list[Any]] = []
+    for sql, params in statements:
+        if not isinstance(sql, str):
+            raise InterfaceError(f"SQL must be str, not {type(sql).__name__}")
+        ref: str | int
+        if sql in known:
+            ref = known[sql]
+        else:
+            known[sql] = len(known)
+            ref = sql
+        rows.append([ref, check_params(params)])
+    if not rows:
+        raise InterfaceError("a unit needs at least one statement")
+    try:
+        data: bytes = msgpack.packb([None, 0, rows], use_bin_type=True)
+    except UnicodeEncodeError as error:
+        raise DataError(f"SQL is not valid UTF-8: {error.reason}") from None
+    if len(data) > UNIT_BYTES_MAX:
+        raise RequestTooLarge(f"a unit of {len(data)} bytes is over the limit of {UNIT_BYTES_MAX}: split it")
+    return data
+
+
+def check_unit(data: bytes) -> bytes:
+    """Validate a unit that arrived from a peer (shape, not SQL); raises MalformedMessage."""
+    if len(data) > UNIT_BYTES_MAX:
+        raise RequestTooLarge(f"a unit of {len(data)} bytes is over the limit of {UNIT_BYTES_MAX}")
+    unit = _unpack(data, "unit")
+    if not (isinstance(unit, list) and len(unit) == 3 and unit[0] is None and unit[1] == 0):
+        raise MalformedMessage("a unit is [nil, 0, statements]", what="unit")
+    statements = unit[2]
+    if not (isinstance(statements, list) and statements):
+        raise MalformedMessage("a unit needs statements", what="unit")
+    strings = 0
+    for row in statements:
+        if not (isinstance(row, list) and len(row) == 2 and isinstance(row[1], (list, dict))):
+            raise MalformedMessage("a statement is [sql, params]", what="statement")
+        if type(row[0]) is str:
+            strings += 1
+        elif not (type(row[0]) is int and 0 <= row[0] < strings):
+            raise MalformedMessage("a statement's sql is a string or refers to an earlier one", what="statement")
+        values = row[1].values() if isinstance(row[1], dict) else row[1]
+        if isinstance(row[1], dict) and not all(type(k) is str for k in row[1]):
+            raise MalformedMessage("parameter names are strings", what="params")
+        if len(row[1]) > STATEMENT_PARAMS_MAX:
+            raise MalformedMessage("too many parameters", what="params")
+        for value in values:
+            if not (value is None or type(value) in (int, float, str, bytes)):
+                raise MalformedMessage("a parameter has no SQL type", what="params")
+            if type(value) is int and not -(2**63) <= value < 2**63:
+                raise MalformedMessage("integer outside 64 bits", what="params")
+    return data
+
+
+_packb = msgpack.Packer(use_bin_type=True, autoreset=True).pack
+
+
+def encode_units(
+    database: str, now_us: int, seed: bytes, state_hash: StateHash | None, units: Sequence[bytes]
+) -> bytes:
+    """Join already encoded units into one UNITS payload."""
+    if not 0 < len(units) <= ENTRY_UNITS_MAX:
+        raise InterfaceError(f"an entry holds 1 to {ENTRY_UNITS_MAX} units, not {len(units)}")
+    packer = msgpack.Packer(use_bin_type=True, autoreset=False)
+    packer.pack_array_header(7)
+    packer.pack(COMMAND_VERSION)
+    packer.pack(int(CommandKind.UNITS))
+    packer.pack(database)
+    packer.pack(now_us)
+    packer.pack(seed)
+    packer.pack(None if state_hash is None else [state_hash.index, state_hash.value.to_bytes(8, "big")])
+    packer.pack_array_header(len(units))
+    return b"".join([packer.bytes(), *units])
+
+
+def encode_open(database: str, now_us: int) -> bytes:
+    return bytes(_packb([COMMAND_VERSION, int(CommandKind.OPEN), database, now_us]))
+
+
+def encode_drop(database: str, now_us: int) -> bytes:
+    return bytes(_packb([COMMAND_VERSION, int(CommandKind.DROP), database, now_us]))
+
+
+def _unpack(data: bytes | memoryview, what: str) -> Any:
+    try:
+        return msgpack.unpackb(data, raw=False, strict_map_key=True, use_list=True, max_ext_len=0)
+    except MalformedMessage:
+        raise
+    except (ValueError, msgpack.UnpackException, RecursionError, TypeError) as error:
+        raise MalformedMessage(f"not valid msgpack: {error}", what=what) from None
+
+
+def decode_header(payload: bytes) -> CommandHeader:
+    """Read a payload's leading fields without touching its units; raises MalformedMessage or UnknownFormat."""
+    if len(payload) > ENTRY_BYTES_MAX:
+        raise MalformedMessage(f"a command of {len(payload)} bytes is over the limit", what="command")
+    unpacker = msgpack.Unpacker(raw=False, strict_map_key=True, max_ext_len=0, max_buffer_size=ENTRY_BYTES_MAX + 1)
+    unpacker.feed(payload[:1024])
+    try:
+        count = unpacker.read_array_header()
+        version = unpacker.unpack()
+        if version != COMMAND_VERSION or type(version) is not int:
+            raise UnknownFormat(
+                f"log command format {version!r} is not known to this release (it knows {COMMAND_VERSION})",
+                version=repr(version)[:40],
+            )
+        kind, database, now_us = unpacker.unpack(), unpacker.unpack(), unpacker.unpack()
+        if kind not in (1, 2, 3) or type(kind) is not int or count != (7 if kind == 1 else 4):
+            raise MalformedMessage(f"unknown command kind {kind!r} or wrong field count", what="command")
+        if type(database) is not str or type(now_us) is not int:
+            raise MalformedMessage("malformed command header", what="command")
+        check_database_name(database)
+        state_hash = None
+        if kind == 1:
+            seed, pair = unpacker.unpack(), unpacker.unpack()
+            if type(seed) is not bytes or len(seed) != 16:
+                raise MalformedMessage("the seed is 16 bytes", what="command")
+            if pair is not None:
+                if not (isinstance(pair, list) and len(pair) == 2 and type(pair[0]) is int and type(pair[1]) is bytes and len(pair[1]) == 8):
+                    raise MalformedMessage("malformed state hash", what="command")
+                state_hash = StateHash(pair[0], int.from_bytes(pair[1], "big"))
+    except (MalformedMessage, UnknownFormat):
+        raise
+    except InterfaceError as error:
+        raise MalformedMessage(str(error), what="command") from None
+    except (ValueError, msgpack.UnpackException, TypeError, RecursionError) as error:
+        raise MalformedMessage(f"not a command: {error or type(error).__name__}", what="command") from None
+    return CommandHeader(CommandKind(kind), database, now_us, state_hash)

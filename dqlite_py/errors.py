@@ -1,0 +1,207 @@
+"""The error tree: PEP 249 classes, each with `code`, `retryable` and `outcome`.
+
+Used everywhere; imports nothing of ours. Every error survives pickling and crosses the wire by its
+class name (`to_wire` / `from_wire`), so that a follower's caller sees exactly what the leader raised.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Any
+
+
+class Outcome(enum.Enum):
+    """What is now true of the write that failed."""
+
+    NOT_APPLIED = "NOT_APPLIED"
+    UNKNOWN = "UNKNOWN"
+
+
+class Warning(Exception):  # noqa: A001 - the name PEP 249 prescribes
+    """PEP 249 Warning."""
+
+
+class Error(Exception):
+    """Root of all errors of this package (PEP 249).
+
+    `code`: SQLite's extended result code for SQL errors, else None.
+    `retryable`: True when the same call may succeed later without a change by the caller.
+    `outcome`: NOT_APPLIED when the write certainly left no trace, UNKNOWN when it may have happened.
+    """
+
+    retryable: bool = False
+    outcome: Outcome = Outcome.NOT_APPLIED
+
+    def __init__(self, message: str, *, code: int | None = None, **details: Any) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code
+        self.details = details
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_rebuild, (type(self), self.message, self.code, self.details))
+
+    def to_wire(self) -> list[Any]:
+        """[class name, message, code, details] for msgpack; details hold only str, int, float, bytes, None."""
+        return [type(self).__name__, self.message, self.code, self.details]
+
+
+def _rebuild(cls: type[Error], message: str, code: int | None, details: dict[str, Any]) -> Error:
+    return cls(message, code=code, **details)
+
+
+class InterfaceError(Error):
+    """The API was used wrongly (closed connection, bad parameter type)."""
+
+
+class DatabaseError(Error):
+    """Root of what a database reports (PEP 249)."""
+
+
+class DataError(DatabaseError):
+    """A value is out of range or of a type that cannot be stored."""
+
+
+class OperationalError(DatabaseError):
+    """The database could not do it now."""
+
+
+class IntegrityError(DatabaseError):
+    """A constraint failed."""
+
+
+class InternalError(DatabaseError):
+    """An invariant of this package is broken; please report it."""
+
+
+class ProgrammingError(DatabaseError):
+    """The SQL or its parameters are wrong."""
+
+
+class NotSupportedError(DatabaseError):
+    """The statement cannot be replicated, or is not supported by this release; the message says what to do."""
+
+
+# -- the cluster cannot serve it here or now; certainly not applied -------------------------------------
+
+
+class NotLeader(OperationalError):
+    """This node is not the leader; `details["leader_id"]`, `details["leader_address"]` if known."""
+
+    retryable = True
+
+
+class NoLeader(OperationalError):
+    """No leader was known within the time allowed; nothing was sent."""
+
+    retryable = True
+
+
+class Busy(OperationalError):
+    """A bound on queued work is reached; nothing was queued."""
+
+    retryable = True
+
+
+class StorageFull(OperationalError):
+    """The disk's reserve is reached: writes are refused, reads go on; free space to resume."""
+
+    retryable = True
+
+
+class NodeStopped(OperationalError):
+    """The node is stopping or has failed; the message holds the reason."""
+
+
+class RequestTooLarge(DataError):
+    """A statement, unit or message is over a limit of limits.py."""
+
+
+class Overwritten(OperationalError):
+    """Another entry was committed at the write's log index: it certainly did not happen."""
+
+    retryable = True
+
+
+# -- outcome unknown -----------------------------------------------------------------------------------
+
+
+class OutcomeUnknown(OperationalError):
+    """The write was sent or appended and no answer came: it may have happened. Do not blindly retry."""
+
+    outcome = Outcome.UNKNOWN
+
+
+# -- disk and cluster identity; a node with one of these does not start, or stops ------------------------
+
+
+class CorruptJournal(InternalError):
+    """Journal damage: details file, offset (bytes), expected, found."""
+
+
+class CorruptState(InternalError):
+    """Damage of hard state, identity, manifest or a database file: details file, expected, found."""
+
+
+class UnknownFormat(InternalError):
+    """A format version that this release does not know, by name; details file or source, version."""
+
+
+class JournalFailed(OperationalError):
+    """A write or fsync failed: final for this process (pages may be lost after a failed fsync)."""
+
+    outcome = Outcome.UNKNOWN
+
+
+class DirectoryLocked(OperationalError):
+    """Another process holds this data folder."""
+
+
+class WrongCluster(OperationalError):
+    """The peer or folder belongs to another cluster."""
+
+
+class MemberRefused(OperationalError):
+    """The cluster refuses this member (removed, wiped disk, address taken); the message says how to mend it."""
+
+
+class DivergenceDetected(InternalError):
+    """This node's state differs from the majority's: details database, index, ours, theirs."""
+
+
+class MalformedMessage(DataError):
+    """Bytes that are not a valid message; details what."""
+
+
+class RaftInvariantBroken(InternalError):
+    """A broken consensus invariant: the node stops; all values are in the message."""
+
+
+class MembershipRefused(OperationalError):
+    """A configuration change is unsafe or not possible now; the message says why."""
+
+    retryable = True
+
+
+def _tree(cls: type[Error]) -> dict[str, type[Error]]:
+    found = {cls.__name__: cls}
+    for sub in cls.__subclasses__():
+        found.update(_tree(sub))
+    return found
+
+
+def from_wire(value: Any) -> Error:
+    """Rebuild an error from `to_wire`'s list; anything else is a MalformedMessage (returned, not raised)."""
+    if (
+        isinstance(value, (list, tuple))
+        and len(value) == 4
+        and isinstance(value[0], str)
+        and isinstance(value[1], str)
+        and (value[2] is None or isinstance(value[2], int))
+        and isinstance(value[3], dict)
+        and all(isinstance(key, str) for key in value[3])
+    ):
+        cls = _tree(Error).get(value[0], DatabaseError)
+        details = {key: item for key, item in value[3].items() if key not in ("code", "message", "self")}
+        return cls(value[1], code=value[2], **details)
+    return MalformedMessage("malformed error value", what=repr(value)[:80])

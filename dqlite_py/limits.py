@@ -1,0 +1,62 @@
+"""Every bound in one place. Sizes in bytes, times in milliseconds, counts as such."""
+
+from __future__ import annotations
+
+from typing import Final
+
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
+
+# -- what clients may ask for
+UNIT_BYTES_MAX: Final = 64 * MIB
+ENTRY_BYTES_MAX: Final = UNIT_BYTES_MAX + 4 * KIB
+ENTRY_BATCH_BYTES: Final = 1 * MIB  # a group-committed entry is closed at this size
+ENTRY_UNITS_MAX: Final = 4096
+STATEMENT_PARAMS_MAX: Final = 32_766
+RESULT_BYTES_MAX: Final = 256 * MIB
+DATABASE_NAME_MAX: Final = 128
+DATABASES_MAX: Final = 64
+PENDING_UNITS_MAX: Final = 16_384  # queued at one node, not yet in an entry
+PENDING_BYTES_MAX: Final = 256 * MIB
+
+# -- raft
+UNCOMMITTED_BYTES_MAX: Final = 128 * MIB
+APPEND_BYTES_MAX: Final = 1 * MIB  # per message, unless one entry is larger
+APPEND_ENTRIES_MAX: Final = 1024
+INFLIGHT_BYTES_MAX: Final = 8 * MIB  # per follower
+INFLIGHT_MESSAGES_MAX: Final = 64
+LOG_CACHE_BYTES_MAX: Final = 32 * MIB
+MEMBERS_MAX: Final = 64
+
+TICK_MS: Final = 20
+HEARTBEAT_MS: Final = 60
+ELECTION_MIN_MS: Final = 400
+ELECTION_MAX_MS: Final = 800
+
+# -- journal
+SEGMENT_BYTES: Final = 64 * MIB
+RECORD_BYTES_MAX: Final = ENTRY_BYTES_MAX + 4 * KIB
+DISK_RESERVE_BYTES: Final = 128 * MIB
+LOG_TAIL_BYTES: Final = 64 * MIB  # kept behind the snapshot for slow followers
+COMPACT_LOG_BYTES: Final = 128 * MIB  # compact when the journal holds more than this
+WAL_CHECKPOINT_FRAMES: Final = 4000
+
+# -- transport
+FRAME_BYTES_MAX: Final = RECORD_BYTES_MAX + 64 * KIB
+FRAME_FRAGMENT_BYTES: Final = 256 * KIB
+HANDSHAKE_BYTES_MAX: Final = 4 * KIB
+HANDSHAKE_TIMEOUT_MS: Final = 2_000
+CONNECT_TIMEOUT_MS: Final = 1_000
+RECONNECT_MIN_MS: Final = 50
+RECONNECT_MAX_MS: Final = 1_000
+IDLE_TIMEOUT_MS: Final = 5_000
+SEND_QUEUE_BYTES_MAX: Final = 32 * MIB
+INCOMING_CONNECTIONS_MAX: Final = 512
+LISTEN_BACKLOG: Final = 256
+
+# -- snapshots
+SNAPSHOT_CHUNK_BYTES: Final = 1 * MIB
+SNAPSHOT_KEEP_MS: Final = 120_000  # an unused outgoing copy is dropped after this
+
+# -- requests
+REQUEST_TIMEOUT_MS: Final = 10_000
