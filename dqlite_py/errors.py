@@ -123,6 +123,18 @@ class Overwritten(OperationalError):
     retryable = True
 
 
+class SnapshotUnavailable(OperationalError):
+    """The source does not offer that snapshot any more, or could not make one; the message says why."""
+
+    retryable = True
+
+
+class SnapshotDamaged(OperationalError):
+    """A received snapshot is not what its source announced; it was thrown away. Details file, expected, found."""
+
+    retryable = True
+
+
 # -- outcome unknown -----------------------------------------------------------------------------------
 
 

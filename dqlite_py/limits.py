@@ -57,6 +57,12 @@ LISTEN_BACKLOG: Final = 256
 # -- snapshots
 SNAPSHOT_CHUNK_BYTES: Final = 1 * MIB
 SNAPSHOT_KEEP_MS: Final = 120_000  # an unused outgoing copy is dropped after this
+SNAPSHOT_WAIT_MS: Final = 1_000  # how long snapshot.begin waits for a copy being made before it answers "preparing"
+SNAPSHOT_STALL_MS: Final = 60_000  # a receiver gives up when a copy makes no progress for this long
+SNAPSHOT_CHUNKS_INFLIGHT: Final = 4
+SNAPSHOT_SYNC_BYTES: Final = 16 * MIB  # a receiver makes this much durable at a time
+SNAPSHOT_COPY_PAGES: Final = 1024  # per step of a copy: the granularity of progress and of stopping
+MANIFEST_BYTES_MAX: Final = 256 * KIB
 
 # -- requests
 REQUEST_TIMEOUT_MS: Final = 10_000
