@@ -50,7 +50,14 @@ CONNECT_TIMEOUT_MS: Final = 1_000
 RECONNECT_MIN_MS: Final = 50
 RECONNECT_MAX_MS: Final = 1_000
 IDLE_TIMEOUT_MS: Final = 5_000
-SEND_QUEUE_BYTES_MAX: Final = 32 * MIB
+SEND_QUEUE_BYTES_MAX: Final = 32 * MIB  # per lane of a connection
+CONTROL_QUEUE_BYTES_MAX: Final = 1 * MIB
+WRITE_BUFFER_BYTES_MAX: Final = 2 * FRAME_FRAGMENT_BYTES  # handed to a socket; what control messages wait behind
+PARTIAL_MESSAGES_MAX: Final = 4  # partly received at once, per connection
+STRANGER_BYTES_MAX: Final = 64 * KIB  # a message from a caller that has no cluster id
+RPC_VALUES_MAX: Final = 64 * KIB  # elements of one array or map in an RPC body
+RPC_RUNNING_MAX: Final = 1024  # requests in work, per connection
+RPC_RUNNING_BYTES_MAX: Final = 256 * MIB  # their bodies, per connection
 INCOMING_CONNECTIONS_MAX: Final = 512
 LISTEN_BACKLOG: Final = 256
 
