@@ -77,5 +77,5 @@ class Gateway(Protocol):
         ...
 
     def is_read(self, sql: str, database: str) -> bool:
-        """Tell whether `sql` only reads, so that it goes to `read` and not into the log; raises for bad SQL."""
+        """Tell whether `sql` only reads: it goes to `read`, not into the log. Raises for bad SQL."""
         ...
