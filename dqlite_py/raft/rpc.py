@@ -1,0 +1,231 @@
+"""Requests and answers between nodes, on established connections. Loop thread.
+
+The caller's half keeps, per connection, what waits for an answer; ids start at random and never leave their
+connection, so that a late answer meets nobody. The server's half runs handlers, bounded per connection.
+Says whether a request that failed was certainly not delivered (RpcNotSent) or may have been (RpcLost).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from dqlite_py.errors import (
+    Busy,
+    Error,
+    InterfaceError,
+    InternalError,
+    MalformedMessage,
+    NotSupportedError,
+    RequestTooLarge,
+    WrongCluster,
+    from_wire,
+)
+from dqlite_py.limits import FRAME_FRAGMENT_BYTES, RPC_RUNNING_BYTES_MAX, RPC_RUNNING_MAX
+from dqlite_py.model import Address, NodeId
+from dqlite_py.raft.connection import Connection
+from dqlite_py.wire.frames import FrameType, OutgoingMessage
+from dqlite_py.wire.rpc import Request, Response, decode_rpc, encode_rpc, error_body
+from dqlite_py.wire.sendqueue import Lane, Queued
+
+log = logging.getLogger(__name__)
+
+
+class RpcError(Exception):
+    """A call that got no answer; internal: node/ maps it to an errors.Error."""
+
+
+class RpcNotSent(RpcError):
+    """The request was certainly not delivered."""
+
+
+class RpcLost(RpcError):
+    """The request was sent and no answer came: it may have been executed."""
+
+
+@dataclass(frozen=True, slots=True)
+class RpcContext:
+    """Who asks. `verified`: a node of our cluster (as its handshake says, and its certificate with TLS)."""
+
+    peer_id: NodeId
+    verified: bool
+    address: Address
+
+
+Handler = Callable[[RpcContext, Any], Awaitable[Any]]
+
+
+def _lane(message: OutgoingMessage) -> Lane:
+    return Lane.RPC_LARGE if message.size_bytes > FRAME_FRAGMENT_BYTES else Lane.RPC
+
+
+@dataclass(slots=True)
+class _Pending:
+    future: asyncio.Future[Any]
+    queued: Queued
+
+
+class PendingCalls:
+    """What one dialled connection waits for."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._pending: dict[int, _Pending] = {}
+        self._ids = itertools.count(random.getrandbits(64))
+        self.used_at = asyncio.get_running_loop().time()
+
+    def __len__(self) -> int:
+        return len(self._pending)
+
+    async def call(self, method: str, body: Any, deadline: float) -> Any:
+        """The answer's body; raises RpcNotSent, RpcLost, or the errors.Error that the other side raised.
+
+        Cancelled: the request is taken back if it is still wholly queued, else its answer is ignored.
+        """
+        number = next(self._ids) % 2**64
+        message = OutgoingMessage(FrameType.REQUEST, encode_rpc(Request(number, method, body)))
+        queued = self._connection.send(_lane(message), message)
+        if queued is None:
+            raise RpcNotSent(f"{method}: the connection is closed or its queue is full")
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Any] = loop.create_future()
+        self._pending[number] = _Pending(future, queued)
+        self.used_at = loop.time()
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await future
+        except TimeoutError:
+            if self._connection.take_back(queued):
+                raise RpcNotSent(f"{method}: still queued when its time was over") from None
+            raise RpcLost(f"{method}: no answer in time") from None
+        except asyncio.CancelledError:
+            self._connection.take_back(queued)
+            raise
+        finally:
+            del self._pending[number]
+            self.used_at = loop.time()
+            if future.done() and not future.cancelled():
+                future.exception()  # seen, also when the time was over first
+
+    def received(self, body: bytes | bytearray) -> None:
+        """An answer arrived; raises MalformedMessage."""
+        response = decode_rpc(body)
+        if not isinstance(response, Response):
+            raise MalformedMessage("a request where an answer belongs", what="response")
+        pending = self._pending.get(response.id)
+        if pending is None or pending.future.done():
+            log.debug("%r: an answer nobody waits for", self._connection)
+        elif response.failed:
+            pending.future.set_exception(from_wire(response.body))
+        else:
+            pending.future.set_result(response.body)
+
+    def connection_lost(self, reason: str) -> None:
+        """Fail what waits; called BEFORE the connection forgets its queue."""
+        for pending in self._pending.values():
+            if pending.future.done():
+                continue
+            # Without its last frame the other side cannot have it.
+            kind = RpcLost if pending.queued.handed_over else RpcNotSent
+            pending.future.set_exception(kind(reason))
+
+
+@dataclass(slots=True)
+class _Running:
+    count: int = 0
+    size_bytes: int = 0
+
+
+class RpcServer:
+    """Methods and the handlers at work."""
+
+    def __init__(self) -> None:
+        self._methods: dict[str, tuple[Handler, bool]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._running: dict[Connection, _Running] = {}
+
+    @property
+    def running_count(self) -> int:
+        return len(self._tasks)
+
+    def register(self, method: str, handler: Handler, open_to_joiners: bool) -> None:
+        if method in self._methods:
+            raise InterfaceError(f"method {method!r} is registered twice")
+        self._methods[method] = (handler, open_to_joiners)
+
+    def request_received(self, connection: Connection, body: bytes | bytearray) -> None:
+        """Start the handler, or answer at once when it may not run; raises MalformedMessage."""
+        request = decode_rpc(body)
+        if not isinstance(request, Request):
+            raise MalformedMessage("an answer where a request belongs", what="request")
+        refusal = self._refusal(connection, request.method, len(body))
+        running = self._running.setdefault(connection, _Running())
+        running.count += 1
+        running.size_bytes += len(body)
+        work = self._refuse(connection, request, refusal) if refusal else self._serve(connection, request)
+        task = asyncio.get_running_loop().create_task(work, name=f"rpc {request.method}")
+        self._tasks.add(task)
+
+        def finished(done: asyncio.Task[None]) -> None:
+            self._tasks.discard(done)
+            running.count -= 1
+            running.size_bytes -= len(body)
+            if not running.count:
+                self._running.pop(connection, None)
+            if not done.cancelled() and done.exception() is not None:
+                log.error("%s: answering failed", request.method, exc_info=done.exception())
+
+        task.add_done_callback(finished)
+
+    async def stop(self) -> None:
+        """Cancel the handlers and wait for them."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _refusal(self, connection: Connection, method: str, size_bytes: int) -> Error | None:
+        known = self._methods.get(method)
+        if known is None:
+            return NotSupportedError(f"this release has no method {method!r}")
+        if not (connection.verified or known[1]):
+            return WrongCluster(f"{method!r} is for nodes of this cluster only")
+        running = self._running.get(connection)
+        if running is not None and (
+            running.count >= RPC_RUNNING_MAX or running.size_bytes + size_bytes > RPC_RUNNING_BYTES_MAX
+        ):
+            return Busy(f"{running.count} requests of {running.size_bytes} bytes of this node are at work")
+        return None
+
+    async def _refuse(self, connection: Connection, request: Request, refusal: Error) -> None:
+        await self._answer(connection, Response(request.id, True, error_body(refusal)))
+
+    async def _serve(self, connection: Connection, request: Request) -> None:
+        context = RpcContext(connection.peer_id, connection.verified, connection.peer_address)
+        handler, _ = self._methods[request.method]
+        try:
+            response = Response(request.id, False, await handler(context, request.body))
+        except Error as error:
+            response = Response(request.id, True, error_body(error))
+        except Exception:
+            log.exception("%s asked by node %s failed", request.method, context.peer_id)
+            wrong = InternalError(f"{request.method} failed; the node's log has the reason")
+            response = Response(request.id, True, error_body(wrong))
+        await self._answer(connection, response)
+
+    async def _answer(self, connection: Connection, response: Response) -> None:
+        """Queue the answer, waiting for room; the connection may be gone: then nobody waits for it."""
+        try:
+            message = OutgoingMessage(FrameType.RESPONSE, encode_rpc(response))
+        except (InterfaceError, RequestTooLarge) as error:
+            log.warning("an answer cannot be sent: %s", error.message)
+            failed = Response(response.id, True, error_body(error))
+            message = OutgoingMessage(FrameType.RESPONSE, encode_rpc(failed))
+        while connection.is_open and connection.send(_lane(message), message) is None:
+            if not await connection.wait_space():
+                return

@@ -1,0 +1,400 @@
+"""The transport between nodes: one listening address, one outgoing connection per peer, requests.
+
+Raft messages may be lost and reordered by it, never altered: raft resends. It knows who may be heard
+(`accept_sender`) and whom to dial (`set_peers`), not what messages mean. Lives on the loop thread; driven by
+raft/host.py; node/ registers request handlers and calls. Faults of PySyncObj's transport that end here:
+RF-10, RF-13, RF-16, RF-19, RF-22.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Collection, Mapping
+
+from dqlite_py.config import TlsSettings
+from dqlite_py.errors import InterfaceError, MalformedMessage, RequestTooLarge, WrongCluster
+from dqlite_py.limits import FRAME_FRAGMENT_BYTES
+from dqlite_py.model import Address, NodeId
+from dqlite_py.raft.connection import Connection, TransportTiming
+from dqlite_py.raft.dialer import Dialer, DialFailed
+from dqlite_py.raft.links import PeerLink, PeerStatus, Search
+from dqlite_py.raft.listener import Listener, Predicate
+from dqlite_py.raft.messages import AppendRequest, Message
+from dqlite_py.raft.rpc import Handler, PendingCalls, RpcNotSent, RpcServer
+from dqlite_py.raft.tls import TlsContexts
+from dqlite_py.wire.address import split_address
+from dqlite_py.wire.handshake import LocalIdentity, Purpose, Refusal, Refused
+from dqlite_py.wire.peer import MessageEncoder, decode_message
+from dqlite_py.wire.sendqueue import Lane
+
+log = logging.getLogger(__name__)
+_STOP_WAIT_S = 0.25
+
+
+def _nothing(*_: object) -> None:
+    """A callback nobody asked for."""
+
+
+class PeerTransport:
+    """Create on the loop thread's side, `await start()`, `await stop()`; a stopped transport stays stopped.
+
+    identity: this node's ids, asked at every handshake. on_message(sender, message): from a member's
+    connection only. on_connected / on_disconnected(peer): our connection TO the peer is there / gone.
+    on_learned(peer, address): a handshake showed a node of our cluster at a new address. accept_sender(peer):
+    whether raft messages of this node may be delivered now.
+    """
+
+    def __init__(
+        self,
+        *,
+        identity: Callable[[], LocalIdentity],
+        listen: Address,
+        advertise: Address | None = None,
+        tls: TlsSettings | None = None,
+        on_message: Callable[[NodeId, Message], None],
+        on_connected: Callable[[NodeId], None] = _nothing,
+        on_disconnected: Callable[[NodeId], None] = _nothing,
+        on_learned: Callable[[NodeId, Address], None] = _nothing,
+        accept_sender: Callable[[NodeId], bool] = lambda _: True,
+        timing: TransportTiming | None = None,
+        rng: random.Random | None = None,
+    ) -> None:
+        self.local_identity = identity
+        self._listen = listen
+        self._advertise = advertise
+        self._on_message = on_message
+        self._on_connected = on_connected
+        self._on_disconnected = on_disconnected
+        self._on_learned = on_learned
+        self._accept_sender = accept_sender
+        self._timing = timing or TransportTiming()
+        self._random = rng or random.Random()
+        contexts = TlsContexts(tls) if tls is not None else None
+        self._dialer = Dialer(self, self._timing, contexts)
+        self._listener = Listener(lambda: Connection(self), self._is_member, self._timing, contexts)
+        self._search = Search(self._dialer, self._timing, self._random, self._learn)
+        self._server = RpcServer()
+        self._encoder = MessageEncoder()
+        self._links: dict[NodeId, PeerLink] = {}
+        self._learned: dict[NodeId, Address] = {}
+        self._connections: dict[Connection, PendingCalls | None] = {}  # open ones; calls: of those we dialled
+        self._lingering: set[Connection] = set()  # closed, socket not yet gone
+        self._incoming_peers: dict[NodeId, Connection] = {}
+        self._callers: dict[Address, asyncio.Task[Connection]] = {}
+        self._retired: set[asyncio.Task[None]] = set()
+        self._housekeeping: asyncio.TimerHandle | None = None
+        self._housekeeping_due = 0.0
+        self._refusals: dict[str, None] = {}
+        self._stopped = False
+
+    # -- life
+
+    async def start(self) -> None:
+        """Listen; raises OSError when the address cannot be used."""
+        await self._listener.start(self._listen)
+        self._plan_housekeeping()
+
+    async def stop(self) -> None:
+        """Close everything and wait for it. No callback comes after this was called."""
+        self._stopped = True
+        if self._housekeeping is not None:
+            self._housekeeping.cancel()
+        await self._search.stop()
+        links, self._links = list(self._links.values()), {}
+        tasks: list[asyncio.Task[Connection] | asyncio.Task[None]] = [*self._callers.values(), *self._retired]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*(link.stop() for link in links), *tasks, return_exceptions=True)
+        await self._server.stop()
+        await self._dialer.stop()
+        open_now = list(self._connections)
+        for connection in open_now:
+            connection.close("the node stops")
+        try:
+            async with asyncio.timeout(_STOP_WAIT_S):
+                for connection in list(self._lingering):
+                    await connection.lost.wait()
+        except TimeoutError:
+            log.info("stopping: a peer did not take what was still to be sent")
+        for connection in list(self._lingering):
+            connection.abort_socket()
+        await self._listener.stop()
+        for connection in list(self._lingering):
+            await connection.lost.wait()
+
+    @property
+    def bound_address(self) -> Address:
+        """Where it listens (port 0 replaced); empty before `start`."""
+        return self._listener.address
+
+    def advertised_address(self) -> Address:
+        """What peers are told: `advertise`, or where it listens."""
+        if self._advertise is None:
+            return self.bound_address
+        _, port = split_address(self._advertise)
+        if port:
+            return self._advertise
+        bound_port = split_address(self.bound_address)[1] if self.bound_address else 0
+        return Address(f"{self._advertise.rpartition(':')[0]}:{bound_port}")
+
+    def register_protocol(self, predicate: Predicate, factory: Callable[[], asyncio.Protocol]) -> None:
+        """Hand connections whose first bytes satisfy `predicate` (None: too few to tell) to `factory()`."""
+        self._listener.register_protocol(predicate, factory)
+
+    def identity_changed(self) -> None:
+        """This node's cluster id is another one now: every connection has to be made anew."""
+        for connection in list(self._connections):
+            connection.abort("this node's cluster id changed")
+        for link in self._links.values():
+            link.nudge()
+
+    # -- peers
+
+    def set_peers(self, peers: Mapping[NodeId, Address]) -> None:
+        """Dial exactly these (without ourselves) from now on."""
+        own_id = self.local_identity().node_id
+        for node_id in [known for known in self._links if known not in peers or known == own_id]:
+            self._retire(self._links.pop(node_id))
+        for node_id, address in peers.items():
+            if node_id == own_id or self._stopped:
+                continue
+            link = self._links.get(node_id)
+            if link is not None:
+                link.set_address(address)
+                continue
+            link = PeerLink(node_id, address, self._dialer, self._timing, self._random, self._link_changed)
+            link.learned_address = self._learned.get(node_id)
+            self._links[node_id] = link
+
+    def dial_unknown(self, addresses: Collection[Address]) -> None:
+        """Ask these addresses who is there, until each has answered; replaces the addresses given before."""
+        if not self._stopped:
+            self._search.set_addresses(set(addresses))
+
+    def learned_address(self, node_id: NodeId) -> Address | None:
+        """Where a node of our cluster last was, by its handshake."""
+        return self._learned.get(node_id)
+
+    def is_connected(self, node_id: NodeId) -> bool:
+        link = self._links.get(node_id)
+        return link is not None and link.open_connection is not None
+
+    def status(self) -> list[PeerStatus]:
+        return [link.status() for link in self._links.values()]
+
+    def refusals(self) -> list[str]:
+        """The last few handshakes refused by either side, for the status display."""
+        return list(self._refusals)
+
+    def _retire(self, link: PeerLink) -> None:
+        task = asyncio.get_running_loop().create_task(link.stop())
+        self._retired.add(task)
+        task.add_done_callback(self._retired.discard)
+
+    def _link_changed(self, node_id: NodeId, connected: bool) -> None:
+        link = self._links.get(node_id)
+        if not self._stopped and link is not None:
+            (self._on_connected if connected else self._on_disconnected)(node_id)
+
+    def _learn(self, node_id: NodeId, address: Address) -> None:
+        if self._learned.get(node_id) == address:
+            return
+        self._learned[node_id] = address
+        link = self._links.get(node_id)
+        if link is not None:
+            link.learned(address)
+        if not self._stopped:
+            self._on_learned(node_id, address)
+
+    # -- raft messages
+
+    def send(self, peer: NodeId, message: Message) -> bool:
+        """Queue a message; False when it was dropped (no connection, queue full): raft sends it again."""
+        link = self._links.get(peer)
+        connection = link.open_connection if link is not None else None
+        if connection is None:
+            return False
+        try:
+            outgoing = self._encoder.encode(message)
+        except (RequestTooLarge, InterfaceError) as error:
+            log.error("a message to node %s cannot be sent: %s", peer, error.message)
+            return False
+        return connection.send(_lane(connection, message), outgoing) is not None
+
+    def raft_received(self, connection: Connection, body: bytes | bytearray) -> None:
+        message = decode_message(body)
+        if message.sender != connection.peer_id:
+            raise MalformedMessage(
+                f"node {connection.peer_id} sent a message of node {message.sender}", what="sender"
+            )
+        if self._stopped or not self._accept_sender(message.sender):
+            return
+        try:
+            self._on_message(message.sender, message)
+        except Exception:
+            log.exception("handling a message of node %s failed", message.sender)
+            connection.abort("handling a message failed")
+
+    # -- requests
+
+    def register(self, method: str, handler: Handler, *, open_to_joiners: bool = False) -> None:
+        """Serve a method; `open_to_joiners`: also for callers that are not nodes of this cluster."""
+        self._server.register(method, handler, open_to_joiners)
+
+    async def call(self, target: NodeId | Address, method: str, body: object, timeout_s: float) -> object:
+        """Ask a peer (by id) or whoever is at an address.
+
+        Raises RpcNotSent (certainly not delivered), RpcLost (may have been executed), WrongCluster (not
+        delivered), InterfaceError or RequestTooLarge for the body, or the errors.Error of the other side.
+        """
+        deadline = asyncio.get_running_loop().time() + timeout_s
+        try:
+            async with asyncio.timeout_at(deadline):
+                connection = await self._connection_to(target)
+        except TimeoutError:
+            raise RpcNotSent(f"{method}: no connection to {target} in time") from None
+        except DialFailed as failure:
+            if failure.reason is Refusal.WRONG_CLUSTER:
+                raise WrongCluster(str(failure)) from None
+            raise RpcNotSent(f"{method}: {failure}") from None
+        calls = self._connections.get(connection)
+        if calls is None:
+            raise RpcNotSent(f"{method}: the connection to {target} is gone")
+        return await calls.call(method, body, deadline)
+
+    async def _connection_to(self, target: NodeId | Address) -> Connection:
+        if self._stopped:
+            raise DialFailed(Address(str(target)), "the transport is stopped")
+        if isinstance(target, str):
+            return await self._caller(target)
+        link = self._links.get(target)
+        if link is None:
+            raise DialFailed(Address(str(target)), f"node {target} is not a known peer")
+        return await link.wait_connection()
+
+    async def _caller(self, address: Address) -> Connection:
+        """A connection for requests to an address; kept for the next one until it is idle."""
+        task = self._callers.get(address)
+        if task is None:
+            task = asyncio.get_running_loop().create_task(self._dialer.dial(address, Purpose.CLIENT))
+            self._callers[address] = task
+            task.add_done_callback(lambda done: self._caller_dialled(address, done))
+        try:
+            connection = await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if task.cancelled():
+                raise DialFailed(address, "the transport is stopping") from None
+            raise
+        return connection
+
+    def _caller_dialled(self, address: Address, task: asyncio.Task[Connection]) -> None:
+        usable = not task.cancelled() and task.exception() is None and task.result().is_open
+        if not usable and self._callers.get(address) is task:
+            del self._callers[address]
+
+    # -- what connections report
+
+    def connection_established(self, connection: Connection) -> None:
+        if self._stopped:
+            connection.abort("the node stops")
+            return
+        self._connections[connection] = PendingCalls(connection) if connection.dialled else None
+        if connection.purpose is Purpose.PEER and not connection.dialled:
+            older = self._incoming_peers.get(connection.peer_id)
+            self._incoming_peers[connection.peer_id] = connection
+            if older is not None:
+                # BEFORE anything of the newer one is delivered: messages never come out of order across them.
+                older.abort("replaced by a newer connection of the same node")
+        if connection.verified and connection.peer_address:
+            self._learn(connection.peer_id, connection.peer_address)
+
+    def connection_closed(self, connection: Connection) -> None:
+        calls = self._connections.pop(connection, None)
+        if calls is not None:
+            calls.connection_lost(connection.close_reason)
+        if connection.has_socket:
+            self._lingering.add(connection)
+        if self._incoming_peers.get(connection.peer_id) is connection:
+            del self._incoming_peers[connection.peer_id]
+        for address, task in list(self._callers.items()):
+            if task.done() and not task.cancelled() and not task.exception() and task.result() is connection:
+                del self._callers[address]
+
+    def socket_gone(self, connection: Connection) -> None:
+        self._lingering.discard(connection)
+
+    def request_received(self, connection: Connection, body: bytes | bytearray) -> None:
+        self._server.request_received(connection, body)
+
+    def response_received(self, connection: Connection, body: bytes | bytearray) -> None:
+        calls = self._connections.get(connection)
+        if calls is not None:
+            calls.received(body)
+
+    def handshake_refused(self, connection: Connection, refusal: Refused, by_us: bool) -> None:
+        text = f"{'refused' if by_us else 'refused by the peer'}: {refusal.message}"
+        if text not in self._refusals:
+            level = logging.ERROR if refusal.reason is Refusal.WRONG_CLUSTER else logging.WARNING
+            log.log(level, "%r: %s", connection, text)
+        self._refusals.pop(text, None)
+        self._refusals[text] = None
+        while len(self._refusals) > 16:
+            del self._refusals[next(iter(self._refusals))]
+
+    def _is_member(self, connection: Connection) -> bool:
+        return (
+            connection.verified
+            and connection.purpose is Purpose.PEER
+            and self._accept_sender(connection.peer_id)
+        )
+
+    # -- time
+
+    def _plan_housekeeping(self) -> None:
+        timing = self._timing
+        step_s = min(250.0, timing.handshake_ms / 4, timing.idle_ms / 8) / 1000
+        loop = asyncio.get_running_loop()
+        self._housekeeping_due = loop.time() + step_s
+        self._housekeeping = loop.call_later(step_s, self._housekeep)
+
+    def _housekeep(self) -> None:
+        now = asyncio.get_running_loop().time()
+        # After a stall of the loop, what peers sent meanwhile may still be unread: nobody is judged now.
+        stalled = now - self._housekeeping_due > self._timing.idle_ms / 4000
+        self._plan_housekeeping()
+        if stalled:
+            return
+        self._listener.housekeep(now)
+        for connection, calls in list(self._connections.items()):
+            self._check_idle(connection, calls, now)
+        for connection in list(self._lingering):
+            if now - connection.closed_at > self._timing.handshake_ms / 1000:
+                connection.abort_socket()
+        if not any(connection.queued_bytes for connection in self._connections):
+            self._encoder.forget()
+
+    def _check_idle(self, connection: Connection, calls: PendingCalls | None, now: float) -> None:
+        idle_s = self._timing.idle_ms / 1000
+        if now - connection.received_at > idle_s:
+            connection.abort(f"nothing received for {self._timing.idle_ms:.0f} ms")
+        elif calls is None:
+            return
+        elif connection.purpose is Purpose.CLIENT and not len(calls):
+            if now - calls.used_at > idle_s / 2:
+                connection.close("not used any more")
+        elif now - min(connection.received_at, connection.sent_at) > self._timing.ping_ms / 1000:
+            connection.ping()
+
+
+def _lane(connection: Connection, message: Message) -> Lane:
+    """Entries stay in order. A heartbeat may overtake them only where they would delay it.
+
+    The follower refuses one that refers to entries still on their way, and the leader would probe in vain.
+    """
+    if type(message) is not AppendRequest:
+        return Lane.CONTROL
+    if message.entries or connection.lane_bytes(Lane.APPEND) <= FRAME_FRAGMENT_BYTES:
+        return Lane.APPEND
+    return Lane.CONTROL

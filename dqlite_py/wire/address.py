@@ -1,0 +1,49 @@
+"""host:port text to its parts. Shared by the handshake and the transport."""
+
+from __future__ import annotations
+
+import ipaddress
+
+from dqlite_py.errors import InterfaceError
+from dqlite_py.model import Address
+
+ADDRESS_LENGTH_MAX = 300
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """(host, port); IPv6 hosts come in brackets and leave without. Raises InterfaceError."""
+    host, colon, port = address.rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    if bracketed:
+        host = host[1:-1]
+    valid = (
+        bool(colon)
+        and 0 < len(address) <= ADDRESS_LENGTH_MAX
+        and bool(host)
+        and (bracketed or ":" not in host)
+        and not any(ch.isspace() or not ch.isprintable() for ch in address)
+        and port.isascii()
+        and port.isdigit()
+        and len(port) <= 5
+        and int(port) <= 65_535
+    )
+    if not valid:
+        raise InterfaceError(f"{address!r:.320} is not an address: write host:port, IPv6 hosts in brackets")
+    return host, int(port)
+
+
+def join_address(host: str, port: int) -> Address:
+    return Address(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+
+
+def same_host(pattern: str, host: str) -> bool:
+    """Whether a certificate's name covers `host`: equal addresses, or DNS names with one leading wildcard."""
+    try:
+        return ipaddress.ip_address(pattern) == ipaddress.ip_address(host)
+    except ValueError:
+        pass
+    pattern, host = pattern.lower().rstrip("."), host.lower().rstrip(".")
+    if pattern.startswith("*."):
+        label, dot, rest = host.partition(".")
+        return bool(label and dot) and rest == pattern[2:]
+    return pattern == host

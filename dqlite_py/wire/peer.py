@@ -1,0 +1,206 @@
+"""Raft messages to bytes and back (the body of a RAFT frame). No I/O; for raft/transport.py, loop thread.
+
+Entries are packed once for all followers: an AppendRequest sent to several peers is the same bytes, and the
+packed entries are kept for as long as the leader goes on sending them.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections import deque
+from typing import Any, Final
+
+import msgpack
+
+from dqlite_py.limits import APPEND_ENTRIES_MAX, ENTRY_BYTES_MAX, MEMBERS_MAX
+from dqlite_py.model import Configuration, Entry, EntryKind, LogIndex, Term
+from dqlite_py.raft.messages import (
+    AppendReply,
+    AppendRequest,
+    Message,
+    SnapshotOffer,
+    TimeoutNow,
+    VoteReply,
+    VoteRequest,
+)
+from dqlite_py.wire.frames import FrameType, OutgoingMessage
+from dqlite_py.wire.tables import BOOL, NODE_ID, U63, Body, Kind, Row, Table
+
+_KINDS: Final = {int(kind): kind for kind in EntryKind}
+_REMEMBERED: Final = 8
+
+
+def _decode_entry(value: Any) -> Entry:
+    if not (type(value) is list and len(value) == 4):
+        raise ValueError("an entry is [index, term, kind, payload]")
+    index, term, number, payload = value
+    kind = _KINDS.get(number) if type(number) is int else None
+    if not (
+        type(index) is int
+        and type(term) is int
+        and kind is not None
+        and type(payload) is bytes
+        and 0 < index < 2**63
+        and 0 < term < 2**63
+        and len(payload) <= ENTRY_BYTES_MAX
+    ):
+        raise ValueError(f"malformed entry {index!r:.24} of term {term!r:.24}, kind {number!r:.24}")
+    return Entry(LogIndex(index), Term(term), kind, payload)
+
+
+def _decode_entries(value: Any) -> tuple[Entry, ...]:
+    if type(value) is not list or len(value) > APPEND_ENTRIES_MAX:
+        raise ValueError(f"not a list of at most {APPEND_ENTRIES_MAX} entries")
+    return tuple([_decode_entry(item) for item in value])
+
+
+def _decode_configuration(value: Any) -> Configuration:
+    # Its index is the offer's (`_check_offer`); kept as 0 on the wire to have it once only.
+    if (
+        type(value) is not list
+        or len(value) != 2
+        or type(value[0]) is not list
+        or len(value[0]) > MEMBERS_MAX
+    ):
+        raise ValueError("a configuration is [members, index]")
+    return Configuration.from_wire(value[0], int(U63.decode(value[1])))
+
+
+def _encode_configuration(configuration: Configuration) -> list[Any]:
+    return [configuration.to_wire(), configuration.index]
+
+
+class _EntriesPacker:
+    """Packs entries; remembers the last few lists, compared by the identity of every entry."""
+
+    def __init__(self) -> None:
+        self._recent: deque[tuple[tuple[Entry, ...], bytes]] = deque(maxlen=_REMEMBERED)
+
+    def __call__(self, entries: tuple[Entry, ...]) -> bytes:
+        if not entries:
+            return b"\x90"
+        for known, packed in self._recent:
+            if known is entries or (len(known) == len(entries) and all(map(operator.is_, known, entries))):
+                return packed
+        packed = bytes(msgpack.packb([list(entry) for entry in entries], use_bin_type=True))
+        self._recent.append((entries, packed))
+        return packed
+
+    def forget(self) -> None:
+        self._recent.clear()
+
+
+_pack_entries = _EntriesPacker()
+ENTRIES = Kind("entries", _decode_entries, _pack_entries, raw=True)
+CONFIGURATION = Kind("configuration", _decode_configuration, _encode_configuration)
+
+
+def _check_append(message: AppendRequest) -> None:
+    index, term = message.prev_index, message.prev_term
+    for entry in message.entries:
+        if entry.index != index + 1 or not term <= entry.term <= message.term:
+            raise ValueError(
+                f"entry {entry.index} of term {entry.term} follows {index} of term {term}, "
+                f"in term {message.term}"
+            )
+        index, term = entry.index, entry.term
+
+
+TABLE: Final = Table(
+    "raft message",
+    (
+        Row(
+            1,
+            VoteRequest,
+            (
+                ("sender", NODE_ID),
+                ("term", U63),
+                ("pre", BOOL),
+                ("last_index", U63),
+                ("last_term", U63),
+                ("transfer", BOOL),
+            ),
+        ),
+        Row(
+            2,
+            VoteReply,
+            (("sender", NODE_ID), ("term", U63), ("pre", BOOL), ("for_term", U63), ("granted", BOOL)),
+        ),
+        Row(
+            3,
+            AppendRequest,
+            (
+                ("sender", NODE_ID),
+                ("term", U63),
+                ("prev_index", U63),
+                ("prev_term", U63),
+                ("commit_index", U63),
+                ("round", U63),
+                ("entries", ENTRIES),
+            ),
+            _check_append,
+        ),
+        Row(
+            4,
+            AppendReply,
+            (
+                ("sender", NODE_ID),
+                ("term", U63),
+                ("reject", BOOL),
+                ("prev_index", U63),
+                ("match_index", U63),
+                ("hint_index", U63),
+                ("hint_term", U63),
+                ("round", U63),
+                ("needs_snapshot", BOOL),
+            ),
+        ),
+        Row(
+            5,
+            SnapshotOffer,
+            (
+                ("sender", NODE_ID),
+                ("term", U63),
+                ("index", U63),
+                ("snapshot_term", U63),
+                ("configuration", CONFIGURATION),
+                ("round", U63),
+            ),
+        ),
+        Row(6, TimeoutNow, (("sender", NODE_ID), ("term", U63))),
+    ),
+    values_max=max(APPEND_ENTRIES_MAX, MEMBERS_MAX),
+)
+
+
+def encode_message(message: Message) -> bytes:
+    return TABLE.encode(message)
+
+
+def decode_message(body: Body) -> Message:
+    """Any bytes to a valid message; raises MalformedMessage."""
+    message: Message = TABLE.decode(body)
+    return message
+
+
+class MessageEncoder:
+    """Messages to frames, remembering the last few AppendRequests by identity: same object, same frames."""
+
+    def __init__(self) -> None:
+        self._recent: deque[tuple[AppendRequest, OutgoingMessage]] = deque(maxlen=_REMEMBERED)
+
+    def encode(self, message: Message) -> OutgoingMessage:
+        """Raises RequestTooLarge when it is over FRAME_BYTES_MAX."""
+        if type(message) is not AppendRequest or not message.entries:
+            return OutgoingMessage(FrameType.RAFT, encode_message(message))
+        for known, outgoing in self._recent:
+            if known is message:
+                return outgoing
+        outgoing = OutgoingMessage(FrameType.RAFT, encode_message(message))
+        self._recent.append((message, outgoing))
+        return outgoing
+
+    def forget(self) -> None:
+        """Drop what is remembered (nothing was sent for a while)."""
+        self._recent.clear()
+        _pack_entries.forget()

@@ -1,0 +1,197 @@
+"""Rows of field names and kinds: the table is the protocol. Encoder, decoder and checks derive from the rows.
+
+A message is a msgpack array: the row's number, then its fields in the row's order. Any bytes decode to a
+valid record or raise MalformedMessage; nothing larger than the bytes is built from them. No I/O.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import msgpack
+
+from dqlite_py.errors import InterfaceError, MalformedMessage
+
+Body = bytes | bytearray | memoryview
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A field's type.
+
+    `decode` judges and converts an unpacked value (ValueError or MalformedMessage when wrong); `encode` gives
+    what msgpack packs, or, when `raw`, packed bytes (only for a row's last field).
+    """
+
+    name: str
+    decode: Callable[[Any], Any]
+    encode: Callable[[Any], Any] | None = None
+    raw: bool = False
+
+
+Field = tuple[str, Kind]
+Record = TypeVar("Record")
+
+
+@dataclass(frozen=True, slots=True)
+class Row(Generic[Record]):
+    """One message: `check` judges fields that depend on each other (ValueError when wrong)."""
+
+    number: int
+    record: type[Record]
+    fields: tuple[Field, ...]
+    check: Callable[[Record], None] | None = None
+
+
+def unpack(body: Body, what: str, values_max: int) -> Any:
+    """Strict msgpack: str is UTF-8, keys are str, no extensions, arrays and maps of at most `values_max`.
+
+    The bound is not optional: the decoder reserves memory for what an array header of five bytes claims.
+    """
+    try:
+        return msgpack.unpackb(
+            body,
+            raw=False,
+            strict_map_key=True,
+            use_list=True,
+            max_ext_len=0,
+            max_array_len=values_max,
+            max_map_len=values_max,
+        )
+    except (ValueError, msgpack.UnpackException, TypeError, RecursionError) as error:
+        raise MalformedMessage(f"not valid msgpack: {error or type(error).__name__}", what=what) from None
+
+
+def pack(value: Any, what: str) -> bytes:
+    """msgpack bytes; raises InterfaceError for what the format cannot hold."""
+    try:
+        data: bytes = msgpack.packb(value, use_bin_type=True)
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
+        raise InterfaceError(f"{what} cannot be encoded: {error}") from None
+    return data
+
+
+class Table:
+    """Rows with distinct numbers and records."""
+
+    def __init__(self, name: str, rows: Iterable[Row[Any]], *, values_max: int) -> None:
+        self.name = name
+        self.rows = tuple(rows)
+        self._values_max = values_max
+        self._by_number = {row.number: row for row in self.rows}
+        self._by_record = {row.record: row for row in self.rows}
+        if len(self._by_number) != len(self.rows) or len(self._by_record) != len(self.rows):
+            raise ValueError(f"table {name}: two rows share a number or a record")
+        for row in self.rows:
+            if any(kind.raw for _, kind in row.fields[:-1]):
+                raise ValueError(f"table {name}, row {row.number}: only the last field may be raw")
+
+    def encode(self, record: Any) -> bytes:
+        """The record's bytes; raises InterfaceError when a field cannot be encoded."""
+        row = self._by_record[type(record)]
+        values: list[Any] = [row.number]
+        raw: bytes | None = None
+        for name, kind in row.fields:
+            value = getattr(record, name)
+            if kind.encode is not None:
+                value = kind.encode(value)
+            if kind.raw:
+                raw = value
+            else:
+                values.append(value)
+        if raw is None:
+            return pack(values, self.name)
+        packer = msgpack.Packer(use_bin_type=True, autoreset=False)
+        packer.pack_array_header(len(values) + 1)
+        for value in values:
+            packer.pack(value)
+        return b"".join((packer.bytes(), raw))
+
+    def decode(self, body: Body) -> Any:
+        """The record; raises MalformedMessage."""
+        values = unpack(body, self.name, self._values_max)
+        if not isinstance(values, list) or not values or type(values[0]) is not int:
+            raise MalformedMessage(f"{self.name}: not a numbered array", what=self.name)
+        row = self._by_number.get(values[0])
+        if row is None:
+            raise MalformedMessage(f"{self.name}: message {values[0]} is not known", what=self.name)
+        if len(values) != 1 + len(row.fields):
+            raise MalformedMessage(
+                f"{row.record.__name__} has {len(row.fields)} fields, not {len(values) - 1}", what=self.name
+            )
+        fields: dict[str, Any] = {}
+        for (name, kind), value in zip(row.fields, values[1:], strict=True):
+            try:
+                fields[name] = kind.decode(value)
+            except (ValueError, MalformedMessage) as error:
+                raise MalformedMessage(f"{row.record.__name__}.{name}: {error}", what=name) from None
+        record = row.record(**fields)
+        if row.check is not None:
+            try:
+                row.check(record)
+            except ValueError as error:
+                raise MalformedMessage(f"{row.record.__name__}: {error}", what=self.name) from None
+        return record
+
+    def describe(self) -> str:
+        """The table as text, for the documentation and the golden test."""
+        lines = [self.name]
+        for row in self.rows:
+            fields = ", ".join(f"{name} {kind.name}" for name, kind in row.fields)
+            lines.append(f"  {row.number} {row.record.__name__}: {fields}")
+        return "\n".join(lines)
+
+
+def _u63(value: Any) -> int:
+    if type(value) is int and 0 <= value < 2**63:
+        return value
+    raise ValueError(f"{value!r:.40} is not an integer of 0 to 2**63-1")
+
+
+def _u64(value: Any) -> int:
+    if type(value) is int and 0 <= value < 2**64:
+        return value
+    raise ValueError(f"{value!r:.40} is not an integer of 0 to 2**64-1")
+
+
+def _node_id(value: Any) -> int:
+    if type(value) is int and 0 < value < 2**63:
+        return value
+    raise ValueError(f"{value!r:.40} is not a node id")
+
+
+def _bool(value: Any) -> bool:
+    if value is True or value is False:
+        return bool(value)
+    raise ValueError(f"{value!r:.40} is not a boolean")
+
+
+def text(length_max: int) -> Kind:
+    """A str of at most `length_max` characters."""
+
+    def decode(value: Any) -> str:
+        if type(value) is str and len(value) <= length_max:
+            return value
+        raise ValueError(f"{value!r:.40} is not a text of at most {length_max} characters")
+
+    return Kind(f"text[..{length_max}]", decode)
+
+
+def blob(length_bytes: int) -> Kind:
+    """bytes of exactly `length_bytes`."""
+
+    def decode(value: Any) -> bytes:
+        if type(value) is bytes and len(value) == length_bytes:
+            return value
+        raise ValueError(f"{value!r:.40} is not {length_bytes} bytes")
+
+    return Kind(f"bytes[{length_bytes}]", decode)
+
+
+U63 = Kind("u63", _u63)
+U64 = Kind("u64", _u64)
+NODE_ID = Kind("node id", _node_id)
+BOOL = Kind("bool", _bool)
+ANY = Kind("value", lambda value: value)
