@@ -1,0 +1,81 @@
+"""What the consensus core wants done, in the order in which the host must do it.
+
+ORDER, per Effects: (1) hand `journal_reset`, `hard_state`, `truncate_from`, `entries` to the journal as ONE
+batch, in that order; (2) send `messages`; (3) WHEN THAT BATCH IS DURABLE send `messages_when_durable` and call
+`core.persisted(token)`; (4) hand `committed` to the state machine; (5) answer reads and proposals.
+Batches become durable in the order submitted.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+
+from dqlite_py.model import Configuration, Entry, HardState, LogIndex, NodeId, Snapshot, Term
+from dqlite_py.raft.messages import Message, SnapshotOffer
+
+
+class RaftState(enum.Enum):
+    FOLLOWER = "follower"
+    PRE_CANDIDATE = "pre-candidate"
+    CANDIDATE = "candidate"
+    LEADER = "leader"
+
+
+@dataclass(frozen=True, slots=True)
+class FetchEntries:
+    """A slow follower needs entries that left the cache: read them off the loop, then `core.entries_fetched`."""
+
+    peer: NodeId
+    first_index: LogIndex
+    bytes_max: int
+
+
+@dataclass(slots=True)
+class Effects:
+    token: int = (
+        0  # pass to core.persisted when the journal batch of this Effects is durable; 0: nothing to persist
+    )
+    journal_reset: Snapshot | None = None  # drop the whole log, continue after snapshot.index
+    hard_state: HardState | None = None
+    truncate_from: LogIndex | None = None  # drop entries with index >= this
+    entries: list[Entry] = field(default_factory=list)
+    messages: list[tuple[NodeId, Message]] = field(default_factory=list)
+    messages_when_durable: list[tuple[NodeId, Message]] = field(default_factory=list)
+    committed: list[Entry] = field(default_factory=list)  # in index order, each exactly once per process life
+    fetch: list[FetchEntries] = field(default_factory=list)
+    fetch_committed: tuple[LogIndex, LogIndex] | None = (
+        None  # committed but not cached: read [first, last], core.committed_fetched
+    )
+    snapshot_offer: SnapshotOffer | None = None  # follower: fetch and install, then core.install_snapshot
+    reads_ready: list[tuple[int, LogIndex]] = field(default_factory=list)  # (read id, read index)
+    reads_failed: list[int] = field(default_factory=list)  # not the leader any more: retry elsewhere
+    state_changed: bool = False  # state, term, leader or configuration changed: look at the core's properties
+    became_leader: Term | None = None
+    lost_leadership: bool = False
+    configuration: Configuration | None = (
+        None  # the configuration in force changed (appended, rolled back or installed)
+    )
+    removed: bool = False  # a committed configuration does not contain this node
+    lost_data: list[NodeId] = field(
+        default_factory=list
+    )  # peers found to have forgotten entries they had acknowledged
+
+    def __bool__(self) -> bool:
+        return bool(
+            self.token
+            or self.messages
+            or self.messages_when_durable
+            or self.committed
+            or self.fetch
+            or self.fetch_committed
+            or self.snapshot_offer
+            or self.reads_ready
+            or self.reads_failed
+            or self.state_changed
+            or self.became_leader
+            or self.lost_leadership
+            or self.configuration
+            or self.removed
+            or self.lost_data
+        )

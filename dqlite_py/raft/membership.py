@@ -1,0 +1,101 @@
+"""Configurations: their bytes, their history along the log, and which changes are safe. Pure; no I/O.
+
+The configuration in force is the latest in log or snapshot, from the moment it is appended (thesis 4.1); it goes
+back when its entry is truncated. Changes touch one member at a time, hence at most one voter, so that old and
+new majorities overlap. CONFIGURATION payload: msgpack [1, [[id, address, role], ...]].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgpack
+
+from dqlite_py.errors import MalformedMessage, MembershipRefused, UnknownFormat
+from dqlite_py.model import Configuration, Entry, LogIndex, Member, NodeId, Role
+
+CONFIGURATION_VERSION = 1
+
+
+def encode_configuration(configuration: Configuration) -> bytes:
+    return bytes(msgpack.packb([CONFIGURATION_VERSION, configuration.to_wire()], use_bin_type=True))
+
+
+def decode_configuration(entry: Entry) -> Configuration:
+    """The configuration that a CONFIGURATION entry holds; raises MalformedMessage or UnknownFormat."""
+    try:
+        value = msgpack.unpackb(entry.payload, raw=False, strict_map_key=True, max_ext_len=0)
+    except (ValueError, msgpack.UnpackException, RecursionError, TypeError) as error:
+        raise MalformedMessage(f"configuration entry {entry.index}: {error}", what="configuration") from None
+    if not (isinstance(value, list) and len(value) == 2):
+        raise MalformedMessage(
+            f"configuration entry {entry.index} is not [version, members]", what="configuration"
+        )
+    if value[0] != CONFIGURATION_VERSION or type(value[0]) is not int:
+        raise UnknownFormat(
+            f"configuration format {value[0]!r} in entry {entry.index} is not known to this release "
+            f"(it knows {CONFIGURATION_VERSION})",
+            version=repr(value[0])[:40],
+        )
+    return Configuration.from_wire(value[1], entry.index)
+
+
+class ConfigurationHistory:
+    """The snapshot's configuration and every later one in the log, oldest first."""
+
+    __slots__ = ("_history", "latest")
+
+    def __init__(self, base: Configuration, later: Iterable[Configuration]) -> None:
+        self._history = [base, *later]
+        self.latest = self._history[-1]
+
+    def at(self, index: LogIndex) -> Configuration:
+        """The configuration of the state at `index` (the base's, below it)."""
+        for configuration in reversed(self._history):
+            if configuration.index <= index:
+                return configuration
+        return self._history[0]
+
+    def appended(self, configuration: Configuration) -> None:
+        self._history.append(configuration)
+        self.latest = configuration
+
+    def truncated(self, index: LogIndex) -> bool:
+        """Entries >= `index` went; True when the configuration in force changed."""
+        before = len(self._history)
+        while len(self._history) > 1 and self._history[-1].index >= index:
+            self._history.pop()
+        self.latest = self._history[-1]
+        return len(self._history) != before
+
+    def rebased(self, base: Configuration, index: LogIndex, *, keep_later: bool) -> None:
+        """The snapshot is now at `index` with configuration `base`; later ones stay if the log's suffix does."""
+        later = [c for c in self._history if c.index > index] if keep_later else []
+        self._history = [base, *later]
+        self.latest = self._history[-1]
+
+
+def check_change(current: Configuration, new: Configuration, members_max: int) -> Member | None:
+    """Raise MembershipRefused unless exactly one member differs; returns its new entry (None: removed)."""
+    changed = {m.id for m in set(current.members) ^ set(new.members)}
+    if not changed:
+        raise MembershipRefused("the configuration would not change")
+    if len(changed) > 1:
+        raise MembershipRefused(
+            f"one member may change at a time, not {len(changed)}: {sorted(changed)}", members=len(changed)
+        )
+    if not new.voters:
+        raise MembershipRefused("the last voter cannot be removed or demoted")
+    if len(new.members) > members_max:
+        raise MembershipRefused(f"a cluster has at most {members_max} members")
+    if len({m.id for m in new.members}) != len(new.members):
+        raise MembershipRefused("a member is listed twice")
+    if len({m.address for m in new.members}) != len(new.members):
+        raise MembershipRefused("two members would have the same address")
+    (node_id,) = changed
+    return new.get(node_id)
+
+
+def is_new_voter(current: Configuration, node_id: NodeId, member: Member | None) -> bool:
+    """True when the change gives `node_id` a vote that it does not have."""
+    return member is not None and member.role is Role.VOTER and node_id not in current.voters

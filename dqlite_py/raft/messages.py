@@ -1,0 +1,91 @@
+"""Raft messages as records. Pure data; wire/peer.py gives their bytes.
+
+Every message names its sender and the sender's term; the cluster id is bound to the connection by the
+handshake. `round` numbers the leader's heartbeat rounds (for read index and check-quorum, thesis 6.4).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dqlite_py.model import Configuration, Entry, LogIndex, NodeId, Term
+
+
+@dataclass(frozen=True, slots=True)
+class VoteRequest:
+    """RequestVote (paper figure 2), or pre-vote (thesis 9.6) when `pre`: `term` is then the term it would use."""
+
+    sender: NodeId
+    term: Term
+    pre: bool
+    last_index: LogIndex
+    last_term: Term
+    transfer: bool  # campaign asked for by the leader: passes stickiness
+
+
+@dataclass(frozen=True, slots=True)
+class VoteReply:
+    """`term` is the voter's own term; `for_term` repeats the request's, so that late replies are recognised."""
+
+    sender: NodeId
+    term: Term
+    pre: bool
+    for_term: Term
+    granted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AppendRequest:
+    """AppendEntries; a heartbeat when `entries` is empty."""
+
+    sender: NodeId
+    term: Term
+    prev_index: LogIndex
+    prev_term: Term
+    entries: tuple[Entry, ...]
+    commit_index: LogIndex
+    round: int
+
+
+@dataclass(frozen=True, slots=True)
+class AppendReply:
+    """Answer to AppendRequest and SnapshotOffer.
+
+    success: `match_index` = last index known to match this term's leader AND durable here.
+    reject: the log does not match at `prev_index`; `hint_index`/`hint_term`: where the leader may look next
+    (last index whose term could match, as in etcd's findConflictByTerm).
+    `needs_snapshot`: the state machine here must be replaced (divergence), whatever the log holds.
+    """
+
+    sender: NodeId
+    term: Term
+    reject: bool
+    prev_index: LogIndex
+    match_index: LogIndex
+    hint_index: LogIndex
+    hint_term: Term
+    round: int
+    needs_snapshot: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotOffer:
+    """The leader no longer has the entries: fetch a snapshot at `index` or later from it (chunks travel by RPC)."""
+
+    sender: NodeId
+    term: Term
+    index: LogIndex
+    snapshot_term: Term
+    configuration: Configuration
+    round: int
+
+
+@dataclass(frozen=True, slots=True)
+class TimeoutNow:
+    """Leadership transfer (thesis 3.10): campaign at once."""
+
+    sender: NodeId
+    term: Term
+
+
+Message = VoteRequest | VoteReply | AppendRequest | AppendReply | SnapshotOffer | TimeoutNow

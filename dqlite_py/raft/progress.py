@@ -1,0 +1,135 @@
+"""What a leader knows of one follower, and its flow control. Used by replication.py only; no I/O.
+
+`match_index`: highest index the follower acknowledged as durable and equal to ours (never decreases in a term).
+`next_index`: the first index the next message carries. INVARIANT: match_index < next_index.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import deque
+from dataclasses import dataclass
+
+from dqlite_py.model import LogIndex, NodeId
+
+
+class ProgressState(enum.Enum):
+    PROBE = "probe"  # where the logs meet is not known: one message, then wait for its answer
+    REPLICATE = "replicate"  # pipelined within the in-flight window
+    SNAPSHOT = "snapshot"  # needs entries we no longer have: offered a snapshot, with the heartbeats
+    LOST_DATA = "lost data"  # its log is shorter than what it acknowledged: never counted again
+
+
+@dataclass(frozen=True, slots=True)
+class PeerView:
+    """A follower as seen by the leader, for status."""
+
+    id: NodeId
+    state: ProgressState
+    match_index: LogIndex
+    next_index: LogIndex
+    last_reply_ms: float
+    inflight_bytes: int
+    needs_snapshot: bool
+
+
+class Progress:
+    """One follower's replication state; mutable, owned by the leader's core."""
+
+    __slots__ = (
+        "commit_sent",
+        "connected",
+        "departed",
+        "departed_ms",
+        "fetching",
+        "id",
+        "inflight",
+        "inflight_bytes",
+        "last_reply_ms",
+        "match_index",
+        "match_round",
+        "needs_snapshot",
+        "next_index",
+        "paused",
+        "round",
+        "snapshot_index",
+        "state",
+    )
+
+    def __init__(self, peer: NodeId, next_index: LogIndex, now_ms: float, connected: bool) -> None:
+        self.id = peer
+        self.state = ProgressState.PROBE
+        self.match_index = LogIndex(0)
+        self.next_index = next_index
+        self.match_round = (
+            0  # the leader's round when match_index was learned: later rounds were sent after it
+        )
+        self.round = 0  # highest heartbeat round echoed
+        self.commit_sent = LogIndex(0)
+        self.last_reply_ms = now_ms
+        self.connected = connected
+        self.paused = False  # PROBE: a message with entries is out
+        self.fetching = False  # the host is reading entries for this follower
+        self.snapshot_index = LogIndex(0)
+        self.needs_snapshot = False  # its state machine must be replaced, whatever its log holds
+        self.departed = False  # no longer a member that gets the log; fed until it can know
+        self.departed_ms: float | None = None  # when that change was committed
+        self.inflight: deque[tuple[LogIndex, int]] = deque()  # (last index, bytes) per message
+        self.inflight_bytes = 0
+
+    def has_room(self, bytes_max: int, messages_max: int) -> bool:
+        if self.fetching:
+            return False
+        if self.state is ProgressState.REPLICATE:
+            return self.inflight_bytes < bytes_max and len(self.inflight) < messages_max
+        return self.state is ProgressState.PROBE and not self.paused
+
+    def sent(self, last_index: LogIndex, size_bytes: int) -> None:
+        """A message with entries up to `last_index` left."""
+        if self.state is ProgressState.PROBE:
+            self.paused = True
+            return
+        self.next_index = LogIndex(last_index + 1)
+        self.inflight.append((last_index, size_bytes))
+        self.inflight_bytes += size_bytes
+
+    def acknowledge(self, match_index: LogIndex, round_now: int) -> None:
+        """Raise match_index and free the window."""
+        self.match_index = match_index
+        self.match_round = round_now
+        if self.next_index <= match_index:
+            self.next_index = LogIndex(match_index + 1)
+        inflight = self.inflight
+        while inflight and inflight[0][0] <= match_index:
+            self.inflight_bytes -= inflight.popleft()[1]
+
+    def become_probe(self, next_index: LogIndex) -> None:
+        self._restart(ProgressState.PROBE, max(next_index, LogIndex(self.match_index + 1)))
+
+    def become_replicate(self, next_index: LogIndex) -> None:
+        self._restart(ProgressState.REPLICATE, max(next_index, LogIndex(self.match_index + 1)))
+
+    def become_snapshot(self, index: LogIndex) -> None:
+        self.snapshot_index = index
+        self._restart(ProgressState.SNAPSHOT, LogIndex(index + 1))
+
+    def become_lost(self) -> None:
+        self._restart(ProgressState.LOST_DATA, self.next_index)
+
+    def _restart(self, state: ProgressState, next_index: LogIndex) -> None:
+        self.state = state
+        self.next_index = next_index
+        self.paused = self.fetching = False
+        self.inflight.clear()
+        self.inflight_bytes = 0
+
+    def view(self) -> PeerView:
+        return PeerView(
+            self.id,
+            self.state,
+            self.match_index,
+            self.next_index,
+            self.last_reply_ms,
+            self.inflight_bytes,
+            self.needs_snapshot,
+        )
