@@ -1,0 +1,430 @@
+"""The durable Raft log: what `write` returned from is there after any crash, in order, or the node does not
+start.
+
+`write`, `compact`, `prepare`, `mark`, `close` run on the journal thread only; `read` and the properties on
+any. It does not know what entries mean, and does not compare itself with the state machine: the host must
+check that `base_index` is not above the index from which it replays (a deleted first segment looks like a
+compacted one). See format.py for the bytes, recovery.py for what is cut and what is refused.
+
+Errors. An OSError of a write or sync is final (JournalFailed from then on, also after the disk recovers): the
+kernel may have dropped the pages, so only a restart, which reads and rewrites the end, gives certainty.
+StorageFull is raised BEFORE anything but the hard state was written and changes nothing else: call again with
+the same batches followed by newer ones, or drop them and stop. The batches must not be skipped: later ones
+would leave a gap, which is refused with RaftInvariantBroken. JournalThread does the calling again.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from dqlite_py.errors import InternalError, JournalFailed, RaftInvariantBroken, StorageFull
+from dqlite_py.limits import MIB, SEGMENT_BYTES
+from dqlite_py.model import Entry, HardState, LogIndex, NodeId, Term
+from dqlite_py.ports import Disk
+from dqlite_py.raft.journal.batch import JournalBatch, Plan, fold
+from dqlite_py.raft.journal.files import write_fully
+from dqlite_py.raft.journal.format import (
+    GROUP_BYTES_MAX,
+    SegmentHeader,
+    build_group,
+    build_mark,
+    build_seal,
+    group_bytes,
+)
+from dqlite_py.raft.journal.hardstate import HardStateFile
+from dqlite_py.raft.journal.repair import open_files
+from dqlite_py.raft.journal.segment import Segment
+from dqlite_py.raft.journal.space import Space
+
+STEP_BYTES: Final = 4 * MIB
+_READ_COUNT_MAX: Final = 16_384  # entries looked up under the lock at a time
+
+
+class NotInJournal(InternalError):
+    """The entry is compacted (send a snapshot), truncated or not yet written; details first and last."""
+
+
+def random_salt() -> int:
+    return secrets.randbits(32)
+
+
+class Journal:
+    """Use `open`. INVARIANT: segments are contiguous, ascending, and the last one is written to."""
+
+    def __init__(
+        self, disk: Disk, folder: str, hard: HardStateFile, space: Space, segments: list[Segment],
+        runs: list[tuple[int, int]], salt: Callable[[], int],
+    ) -> None:  # fmt: skip
+        self._disk = disk
+        self._folder = folder
+        self._hard = hard
+        self._space = space
+        self._segments = segments
+        self._runs = runs
+        self._salt = salt
+        self._lock = threading.Lock()  # guards segments, their offsets and readers, runs, generation
+        self._generation = 0  # grows when entries are dropped from the end
+        self._failure: BaseException | None = None
+        self._is_marked = False
+        self._closed = False
+        self.group_count = 0
+        self.sync_count = 0
+        self.written_bytes = 0
+
+    @classmethod
+    def open(
+        cls, disk: Disk, path: str, *, cluster_id: bytes, node_id: NodeId, create: bool,
+        segment_bytes: int = SEGMENT_BYTES, step_bytes: int = STEP_BYTES,
+        salt: Callable[[], int] = random_salt,
+    ) -> Journal:  # fmt: skip
+        """Open the journal and hard state of data folder `path` (DIR/journal/*.seg, DIR/hardstate).
+
+        create: make what a folder that was never in use lacks; a folder in use with a part missing is refused
+        either way. segment_bytes: size at which a new segment starts; step_bytes: preallocation at a time.
+        Raises CorruptJournal, CorruptState, UnknownFormat, WrongCluster (nothing modified), JournalFailed,
+        StorageFull (only while the folder is made).
+        """
+        space = Space(disk, f"{path}/journal", segment_bytes, step_bytes)
+        try:
+            hard, segments, runs = open_files(
+                disk, path, space, cluster_id=cluster_id, node_id=node_id, create=create, salt=salt
+            )
+        except OSError as error:
+            raise JournalFailed(f"cannot open the journal in {path}: {error}", folder=path) from error
+        journal = cls(disk, f"{path}/journal", hard, space, segments, runs, salt)
+        try:
+            journal.prepare()
+            journal.mark()
+        except JournalFailed:
+            journal.close()
+            raise
+        return journal
+
+    # -- state; any thread
+
+    @property
+    def hard_state(self) -> HardState:
+        """The durable term and vote."""
+        return self._hard.value
+
+    @property
+    def base_index(self) -> LogIndex:
+        """Index of the entry before the first (compacted or covered by a snapshot)."""
+        return LogIndex(self._segments[0].first_index - 1)
+
+    @property
+    def base_term(self) -> Term:
+        return Term(self._segments[0].header.previous_term)
+
+    @property
+    def first_index(self) -> LogIndex:
+        """Index of the first entry, if there is one: base_index + 1."""
+        return LogIndex(self._segments[0].first_index)
+
+    @property
+    def last_index(self) -> LogIndex:
+        """Index of the last durable entry, base_index when there is none."""
+        return LogIndex(self._segments[-1].last_index)
+
+    @property
+    def last_term(self) -> Term:
+        return self.term_at(self.last_index)
+
+    @property
+    def failure(self) -> BaseException | None:
+        """Why the journal refuses everything, None while it works."""
+        return self._failure
+
+    @property
+    def size_bytes(self) -> int:
+        """Disk space taken by segments."""
+        with self._lock:
+            return sum(segment.allocated for segment in self._segments)
+
+    def room_bytes(self) -> int:
+        """Bytes of groups that can be written without asking the file system for space."""
+        return self._segments[-1].room_bytes + self._space.spare_bytes
+
+    def free_bytes(self) -> int:
+        """Free space of the file system (limits.DISK_RESERVE_BYTES says when to refuse proposals)."""
+        return self._disk.free_bytes(self._folder)
+
+    def term_runs(self) -> list[tuple[LogIndex, Term]]:
+        """Where each term starts in the log: (first index, term), ascending; empty for an empty log."""
+        with self._lock:
+            return [(LogIndex(first), Term(term)) for first, term in self._runs]
+
+    def term_at(self, index: int) -> Term:
+        """Term of an entry or of the base; raises NotInJournal."""
+        with self._lock:
+            if index == self._segments[0].first_index - 1:
+                return Term(self._segments[0].header.previous_term)
+            self._check_index(index)
+            return Term(self._runs[bisect_right(self._runs, (index, 2**64)) - 1][1])
+
+    def _check_index(self, index: int) -> None:
+        first, last = self._segments[0].first_index, self._segments[-1].last_index
+        if not first <= index <= last:
+            raise NotInJournal(
+                f"entry {index} is not in the journal ({first} to {last})", first=first, last=last
+            )
+
+    def read(self, first: int, last: int, bytes_max: int) -> list[Entry]:
+        """Read entries from `first` to at most `last`, at least one, then only up to `bytes_max` payload
+        bytes.
+
+        May return fewer than fit when the log is changed meanwhile. Each entry's CRC is checked. Any thread.
+        Raises NotInJournal for `first`, CorruptJournal, JournalFailed (disk error; reads only, not final).
+        """
+        entries: list[Entry] = []
+        generation = self._generation
+        while first <= last and (not entries or bytes_max > 0):
+            with self._lock:
+                if entries and (generation != self._generation or first > self._segments[-1].last_index):
+                    break
+                self._check_index(first)
+                segment = self._segments[bisect_right(self._segments, first, key=lambda s: s.first_index) - 1]
+                start = first - segment.first_index
+                stop = min(last - segment.first_index + 1, start + _READ_COUNT_MAX)
+                offsets = segment.offsets[start : stop + 1]
+                end = offsets.pop() if len(offsets) > stop - start else segment.end
+                segment.readers += 1
+            try:
+                found = segment.read_entries(
+                    self._disk, first, offsets, end, bytes_max, may_be_none=bool(entries)
+                )
+            except OSError as error:
+                raise JournalFailed(f"cannot read {segment.path}: {error}", file=segment.path) from error
+            finally:
+                self._leave(segment)
+            entries += found
+            if len(found) < len(offsets):
+                break
+            first += len(found)
+            bytes_max -= sum(len(entry.payload) for entry in found)
+        return entries
+
+    def _leave(self, segment: Segment) -> None:
+        with self._lock:
+            segment.readers -= 1
+            closes = segment.is_dropped and segment.readers == 0
+        if closes:
+            self._disk.close(segment.fd)
+
+    # -- journal thread
+
+    def write(self, batches: Sequence[JournalBatch]) -> None:
+        """Make all batches durable with one write and one sync; they are when this returns.
+
+        Order on disk: hard state, reset, truncation, entries; a crash leaves a prefix of these steps.
+        Raises StorageFull (see the module), JournalFailed (final), RaftInvariantBroken (nothing written).
+        """
+        self._check_usable()
+        base, last = self._segments[0].first_index - 1, self._segments[-1].last_index
+        plan = fold(batches, base, last, self.term_at)
+        size = group_bytes(plan.entries, plan.truncate_from is not None)
+        if size > GROUP_BYTES_MAX:
+            raise RaftInvariantBroken(f"journal: a batch of {size} bytes")
+        try:
+            if plan.hard_state is not None and plan.hard_state != self._hard.value:
+                self._hard.write(plan.hard_state)  # durable BEFORE what the term or vote led to
+                self.sync_count += 2
+            self._write_log(plan, size)
+        except OSError as error:
+            raise self._fail(error) from error
+
+    def reset(self, index: int, term: int) -> None:
+        """Drop the whole log and continue after entry `index` of `term`; as a batch with `reset`."""
+        self.write([JournalBatch(reset=(index, term))])
+
+    def compact(self, upto: LogIndex) -> None:
+        """Drop the oldest segments while all their entries are <= `upto`; the last segment stays.
+
+        A crash leaves a suffix of the segments. Raises JournalFailed (final).
+        """
+        self._check_usable()
+        try:
+            while len(self._segments) > 1 and self._segments[1].first_index - 1 <= upto:
+                self._disk.unlink(self._segments[0].path)
+                self._disk.fsync_dir(self._folder)  # gone BEFORE the next goes: never a hole in the middle
+                with self._lock:
+                    oldest = self._segments.pop(0)
+                    self._trim_runs()
+                self._drop(oldest)
+        except OSError as error:
+            raise self._fail(error) from error
+
+    def prepare(self) -> bool:
+        """Preallocate ahead of the next writes; False when the disk is full. Raises JournalFailed (final)."""
+        self._check_usable()
+        try:
+            self._space.prepare(self._segments[-1])
+        except StorageFull:
+            return False
+        except OSError as error:
+            raise self._fail(error) from error
+        return True
+
+    def mark(self) -> None:
+        """Write the proof that all groups so far were synced; cheap, without a sync. Raises JournalFailed."""
+        self._check_usable()
+        segment = self._segments[-1]
+        if self._is_marked or segment.end + len(build_mark(0, 0, 0)) > segment.allocated:
+            return
+        mark = build_mark(segment.last_group + 1, segment.end, segment.header.salt)
+        try:
+            write_fully(self._disk, segment.fd, mark, segment.end)
+        except OSError as error:
+            raise self._fail(error) from error
+        self._is_marked = True
+
+    def close(self) -> None:
+        """Mark the end durably (unless failed) and close the files. No other call may be under way."""
+        if self._closed:
+            return
+        try:
+            if self._failure is None:
+                self.mark()
+                self._sync(self._segments[-1])
+        except OSError as error:
+            raise self._fail(error) from error
+        finally:
+            self._closed = True
+            for segment in self._segments:
+                self._disk.close(segment.fd)
+            self._hard.close()
+            self._space.close()
+
+    def _check_usable(self) -> None:
+        if self._failure is not None:
+            raise JournalFailed(
+                f"the journal failed before: {self._failure}; restart the node"
+            ) from self._failure
+        if self._closed:
+            raise JournalFailed("the journal is closed")
+
+    def _fail(self, error: OSError) -> JournalFailed:
+        self._failure = error
+        return JournalFailed(
+            f"journal in {self._folder}: {error}; nothing more is acknowledged: mend the disk and restart "
+            f"the node",
+            folder=self._folder,
+        )
+
+    def _sync(self, segment: Segment) -> None:
+        self._disk.fdatasync(segment.fd)
+        self.sync_count += 1
+
+    def _write_log(self, plan: Plan, size: int) -> None:
+        truncate_from = plan.truncate_from
+        if plan.reset is not None:
+            self._start_segment(plan.reset[0] + 1, plan.reset[1], None, size)
+        elif truncate_from is None and not plan.entries:
+            return
+        else:
+            current = self._segments[-1]
+            stays = truncate_from is None or truncate_from >= current.first_index
+            if not (stays and self._space.make_room(current, size)):
+                self._roll(current.last_index + 1 if truncate_from is None else truncate_from, size)
+                truncate_from = None  # the new segment's first index says it
+        if truncate_from is not None or plan.entries:
+            self._append(truncate_from, plan.entries)
+
+    def _append(self, truncate_from: int | None, entries: list[Entry]) -> None:
+        segment = self._segments[-1]
+        sequence = segment.last_group + 1
+        data, offsets = build_group(sequence, segment.end, segment.header.salt, truncate_from, entries)
+        self._is_marked = False  # the group overwrites the mark
+        write_fully(self._disk, segment.fd, data, segment.end)
+        self._sync(segment)
+        self.group_count += 1
+        self.written_bytes += len(data)
+        with self._lock:
+            if truncate_from is not None:
+                self._truncate_memory(truncate_from)
+            for entry in entries:
+                if not self._runs or self._runs[-1][1] != entry.term:
+                    self._runs.append((entry.index, entry.term))
+            segment.offsets.extend(offsets)
+            segment.end += len(data)
+            segment.last_group = sequence
+
+    def _truncate_memory(self, index: int) -> None:
+        self._generation += 1
+        last = self._segments[-1]
+        del last.offsets[max(0, index - last.first_index) :]
+        while self._runs and self._runs[-1][0] >= index:
+            self._runs.pop()
+
+    def _trim_runs(self) -> None:
+        """Drop the terms that lie wholly before the first entry."""
+        first, last = self._segments[0].first_index, self._segments[-1].last_index
+        if last < first:
+            self._runs = []
+            return
+        position = bisect_right(self._runs, (first, 2**64)) - 1
+        self._runs = [(first, self._runs[position][1]), *self._runs[position + 1 :]]
+
+    def _roll(self, first: int, size: int) -> None:
+        """Continue in a new segment that starts with `first`; entries from there on are dropped."""
+        older = [segment for segment in self._segments if segment.first_index < first]
+        self._start_segment(first, self.term_at(first - 1), older[-1] if older else None, size)
+
+    def _start_segment(self, first: int, previous_term: int, predecessor: Segment | None, size: int) -> None:
+        """Make the new last segment; `predecessor` None: all others are dead.
+
+        A crash before the rename inside `create` leaves the old log, after it the new one: what is dead then
+        is dead by the new header, whether or not it was unlinked.
+        """
+        newest = self._segments[-1]
+        header = SegmentHeader(
+            cluster_id=newest.header.cluster_id,
+            node_id=newest.header.node_id,
+            first_index=first,
+            previous_term=previous_term,
+            sequence=newest.header.sequence + 1,
+            previous_sequence=predecessor.header.sequence if predecessor else 0,
+            previous_group=predecessor.last_group if predecessor else 0,
+            first_group=newest.last_group + 2,  # the seal takes one
+            salt=self._salt(),
+        )
+        segment = self._space.create(header, size)
+        self.sync_count += 2
+        keep = self._segments.index(predecessor) + 1 if predecessor else 0
+        dead = self._segments[keep:]
+        for old in dead:
+            if old.path != segment.path:
+                self._disk.unlink(old.path)
+        if dead:
+            self._disk.fsync_dir(
+                self._folder
+            )  # gone BEFORE compaction could drop the segment that declares them dead
+        if predecessor is not None and not predecessor.is_sealed:
+            self._seal(predecessor, header.sequence)
+        with self._lock:
+            self._segments = [*self._segments[:keep], segment]
+            if predecessor is not None:
+                del predecessor.offsets[first - predecessor.first_index :]
+            while self._runs and self._runs[-1][0] >= (first if predecessor else 0):
+                self._runs.pop()
+            self._generation += 1
+        self._is_marked = False
+        for old in dead:
+            self._drop(old)
+
+    def _seal(self, segment: Segment, next_sequence: int) -> None:
+        seal = build_seal(segment.last_group + 1, segment.end, segment.header.salt, next_sequence)
+        write_fully(self._disk, segment.fd, seal, segment.end)
+        self._sync(segment)  # durable BEFORE the next segment gets a group
+        segment.is_sealed = True
+
+    def _drop(self, segment: Segment) -> None:
+        with self._lock:
+            segment.is_dropped = True
+            closes = segment.readers == 0
+        if closes:
+            self._disk.close(segment.fd)
