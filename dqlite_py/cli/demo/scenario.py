@@ -48,7 +48,7 @@ class Scenario:
         now_s = time.monotonic()
         self._ledger = Ledger(now_s)
         self._state = DemoState([NodeView(n.name, n.address) for n in processes.nodes], self._ledger, now_s)
-        self._gaps_ms: list[float] = []
+        self.gaps_ms: list[float] = []
 
     async def run(self) -> Verdict:
         watcher = asyncio.create_task(self._watch())
@@ -126,7 +126,7 @@ class Scenario:
         await self._pause(self._plan.without_s)
         silence = self._ledger.longest_silence(killed_s, victim.name)
         gap_ms = silence.ms if silence is not None else 0.0
-        self._gaps_ms.append(gap_ms)
+        self.gaps_ms.append(gap_ms)
         leader = self._leader()
         term = leader.status.term if leader.status else 0
         self._event(f"{leader.name} leads in term {term}; no row was acknowledged for {gap_ms:,.0f} ms")
@@ -155,7 +155,7 @@ class Scenario:
         self._event(f"writers stopped: {len(self._ledger.acknowledged):,} rows were acknowledged; comparing")
         contents = await self._settled_contents()
         verdict = judge(contents, self._ledger.acknowledged.keys(), self._ledger.unknown.keys())
-        for gap_ms in self._gaps_ms:
+        for gap_ms in self.gaps_ms:
             verdict.facts.append(f"gap in service after kill -9 of the leader: {gap_ms:,.0f} ms")
         if not self._ledger.acknowledged:
             verdict.faults.append("no row was acknowledged at all")

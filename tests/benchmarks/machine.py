@@ -1,0 +1,84 @@
+"""Facts about the machine, and the two yardsticks: fdatasync and SQLite alone."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import apsw
+
+from tests.benchmarks.figures import Figure, percentile
+
+SYNCS = 400
+PLAIN_S = 3.0
+
+
+def facts(folder: Path) -> dict[str, Any]:
+    return {
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory": f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30:.0f} GiB",
+        "kernel": platform.release(),
+        "filesystem": _filesystem(folder),
+        "python": platform.python_version(),
+        "sqlite": apsw.sqlite_lib_version(),
+        "commit": _commit(),
+    }
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return platform.machine()
+
+
+def _filesystem(folder: Path) -> str:
+    found = subprocess.run(["stat", "-f", "-c", "%T", folder], capture_output=True, text=True, check=True)
+    return found.stdout.strip()
+
+
+def _commit() -> str:
+    found = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
+    )
+    return found.stdout.strip() or "unknown"
+
+
+def fdatasync(folder: Path) -> list[Figure]:
+    """A 512-byte write into a preallocated file, then fdatasync: what every durable write pays."""
+    times_ms = []
+    fd = os.open(folder / "fdatasync", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        os.pwrite(fd, bytes(SYNCS * 512), 0)
+        os.fsync(fd)
+        for i in range(SYNCS):
+            started = time.perf_counter()
+            os.pwrite(fd, b"x" * 512, i * 512)
+            os.fdatasync(fd)
+            times_ms.append((time.perf_counter() - started) * 1000)
+    finally:
+        os.close(fd)
+    return [
+        Figure("fdatasync, median", percentile(times_ms, 0.5), "ms", note="512 bytes, preallocated"),
+        Figure("fdatasync, p99", percentile(times_ms, 0.99), "ms"),
+    ]
+
+
+def plain_sqlite(folder: Path) -> list[Figure]:
+    """One process, no replication: WAL and synchronous=FULL, one row per transaction."""
+    db = apsw.Connection(str(folder / "plain.db"))
+    db.execute("PRAGMA journal_mode=WAL")
+    db.execute("PRAGMA synchronous=FULL")
+    db.execute("CREATE TABLE t(id INTEGER PRIMARY KEY, value TEXT)")
+    count, started = 0, time.perf_counter()
+    while time.perf_counter() - started < PLAIN_S:
+        db.execute("INSERT INTO t(value) VALUES (?)", ("x" * 100,))
+        count += 1
+    rate = count / (time.perf_counter() - started)
+    db.close()
+    return [Figure("SQLite alone, FULL, one writer", rate, "rows/s", note="no replication; for the ratio")]
