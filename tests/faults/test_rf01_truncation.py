@@ -4,8 +4,11 @@ conflicts, never at or below the commit index (Raft paper, figure 2, AppendEntri
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from tests.faults.ours import CoreWorld, payloads, propose_all
 from tests.faults.stock import Outcomes, StockWorld
 
 pytestmark = pytest.mark.rf("RF-1")
@@ -67,3 +70,67 @@ def test_stock_truncates_applied_entries_without_any_fault(stock_world: StockWor
     a.doTick(0)
     stock_world.deliver("A", "B", 1)
     assert b.last_index < b.raftLastApplied
+
+
+def test_ours_is_closed() -> None:
+    """All is stored and acknowledged, one overlapping message arrives, the leader is cut off."""
+    world = CoreWorld("ABC")
+    a = world.elect("A")
+    values = payloads("value", 20)
+    propose_all(a, values)
+    first = {name: world.queue("A", name)[0] for name in "BC"}
+    world.pump()
+    world.heartbeat("A")
+    assert a.acknowledged == values
+    for name in "BC":
+        last, applied = world[name].last_index, list(world[name].applied)
+        for overlapping in (first[name], replace(first[name], entries=())):
+            world.hand(name, overlapping)
+        assert world[name].last_index == last
+        assert world[name].applied == applied
+        assert world[name].truncations == []
+    world.isolate("A")
+    b = world.elect("B", among="BC")
+    assert b.applied == values
+    propose_all(b, payloads("later", 30))
+    world.pump("BC")
+    world.connect("AB", "AC")
+    world.run(2_000)
+    assert a.applied == b.applied == world["C"].applied
+    assert a.log() == b.log()
+
+
+def test_ours_truncates_only_from_the_first_conflict() -> None:
+    """Duplicates, prefixes and reordered messages of the term that is being followed change nothing."""
+    world = CoreWorld("ABC")
+    a = world.elect("A")
+    propose_all(a, payloads("value", 10))
+    messages = list(world.queue("A", "B"))
+    world.pump()
+    b = world["B"]
+    log = b.log()
+    for message in reversed(messages):
+        for length in range(len(message.entries) + 1):
+            world.hand("B", replace(message, entries=message.entries[:length]))
+            assert b.log() == log
+    assert b.truncations == []
+
+
+def test_ours_truncates_a_conflict_and_nothing_before_it() -> None:
+    world = CoreWorld("ABC")
+    a = world.elect("A")
+    kept = payloads("kept", 5)
+    propose_all(a, kept)
+    world.pump()
+    world.heartbeat("A")
+    shared = a.last_index
+    world.isolate("A")
+    propose_all(a, payloads("isolated", 5))
+    b = world.elect("B", among="BC")
+    b.propose(b"new")
+    world.pump("BC")
+    world.connect("AB", "AC")
+    world.run(2_000)
+    assert a.truncations == [shared + 1]
+    assert a.applied == [*kept, b"new"]
+    assert a.acknowledged == kept

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import pytest
 
+from dqlite_py.raft.messages import AppendReply
+from tests.faults.ours import CoreWorld, node_id, payloads, propose_all
 from tests.faults.stock import Outcomes, StockWorld
 
 pytestmark = pytest.mark.rf("RF-3")
@@ -48,3 +50,36 @@ def test_stock_has_the_fault(stock_world: StockWorld) -> None:
     stock_world.elect(leader, among="BCE")
     stock_world.settle("BCE", rounds=20)
     assert all("precious" not in node.data for node in (b, c, e))  # acknowledged, and gone
+
+
+def test_ours_is_closed() -> None:
+    """The same walk through three terms; the late acknowledgement of term 1 is read in the last one."""
+    world = CoreWorld("ABCDE")
+    a = world.elect("A")
+    world.disconnect("AC", "AD", "AE")
+    propose_all(a, payloads("first", 10))
+    world.deliver("A", "B")
+    late = [m for m in world.queue("B", "A") if isinstance(m, AppendReply)][-1]
+    assert late.match_index == a.last_index
+    first_term = a.term
+    world.disconnect("AB")
+    c = world.elect("C", among="BCDE")
+    world.connect("AC")
+    world.heartbeat("C", rounds=6)
+    assert a.log() == world["B"].log() == c.log()
+    world.isolate("C")
+    world.disconnect("BD", "BE")
+    world.connect("AD", "AE")
+    world.elect("A", among="ADE")
+    assert a.term > first_term
+    world.disconnect("AE", "DE")
+    a.propose(b"precious")
+    world.pump("AD")
+    before = a.core.commit_index
+    world.hand("A", late)
+    assert a.core.peers[node_id("B")].match_index == 0
+    assert a.core.commit_index == before
+    assert a.acknowledged == []  # on two of five, and known to be so
+    world.connect("AE")
+    world.heartbeat("A", among="ADE")
+    assert a.acknowledged == [b"precious"]  # the third makes it true

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.faults.ours import CoreWorld, payloads, propose_all
 from tests.faults.stock import Outcomes, StockWorld
 
 pytestmark = pytest.mark.rf("RF-6")
@@ -48,3 +49,50 @@ def test_stock_has_the_fault(stock_world: StockWorld) -> None:
     lies = [value for value in outcomes.succeeded() if value not in b.data]
     assert len(lies) == 5  # acknowledged, and nowhere
     assert a.data == b.data
+
+
+def test_ours_is_closed() -> None:
+    world = CoreWorld("ABC")
+    a = world.elect("A")
+    old = payloads("old", 3)
+    propose_all(a, old)
+    world.pump()
+    world.heartbeat("A")
+    world.isolate("A")
+    isolated = payloads("isolated", 5)
+    propose_all(a, isolated)
+    b = world.elect("B", among="BC")
+    new = payloads("new", 10)
+    propose_all(b, new)
+    world.pump("BC")
+    world.heartbeat("B", among="BC")
+    b.compact()
+    committed = a.core.commit_index
+    world.connect("AB")
+    world.run(3_000)
+    assert a.offers  # the leader has told it to fetch a snapshot, again and again, and its own commit index
+    assert a.core.commit_index == committed
+    assert a.applied == a.acknowledged == old
+    snapshot = a.install_from(b)
+    assert a.core.commit_index == snapshot.index
+    world.connect("AC")
+    world.run(1_000)
+    assert a.applied == b.applied == old + new
+    assert not set(a.acknowledged) & set(isolated)
+
+
+def test_ours_ignores_a_snapshot_that_lies_behind() -> None:
+    """An older state would take acknowledged entries back."""
+    world = CoreWorld("ABC")
+    a = world.elect("A")
+    propose_all(a, payloads("value", 5))
+    world.pump()
+    snapshot = a.compact()
+    propose_all(a, payloads("later", 5))
+    world.pump()
+    world.heartbeat("A")
+    b = world["B"]
+    applied = list(b.applied)
+    assert not b.core.wants_snapshot(snapshot.index)
+    assert b.applied == applied
+    assert b.core.commit_index > snapshot.index

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.faults.ours import CoreWorld, node_id, payloads, propose_all
 from tests.faults.stock import Outcomes, SimNode, StockWorld
 
 pytestmark = pytest.mark.rf("RF-7")
@@ -71,3 +72,31 @@ def test_stock_has_the_fault(stock_world: StockWorld) -> None:
     b.doTick(0)
     b.doTick(0)
     assert outcomes.succeeded() == ["precious"]  # by a leader that nobody hears
+
+
+def test_ours_is_closed() -> None:
+    """The transfer breaks off again and again; what the follower's old log ends with never counts."""
+    world = CoreWorld("ABC")
+    a = world.elect("A")
+    world.isolate("A")
+    propose_all(a, payloads("isolated", 60))
+    b = world.elect("B", among="BC")
+    propose_all(b, payloads("new", 25))
+    world.pump("BC")
+    world.heartbeat("B", among="BC")
+    b.compact()
+    for _ in range(5):
+        world.connect("AB")
+        world.run(300)
+        a.core.snapshot_failed(world.now)  # a blink, a damaged chunk, a lost source
+        world.disconnect("AB")
+    assert len(a.offers) >= 2
+    match = b.core.peers[node_id("A")].match_index
+    assert match < b.core.snapshot.index
+    committed = b.core.commit_index
+    world.isolate("B")
+    b.propose(b"precious")
+    world.run(5_000, among="B")
+    assert b.acknowledged == payloads("new", 25)
+    assert b.core.commit_index == committed
+    assert not b.is_leader

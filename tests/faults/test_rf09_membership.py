@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import pytest
 
+from dqlite_py.errors import MembershipRefused
+from dqlite_py.model import Role
+from tests.faults.ours import CoreWorld, Node, member, node_id
 from tests.faults.stock import Outcomes, SimNode, StockWorld
 
 pytestmark = pytest.mark.rf("RF-9")
@@ -51,3 +54,85 @@ def test_stock_starts_from_its_arguments(stock_world: StockWorld) -> None:
     stock_world.elect("C", among="CDE")
     leaders = [name for name, node in stock_world.nodes.items() if node.state == "leader"]
     assert sorted(leaders) == ["A", "C"]  # A with two of five
+
+
+def change(node: Node, name: str, role: Role | None) -> None:
+    """Propose that member `name` has `role` (None: is no member)."""
+    current = node.core.configuration
+    new = current.without(node_id(name)) if role is None else current.with_member(member(name, role))
+    node.core.propose_configuration(new, node.world.now)
+    node.settle_effects()
+
+
+def test_ours_is_closed() -> None:
+    """The isolated leader may begin one removal, cannot commit it alone, and rolls it back afterwards."""
+    world = CoreWorld("ABC")
+    a = world.elect("A")
+    world.isolate("A")
+    change(a, "B", None)
+    assert a.core.configuration.voters == {node_id("A"), node_id("C")}
+    with pytest.raises(MembershipRefused):
+        change(a, "C", None)
+    a.propose(b"only on A")
+    b = world.elect("B", among="BC")
+    b.propose(b"only on B")
+    world.pump("BC")
+    world.heartbeat("B", among="BC")
+    assert b.acknowledged == [b"only on B"]
+    world.connect("AB", "AC")
+    world.run(2_000)
+    assert a.acknowledged == []
+    assert a.applied == b.applied == world["C"].applied == [b"only on B"]
+    assert a.core.configuration.voters == b.core.configuration.voters == {1, 2, 3}
+
+
+def test_ours_waits_for_an_entry_of_its_own_term() -> None:
+    """The single-server bug of 2015: a change before the new term's first commit breaks majorities apart."""
+    world = CoreWorld("ABC")
+    a = world.elect("A")
+    world.isolate("A")
+    b = world["B"]
+    world.now += 10_000
+    b.campaign()
+    for _ in range(3):
+        world.deliver("B", "C")
+        if not b.is_leader:
+            world.deliver("C", "B")
+    assert b.is_leader
+    with pytest.raises(MembershipRefused):
+        change(b, "A", None)
+    world.pump("BC")
+    world.heartbeat("B", among="BC")
+    change(b, "A", None)
+    assert a.core.configuration.voters == {1, 2, 3}
+
+
+def test_ours_starts_from_its_log() -> None:
+    """Three nodes grew to five; two of them restart after a power cut and cannot elect anybody."""
+    world = CoreWorld("ABC")
+    a = world.elect("A")
+    for name in "DE":
+        world.start(name)
+        world.connect_all()
+        for role in (Role.STANDBY, Role.VOTER):
+            change(a, name, role)
+            world.pump()
+            world.heartbeat("A")
+    assert len(a.core.committed_configuration.voters) == 5
+    for name in "AB":
+        assert len(world.restart(name).core.configuration.voters) == 5
+    world.connect("AB")
+    world.run(10_000, among="AB")
+    assert not {"A", "B"} & set(world.leaders())
+    c = world.elect("C", among="CDE")
+    c.propose(b"value")
+    world.pump("CDE")
+    assert c.acknowledged == [b"value"]
+
+
+def test_ours_never_campaigns_before_it_is_added() -> None:
+    world = CoreWorld()
+    node = world.start("D")
+    world.run(10_000)
+    assert node.state == "follower"
+    assert node.term == 0

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.faults.ours import CoreWorld
 from tests.faults.stock import Outcomes, StockWorld
 
 pytestmark = pytest.mark.rf("RF-12")
@@ -46,3 +47,84 @@ def test_stock_loses_callbacks_that_a_snapshot_jumps_over(stock_world: StockWorl
     assert a.data == b.data == c.data
     assert a.state == "follower"
     assert outcomes == {}  # the client waits for ever
+
+
+def test_ours_is_closed() -> None:
+    """The deposed leader still believes in itself when it is asked; the read fails, it is never answered."""
+    world = CoreWorld("ABC")
+    a = world.elect("A")
+    a.propose(b"old")
+    world.pump()
+    world.heartbeat("A")
+    world.isolate("A")
+    b = world.elect("B", among="BC")
+    b.propose(b"new")
+    world.pump("BC")
+    world.heartbeat("B", among="BC")
+    assert b.acknowledged == [b"new"]
+    assert a.is_leader
+    a.core.read_index(7, world.now)
+    a.settle_effects()
+    world.run(5_000, among="A")
+    assert a.reads_ready == []
+    assert a.reads_failed == [7]
+
+
+def test_ours_answers_reads_that_a_quorum_confirmed() -> None:
+    world = CoreWorld("ABC")
+    a = world.elect("A")
+    a.propose(b"value")
+    world.pump()
+    assert a.acknowledged == [b"value"]
+    world.queues.clear()
+    a.core.read_index(1, world.now)
+    a.settle_effects()
+    assert a.reads_ready == []  # its own word is not enough
+    world.deliver("A", "B")
+    world.deliver("B", "A")
+    assert a.reads_ready == [(1, a.core.commit_index)]
+
+
+def test_ours_does_not_count_confirmations_from_before_the_read() -> None:
+    """A heartbeat round that began earlier proves nothing about now."""
+    world = CoreWorld("ABC")
+    a = world.elect("A")
+    world.now += world.settings.heartbeat_ms
+    a.tick()
+    world.deliver("A", "B")
+    world.deliver("A", "C")
+    late = [*world.queue("B", "A"), *world.queue("C", "A")]
+    assert late
+    world.queues.clear()
+    a.core.read_index(1, world.now)
+    a.settle_effects()
+    world.hand("A", *late)
+    assert a.reads_ready == []
+    world.pump()
+    world.heartbeat("A")
+    assert [read_id for read_id, _ in a.reads_ready] == [1]
+
+
+def test_ours_refuses_reads_before_its_first_commit() -> None:
+    """A new leader does not know yet what its predecessor committed (thesis 6.4)."""
+    world = CoreWorld("ABC")
+    a = world.elect("A")
+    a.propose(b"value")
+    world.deliver("A", "B")
+    world.deliver("B", "A")
+    assert a.acknowledged == [b"value"]  # B stores it and does not know that it is committed
+    world.isolate("A")
+    b = world["B"]
+    world.now += 10_000
+    b.campaign()
+    for _ in range(3):
+        world.deliver("B", "C")
+        if not b.is_leader:
+            world.deliver("C", "B")
+    assert b.is_leader
+    b.core.read_index(1, world.now)
+    b.settle_effects()
+    assert b.reads_ready == []
+    world.pump("BC")
+    world.heartbeat("B", among="BC")
+    assert b.reads_failed == [1] or b.reads_ready[0][1] >= a.core.commit_index

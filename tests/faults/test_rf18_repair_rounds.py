@@ -4,8 +4,13 @@ round per term of difference, and the log is not kept in memory beyond a bounded
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pytest
 
+from dqlite_py.model import Entry, EntryKind, HardState, LogIndex, NodeId, Snapshot, Term
+from dqlite_py.raft.messages import AppendRequest
+from tests.faults.ours import CoreWorld, Image, configuration, payloads, propose_all
 from tests.faults.stock import StockWorld
 
 pytestmark = pytest.mark.rf("RF-18")
@@ -32,3 +37,66 @@ def test_stock_has_the_fault(stock_world: StockWorld) -> None:
         stock_world.settle(rounds=1)
         assert rounds < 2 * DIVERGENT
     assert rounds >= DIVERGENT  # of 100 ms each
+
+
+def repair_messages(world: CoreWorld, leader: str, follower: str) -> int:
+    """Messages that `leader` sends until the logs are equal."""
+    start = len(world.sent)
+    world.run_until(lambda: world[leader].log() == world[follower].log(), ms=20_000)
+    return sum(
+        1
+        for source, target, message in world.sent[start:]
+        if (source, target) == (leader, follower) and isinstance(message, AppendRequest)
+    )
+
+
+def test_ours_is_closed() -> None:
+    world = CoreWorld("ABC")
+    a = world.elect("A")
+    world.isolate("A")
+    propose_all(a, payloads("isolated", DIVERGENT))
+    b = world.elect("B", among="BC")
+    propose_all(b, payloads("new", DIVERGENT + 30))
+    world.pump("BC")
+    world.heartbeat("B", among="BC")
+    world.elect("C", among="BC")
+    world.connect("AB", "AC")
+    assert repair_messages(world, "C", "A") <= 10
+    assert world["A"].applied[:DIVERGENT] == payloads("new", DIVERGENT)
+
+
+def log_of_terms(terms: Iterable[int], each: int) -> list[Entry]:
+    numbered = enumerate((Term(term) for term in terms for _ in range(each)), start=1)
+    return [Entry(LogIndex(i), term, EntryKind.COMMAND, b"%d in %d" % (i, term)) for i, term in numbered]
+
+
+@pytest.mark.parametrize("leader_terms", [range(2, 17, 2), [1] * 8, [16] * 8, range(1, 9)])
+def test_ours_steps_over_whole_terms(leader_terms: Iterable[int]) -> None:
+    """Logs that share nothing (paper, figure 7, worse): at most a round for each of their terms."""
+    world = CoreWorld()
+    base = Snapshot(LogIndex(0), Term(0), configuration("ABC"))
+    hard_state = HardState(Term(20), NodeId(0))
+    for name, terms in (("A", range(1, 16, 2)), ("B", leader_terms), ("C", leader_terms)):
+        world.start(name, image=Image(hard_state, base, [*log_of_terms(terms, 12)]))
+    world.connect("BC")
+    world.elect("C", among="BC")
+    world.connect("AB", "AC")
+    assert repair_messages(world, "C", "A") <= 16 + 5
+
+
+def test_ours_bounds_what_it_keeps_in_memory() -> None:
+    world = CoreWorld("ABC", log_cache_bytes_max=100_000, append_bytes_max=20_000)
+    world.isolate("C")
+    a = world.elect("A", among="AB")
+    for number in range(300):
+        a.propose(b"%04d" % number + b"x" * 1_000)
+        world.pump("AB")
+    world.heartbeat("A", among="AB")
+    for name in "AB":
+        log = world[name].core.log
+        held = sum(len(e.payload) for e in log.cached(log.cache_first, log.last_index))
+        assert held <= 2 * 100_000
+    world.connect("AC", "BC")  # and a follower that is far behind gets the rest from the journal
+    world.run(3_000)
+    assert world["C"].applied == a.applied
+    assert len(a.applied) == 300

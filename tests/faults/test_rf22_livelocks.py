@@ -5,12 +5,16 @@ after an error."""
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import socket
 from typing import Any
 
 import pytest
 
+from dqlite_py.model import LogIndex, Term
+from dqlite_py.raft.messages import AppendReply, SnapshotOffer
+from tests.faults.ours import CoreWorld, node_id, payloads, propose_all
 from tests.faults.stock import SimNode, StockWorld
 from tests.faults.stock_tcp import TcpNode
 
@@ -83,3 +87,60 @@ def test_stock_is_deaf_after_one_failing_accept() -> None:
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(address, timeout=2)
     node.destroy()
+
+
+def test_ours_is_closed() -> None:
+    """Late and impossible answers cannot push next index past the leader's log; A is repaired."""
+    world = CoreWorld("ABC")
+    a = world.elect("A")
+    world.isolate("A")
+    propose_all(a, payloads("isolated", 30))
+    b = world.elect("B", among="BC")
+    world.connect("AB", "AC")
+    late = AppendReply(
+        sender=node_id("A"),
+        term=b.term,
+        reject=True,
+        prev_index=LogIndex(33),
+        match_index=LogIndex(0),
+        hint_index=LogIndex(32),
+        hint_term=Term(1),
+        round=1,
+        needs_snapshot=False,
+    )
+    for prev in (0, b.last_index, 33, 10**9):
+        for hint in (0, 32, 10**9):
+            for round_number in (0, 1, 10**9):
+                world.hand(
+                    "B",
+                    dataclasses.replace(
+                        late, prev_index=LogIndex(prev), hint_index=LogIndex(hint), round=round_number
+                    ),
+                )
+                assert b.core.peers[node_id("A")].next_index <= b.last_index + 1
+    world.hand("B", dataclasses.replace(late, reject=False, match_index=LogIndex(10**9)))
+    assert b.core.peers[node_id("A")].match_index <= b.last_index
+    world.run(2_000)
+    assert a.log() == b.log()
+
+
+def test_ours_offers_a_snapshot_with_the_heartbeats() -> None:
+    """Nothing spins while the follower has not got it: one offer per heartbeat, whatever else happens."""
+    world = CoreWorld("ABC")
+    world.isolate("C")
+    a = world.elect("A", among="AB")
+    propose_all(a, payloads("value", 20))
+    world.pump("AB")
+    world.heartbeat("A", among="AB")
+    a.compact()
+    world.connect("AC", "BC")
+    world.run(200)
+    start, seconds = len(world.sent), 3
+    for number in range(seconds * 50):
+        a.propose(b"%d" % number)  # every commit wakes the leader's sending
+        world.run(20)
+    sent = [m for source, target, m in world.sent[start:] if (source, target) == ("A", "C")]
+    offers = [m for m in sent if isinstance(m, SnapshotOffer)]
+    assert offers
+    assert len(sent) <= seconds * 1000 / world.settings.heartbeat_ms + 2
+    assert len(world["C"].offers) == 1
