@@ -131,7 +131,18 @@ class StateFolder:
     def list_databases(self) -> list[str]:
         """Names of the database files on disk, sorted; some may be newer than the manifest."""
         names = [f[: -len(".db")] for f in self._disk.listdir(self.generation_path) if f.endswith(".db")]
-        return sorted(check_database_name(name) for name in names)
+        for name in names:
+            try:
+                check_database_name(name)
+            except InterfaceError as error:
+                path = os.path.join(self.generation_path, name + ".db")
+                raise CorruptState(
+                    f"{path} is not a database of this node: {error.message}",
+                    file=path,
+                    expected="database files only",
+                    found=name,
+                ) from error
+        return sorted(names)
 
     def check_database(self, name: str, applied_index: int) -> None:
         """Raise CorruptState when an opened database is behind its manifest entry: the log is gone there."""
