@@ -1,0 +1,101 @@
+"""What a Connection and its cursors share: the gateway, the settings and the account of writes already
+durable.
+
+Does no parsing and keeps no results. Called by dbapi and dbapi_cursor on user threads; safe to share among
+them.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from typing import Any
+
+from dqlite_py.command import check_params, encode_unit
+from dqlite_py.errors import Error, InternalError, NotSupportedError, Outcome, ProgrammingError
+from dqlite_py.gateway import Gateway, QueryResult, ReadLevel, StatementResult
+from dqlite_py.rows import adapt_params
+from dqlite_py.sqltext import Statement, StatementKind
+
+ATOMIC_HINT = (
+    "use connection.execute_atomic([(sql, params), …]), which runs its statements as one all-or-nothing unit"
+)
+
+
+class Executor:
+    """Runs reads and units on the gateway for one connection."""
+
+    def __init__(self, gateway: Gateway, database: str, timeout_s: float, read_level: ReadLevel) -> None:
+        self.database = database
+        self.timeout_s = timeout_s
+        self.read_level = read_level
+        self._gateway: Gateway | None = gateway
+        self._lock = threading.Lock()
+        self._writes = 0
+
+    # -- life -----------------------------------------------------------------------------------------
+
+    @property
+    def is_closed(self) -> bool:
+        return self._gateway is None
+
+    def close(self) -> None:
+        self._gateway = None
+
+    def check_open(self) -> Gateway:
+        gateway = self._gateway
+        if gateway is None:
+            raise ProgrammingError("the connection is closed")
+        return gateway
+
+    # -- statements -----------------------------------------------------------------------------------
+
+    def is_read(self, statement: Statement, sql: str) -> bool:
+        """Whether `sql` goes to `read`; refuses transaction control."""
+        if statement.kind is StatementKind.ASK:
+            return self.check_open().is_read(sql, self.database)
+        check_no_transaction(statement)
+        return statement.kind is StatementKind.READ
+
+    def read(self, sql: str, params: Any) -> QueryResult:
+        checked = check_params(adapt_params(params))
+        return self.check_open().read(self.database, sql, checked, self.read_level, self.timeout_s)
+
+    def write(self, statements: Iterable[tuple[str, Any]]) -> list[StatementResult]:
+        """Commit the statements as one unit; one result each."""
+        gateway = self.check_open()
+        pairs = [(sql, adapt_params(params)) for sql, params in statements]
+        unit = encode_unit(pairs)
+        try:
+            results = gateway.write(self.database, unit, self.timeout_s)
+        except Error as error:
+            if error.outcome is Outcome.UNKNOWN:
+                self._count_write()
+            raise
+        except BaseException:  # KeyboardInterrupt: it may still be committed
+            self._count_write()
+            raise
+        self._count_write()
+        if len(results) != len(pairs):
+            raise InternalError(f"{len(results)} results came back for {len(pairs)} statements")
+        return results
+
+    # -- the account of writes ------------------------------------------------------------------------
+
+    def _count_write(self) -> None:
+        with self._lock:
+            self._writes += 1
+
+    def settle(self) -> int:
+        """Writes since the last call that are durable, or may be; the account starts again from zero."""
+        with self._lock:
+            writes, self._writes = self._writes, 0
+            return writes
+
+
+def check_no_transaction(statement: Statement) -> None:
+    if statement.kind is StatementKind.TRANSACTION:
+        raise NotSupportedError(
+            f"{statement.keyword}: this release has no interactive transactions (every statement is durable "
+            f"when it returns); {ATOMIC_HINT}"
+        )

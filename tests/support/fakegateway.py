@@ -1,0 +1,155 @@
+"""A Gateway over one in-process SQLite, so that the API layers are tested without a cluster.
+
+It decodes units as the replicas do and follows the same rules (each unit's last_insert_rowid starts from 0,
+one failing statement undoes its unit), but replicates nothing. `fail_next` makes the next write or read
+raise.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import apsw
+import apsw.ext
+import msgpack
+
+from dqlite_py.command import check_database_name, check_unit
+from dqlite_py.errors import (
+    Error,
+    IntegrityError,
+    NotSupportedError,
+    OperationalError,
+    ProgrammingError,
+)
+from dqlite_py.gateway import QueryResult, ReadLevel, StatementResult
+
+_CHANGING = ("INSERT", "REPLACE", "UPDATE", "DELETE", "WITH")
+
+
+class FakeGateway:
+    """Implements dqlite_py.gateway.Gateway on databases in memory; thread-safe."""
+
+    def __init__(self) -> None:
+        self._databases: dict[str, apsw.Connection] = {}
+        self._lock = threading.RLock()
+        self.calls: list[str] = []
+        self.units: list[list[Any]] = []
+        self.levels: list[ReadLevel] = []
+        self.timeouts: list[float] = []
+        self.fail_next: BaseException | None = None
+        self.before_write: Callable[[], None] = lambda: None
+
+    # -- Gateway --------------------------------------------------------------------------------------
+
+    def open_database(self, database: str, timeout_s: float) -> None:
+        self._called("open_database", timeout_s)
+        with self._lock:
+            if check_database_name(database) not in self._databases:
+                connection = apsw.Connection(":memory:")
+                connection.pragma("foreign_keys", True)
+                connection.authorizer = _authorize
+                self._databases[database] = connection
+
+    def write(self, database: str, unit: bytes, timeout_s: float) -> list[StatementResult]:
+        self._called("write", timeout_s)
+        self.before_write()
+        statements = _statements(unit)
+        with self._lock:
+            self.units.append(statements)
+            connection = self._database(database)
+            connection.set_last_insert_rowid(0)
+            results: list[StatementResult] = []
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                for sql, params in statements:
+                    results.append(_run(connection, sql, params))
+            except apsw.Error as error:
+                connection.execute("ROLLBACK")
+                raise translate(error, statement=len(results)) from None
+            connection.execute("COMMIT")
+            return results
+
+    def read(self, database: str, sql: str, params: Any, level: ReadLevel, timeout_s: float) -> QueryResult:
+        self._called("read", timeout_s)
+        self.levels.append(level)
+        with self._lock:
+            connection = self._database(database)
+            connection.pragma("query_only", True)
+            try:
+                columns = _columns(connection, sql)
+                rows = list(connection.cursor().execute(sql, params))
+            except (apsw.Error, KeyError) as error:
+                raise translate(error) from None
+            finally:
+                connection.pragma("query_only", False)
+        return QueryResult(tuple(name for name, _ in columns), tuple(kind for _, kind in columns), rows)
+
+    def is_read(self, sql: str, database: str) -> bool:
+        self.calls.append("is_read")
+        with self._lock:
+            try:
+                details = apsw.ext.query_info(self._database(database), sql)
+            except apsw.Error as error:
+                raise translate(error) from None
+            return bool(details.is_readonly)
+
+    # -- inside ---------------------------------------------------------------------------------------
+
+    def _called(self, name: str, timeout_s: float) -> None:
+        self.calls.append(name)
+        self.timeouts.append(timeout_s)
+        failure, self.fail_next = self.fail_next, None
+        if failure is not None:
+            raise failure
+
+    def _database(self, database: str) -> apsw.Connection:
+        if database not in self._databases:
+            raise OperationalError(f"no such database: {database}")
+        return self._databases[database]
+
+
+def _statements(unit: bytes) -> list[Any]:
+    """[[sql, params], …] with back references replaced by their SQL."""
+    strings: list[str] = []
+    statements: list[Any] = []
+    for sql, params in msgpack.unpackb(check_unit(unit), raw=False)[2]:
+        if isinstance(sql, str):
+            strings.append(sql)
+        statements.append([sql if isinstance(sql, str) else strings[sql], params])
+    return statements
+
+
+def _run(connection: apsw.Connection, sql: str, params: Any) -> StatementResult:
+    columns = tuple(name for name, _ in _columns(connection, sql))
+    try:
+        rows = list(connection.cursor().execute(sql, params))
+    except KeyError as error:
+        raise apsw.SQLError(f"no value for parameter {error}") from None
+    changes = connection.changes() if sql.lstrip().upper().startswith(_CHANGING) else -1
+    rowid = connection.last_insert_rowid()
+    return StatementResult(changes, rowid, columns, rows) if columns else StatementResult(changes, rowid)
+
+
+def _columns(connection: apsw.Connection, sql: str) -> Sequence[tuple[str, str | None]]:
+    return apsw.ext.query_info(connection, sql).description
+
+
+def _authorize(action: int, *_names: Any) -> int:
+    refused = (apsw.SQLITE_ATTACH, apsw.SQLITE_DETACH, apsw.SQLITE_CREATE_TEMP_TABLE)
+    return apsw.SQLITE_DENY if action in refused else apsw.SQLITE_OK
+
+
+def translate(error: BaseException, **details: Any) -> Error:
+    """The PEP 249 error of an SQLite error (a small stand-in for the product's full table)."""
+    classes: dict[int, type[Error]] = {
+        1: ProgrammingError,  # SQLITE_ERROR
+        19: IntegrityError,  # SQLITE_CONSTRAINT
+        23: NotSupportedError,  # SQLITE_AUTH
+        25: ProgrammingError,  # SQLITE_RANGE
+    }
+    if isinstance(error, (apsw.BindingsError, KeyError)):
+        return ProgrammingError(str(error), **details)
+    code = getattr(error, "extendedresult", 1)
+    return classes.get(code & 0xFF, OperationalError)(str(error), code=code, **details)
