@@ -7,8 +7,9 @@ Built and driven by the Raft host; format.py describes the bytes, recovery.py th
 from dqlite_py.raft.journal.batch import JournalBatch
 from dqlite_py.raft.journal.hardstate import HardStateFile
 from dqlite_py.raft.journal.identity import Identity
-from dqlite_py.raft.journal.journal import Journal, NotInJournal
+from dqlite_py.raft.journal.journal import Journal
 from dqlite_py.raft.journal.lock import FolderLock, lock_folder
+from dqlite_py.raft.journal.table import NotInJournal
 from dqlite_py.raft.journal.thread import JournalStats, JournalThread
 
 __all__ = [

@@ -16,12 +16,10 @@ would leave a gap, which is refused with RaftInvariantBroken. JournalThread does
 from __future__ import annotations
 
 import secrets
-import threading
-from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from dqlite_py.errors import InternalError, JournalFailed, RaftInvariantBroken, StorageFull
+from dqlite_py.errors import JournalFailed, RaftInvariantBroken, StorageFull
 from dqlite_py.limits import MIB, SEGMENT_BYTES
 from dqlite_py.model import Entry, HardState, LogIndex, NodeId, Term
 from dqlite_py.ports import Disk
@@ -29,6 +27,7 @@ from dqlite_py.raft.journal.batch import JournalBatch, Plan, fold
 from dqlite_py.raft.journal.files import write_fully
 from dqlite_py.raft.journal.format import (
     GROUP_BYTES_MAX,
+    GROUP_HEADER_BYTES,
     SegmentHeader,
     build_group,
     build_mark,
@@ -39,13 +38,9 @@ from dqlite_py.raft.journal.hardstate import HardStateFile
 from dqlite_py.raft.journal.repair import open_files
 from dqlite_py.raft.journal.segment import Segment
 from dqlite_py.raft.journal.space import Space
+from dqlite_py.raft.journal.table import SegmentTable
 
 STEP_BYTES: Final = 4 * MIB
-_READ_COUNT_MAX: Final = 16_384  # entries looked up under the lock at a time
-
-
-class NotInJournal(InternalError):
-    """The entry is compacted (send a snapshot), truncated or not yet written; details first and last."""
 
 
 def random_salt() -> int:
@@ -53,21 +48,18 @@ def random_salt() -> int:
 
 
 class Journal:
-    """Use `open`. INVARIANT: segments are contiguous, ascending, and the last one is written to."""
+    """Use `open`."""
 
     def __init__(
-        self, disk: Disk, folder: str, hard: HardStateFile, space: Space, segments: list[Segment],
-        runs: list[tuple[int, int]], salt: Callable[[], int],
+        self, disk: Disk, folder: str, hard: HardStateFile, space: Space, table: SegmentTable,
+        salt: Callable[[], int],
     ) -> None:  # fmt: skip
         self._disk = disk
         self._folder = folder
         self._hard = hard
         self._space = space
-        self._segments = segments
-        self._runs = runs
+        self._table = table
         self._salt = salt
-        self._lock = threading.Lock()  # guards segments, their offsets and readers, runs, generation
-        self._generation = 0  # grows when entries are dropped from the end
         self._failure: BaseException | None = None
         self._is_marked = False
         self._closed = False
@@ -95,7 +87,7 @@ class Journal:
             )
         except OSError as error:
             raise JournalFailed(f"cannot open the journal in {path}: {error}", folder=path) from error
-        journal = cls(disk, f"{path}/journal", hard, space, segments, runs, salt)
+        journal = cls(disk, f"{path}/journal", hard, space, SegmentTable(disk, segments, runs), salt)
         try:
             journal.prepare()
             journal.mark()
@@ -114,25 +106,21 @@ class Journal:
     @property
     def base_index(self) -> LogIndex:
         """Index of the entry before the first (compacted or covered by a snapshot)."""
-        return LogIndex(self._segments[0].first_index - 1)
+        return LogIndex(self._table.base_index)
 
     @property
     def base_term(self) -> Term:
-        return Term(self._segments[0].header.previous_term)
+        return self.term_at(self.base_index)
 
     @property
     def first_index(self) -> LogIndex:
         """Index of the first entry, if there is one: base_index + 1."""
-        return LogIndex(self._segments[0].first_index)
+        return LogIndex(self._table.base_index + 1)
 
     @property
     def last_index(self) -> LogIndex:
         """Index of the last durable entry, base_index when there is none."""
-        return LogIndex(self._segments[-1].last_index)
-
-    @property
-    def last_term(self) -> Term:
-        return self.term_at(self.last_index)
+        return LogIndex(self._table.last_index)
 
     @property
     def failure(self) -> BaseException | None:
@@ -142,12 +130,11 @@ class Journal:
     @property
     def size_bytes(self) -> int:
         """Disk space taken by segments."""
-        with self._lock:
-            return sum(segment.allocated for segment in self._segments)
+        return sum(segment.allocated for segment in self._table.segments)
 
     def room_bytes(self) -> int:
         """Bytes of groups that can be written without asking the file system for space."""
-        return self._segments[-1].room_bytes + self._space.spare_bytes
+        return self._table.current.room_bytes + self._space.spare_bytes
 
     def free_bytes(self) -> int:
         """Free space of the file system (limits.DISK_RESERVE_BYTES says when to refuse proposals)."""
@@ -155,65 +142,24 @@ class Journal:
 
     def term_runs(self) -> list[tuple[LogIndex, Term]]:
         """Where each term starts in the log: (first index, term), ascending; empty for an empty log."""
-        with self._lock:
-            return [(LogIndex(first), Term(term)) for first, term in self._runs]
+        return [(LogIndex(first), Term(term)) for first, term in self._table.term_runs()]
 
     def term_at(self, index: int) -> Term:
         """Term of an entry or of the base; raises NotInJournal."""
-        with self._lock:
-            if index == self._segments[0].first_index - 1:
-                return Term(self._segments[0].header.previous_term)
-            self._check_index(index)
-            return Term(self._runs[bisect_right(self._runs, (index, 2**64)) - 1][1])
+        return Term(self._table.term_at(index))
 
-    def _check_index(self, index: int) -> None:
-        first, last = self._segments[0].first_index, self._segments[-1].last_index
-        if not first <= index <= last:
-            raise NotInJournal(
-                f"entry {index} is not in the journal ({first} to {last})", first=first, last=last
-            )
+    def index_before_tail(self, tail_bytes: int) -> LogIndex:
+        """The largest index behind which the log still holds `tail_bytes`; base_index when it holds less."""
+        return LogIndex(self._table.index_before_tail(tail_bytes))
 
     def read(self, first: int, last: int, bytes_max: int) -> list[Entry]:
         """Read entries from `first` to at most `last`, at least one, then only up to `bytes_max` payload
         bytes.
 
-        May return fewer than fit when the log is changed meanwhile. Each entry's CRC is checked. Any thread.
-        Raises NotInJournal for `first`, CorruptJournal, JournalFailed (disk error; reads only, not final).
+        Also fewer when the log is changed meanwhile or ends before `last`. Each entry's CRC is checked.
+        Raises NotInJournal for `first`, CorruptJournal, JournalFailed (disk error or closed).
         """
-        entries: list[Entry] = []
-        generation = self._generation
-        while first <= last and (not entries or bytes_max > 0):
-            with self._lock:
-                if entries and (generation != self._generation or first > self._segments[-1].last_index):
-                    break
-                self._check_index(first)
-                segment = self._segments[bisect_right(self._segments, first, key=lambda s: s.first_index) - 1]
-                start = first - segment.first_index
-                stop = min(last - segment.first_index + 1, start + _READ_COUNT_MAX)
-                offsets = segment.offsets[start : stop + 1]
-                end = offsets.pop() if len(offsets) > stop - start else segment.end
-                segment.readers += 1
-            try:
-                found = segment.read_entries(
-                    self._disk, first, offsets, end, bytes_max, may_be_none=bool(entries)
-                )
-            except OSError as error:
-                raise JournalFailed(f"cannot read {segment.path}: {error}", file=segment.path) from error
-            finally:
-                self._leave(segment)
-            entries += found
-            if len(found) < len(offsets):
-                break
-            first += len(found)
-            bytes_max -= sum(len(entry.payload) for entry in found)
-        return entries
-
-    def _leave(self, segment: Segment) -> None:
-        with self._lock:
-            segment.readers -= 1
-            closes = segment.is_dropped and segment.readers == 0
-        if closes:
-            self._disk.close(segment.fd)
+        return self._table.read(first, last, bytes_max)
 
     # -- journal thread
 
@@ -224,8 +170,7 @@ class Journal:
         Raises StorageFull (see the module), JournalFailed (final), RaftInvariantBroken (nothing written).
         """
         self._check_usable()
-        base, last = self._segments[0].first_index - 1, self._segments[-1].last_index
-        plan = fold(batches, base, last, self.term_at)
+        plan = fold(batches, self._table.base_index, self._table.last_index, self._table.term_at)
         size = group_bytes(plan.entries, plan.truncate_from is not None)
         if size > GROUP_BYTES_MAX:
             raise RaftInvariantBroken(f"journal: a batch of {size} bytes")
@@ -248,13 +193,10 @@ class Journal:
         """
         self._check_usable()
         try:
-            while len(self._segments) > 1 and self._segments[1].first_index - 1 <= upto:
-                self._disk.unlink(self._segments[0].path)
+            while len(segments := self._table.segments) > 1 and segments[1].first_index - 1 <= upto:
+                self._disk.unlink(segments[0].path)
                 self._disk.fsync_dir(self._folder)  # gone BEFORE the next goes: never a hole in the middle
-                with self._lock:
-                    oldest = self._segments.pop(0)
-                    self._trim_runs()
-                self._drop(oldest)
+                self._table.drop_oldest()
         except OSError as error:
             raise self._fail(error) from error
 
@@ -262,7 +204,7 @@ class Journal:
         """Preallocate ahead of the next writes; False when the disk is full. Raises JournalFailed (final)."""
         self._check_usable()
         try:
-            self._space.prepare(self._segments[-1])
+            self._space.prepare(self._table.current)
         except StorageFull:
             return False
         except OSError as error:
@@ -272,8 +214,8 @@ class Journal:
     def mark(self) -> None:
         """Write the proof that all groups so far were synced; cheap, without a sync. Raises JournalFailed."""
         self._check_usable()
-        segment = self._segments[-1]
-        if self._is_marked or segment.end + len(build_mark(0, 0, 0)) > segment.allocated:
+        segment = self._table.current
+        if self._is_marked or segment.end + GROUP_HEADER_BYTES > segment.allocated:
             return
         mark = build_mark(segment.last_group + 1, segment.end, segment.header.salt)
         try:
@@ -283,19 +225,18 @@ class Journal:
         self._is_marked = True
 
     def close(self) -> None:
-        """Mark the end durably (unless failed) and close the files. No other call may be under way."""
+        """Mark the end durably (unless failed) and close the files. Reads may be under way."""
         if self._closed:
             return
         try:
             if self._failure is None:
                 self.mark()
-                self._sync(self._segments[-1])
+                self._sync(self._table.current)
         except OSError as error:
             raise self._fail(error) from error
         finally:
             self._closed = True
-            for segment in self._segments:
-                self._disk.close(segment.fd)
+            self._table.close()
             self._hard.close()
             self._space.close()
 
@@ -322,11 +263,11 @@ class Journal:
     def _write_log(self, plan: Plan, size: int) -> None:
         truncate_from = plan.truncate_from
         if plan.reset is not None:
-            self._start_segment(plan.reset[0] + 1, plan.reset[1], None, size)
+            self._start_segment(plan.reset[0] + 1, plan.reset[1], 0, size)
         elif truncate_from is None and not plan.entries:
             return
         else:
-            current = self._segments[-1]
+            current = self._table.current
             stays = truncate_from is None or truncate_from >= current.first_index
             if not (stays and self._space.make_room(current, size)):
                 self._roll(current.last_index + 1 if truncate_from is None else truncate_from, size)
@@ -335,52 +276,30 @@ class Journal:
             self._append(truncate_from, plan.entries)
 
     def _append(self, truncate_from: int | None, entries: list[Entry]) -> None:
-        segment = self._segments[-1]
-        sequence = segment.last_group + 1
-        data, offsets = build_group(sequence, segment.end, segment.header.salt, truncate_from, entries)
+        segment = self._table.current
+        sequence, offset = segment.last_group + 1, segment.end
+        data, offsets = build_group(sequence, offset, segment.header.salt, truncate_from, entries)
         self._is_marked = False  # the group overwrites the mark
-        write_fully(self._disk, segment.fd, data, segment.end)
+        write_fully(self._disk, segment.fd, data, offset)
         self._sync(segment)
+        self._table.append(truncate_from, entries, offsets, len(data))  # visible AFTER it is durable
         self.group_count += 1
         self.written_bytes += len(data)
-        with self._lock:
-            if truncate_from is not None:
-                self._truncate_memory(truncate_from)
-            for entry in entries:
-                if not self._runs or self._runs[-1][1] != entry.term:
-                    self._runs.append((entry.index, entry.term))
-            segment.offsets.extend(offsets)
-            segment.end += len(data)
-            segment.last_group = sequence
-
-    def _truncate_memory(self, index: int) -> None:
-        self._generation += 1
-        last = self._segments[-1]
-        del last.offsets[max(0, index - last.first_index) :]
-        while self._runs and self._runs[-1][0] >= index:
-            self._runs.pop()
-
-    def _trim_runs(self) -> None:
-        """Drop the terms that lie wholly before the first entry."""
-        first, last = self._segments[0].first_index, self._segments[-1].last_index
-        if last < first:
-            self._runs = []
-            return
-        position = bisect_right(self._runs, (first, 2**64)) - 1
-        self._runs = [(first, self._runs[position][1]), *self._runs[position + 1 :]]
 
     def _roll(self, first: int, size: int) -> None:
         """Continue in a new segment that starts with `first`; entries from there on are dropped."""
-        older = [segment for segment in self._segments if segment.first_index < first]
-        self._start_segment(first, self.term_at(first - 1), older[-1] if older else None, size)
+        keep = sum(segment.first_index < first for segment in self._table.segments)
+        self._start_segment(first, self._table.term_at(first - 1), keep, size)
 
-    def _start_segment(self, first: int, previous_term: int, predecessor: Segment | None, size: int) -> None:
-        """Make the new last segment; `predecessor` None: all others are dead.
+    def _start_segment(self, first: int, previous_term: int, keep: int, size: int) -> None:
+        """Make a new last segment behind the `keep` oldest ones; the others are dead.
 
         A crash before the rename inside `create` leaves the old log, after it the new one: what is dead then
         is dead by the new header, whether or not it was unlinked.
         """
-        newest = self._segments[-1]
+        newest = self._table.current
+        dead = self._table.segments[keep:]
+        predecessor = self._table.segments[keep - 1] if keep else None
         header = SegmentHeader(
             cluster_id=newest.header.cluster_id,
             node_id=newest.header.node_id,
@@ -394,37 +313,18 @@ class Journal:
         )
         segment = self._space.create(header, size)
         self.sync_count += 2
-        keep = self._segments.index(predecessor) + 1 if predecessor else 0
-        dead = self._segments[keep:]
         for old in dead:
             if old.path != segment.path:
                 self._disk.unlink(old.path)
-        if dead:
-            self._disk.fsync_dir(
-                self._folder
-            )  # gone BEFORE compaction could drop the segment that declares them dead
+        if dead:  # gone BEFORE compaction could drop the segment that declares them dead
+            self._disk.fsync_dir(self._folder)
         if predecessor is not None and not predecessor.is_sealed:
             self._seal(predecessor, header.sequence)
-        with self._lock:
-            self._segments = [*self._segments[:keep], segment]
-            if predecessor is not None:
-                del predecessor.offsets[first - predecessor.first_index :]
-            while self._runs and self._runs[-1][0] >= (first if predecessor else 0):
-                self._runs.pop()
-            self._generation += 1
+        self._table.replace_tail(keep, segment)
         self._is_marked = False
-        for old in dead:
-            self._drop(old)
 
     def _seal(self, segment: Segment, next_sequence: int) -> None:
         seal = build_seal(segment.last_group + 1, segment.end, segment.header.salt, next_sequence)
         write_fully(self._disk, segment.fd, seal, segment.end)
         self._sync(segment)  # durable BEFORE the next segment gets a group
         segment.is_sealed = True
-
-    def _drop(self, segment: Segment) -> None:
-        with self._lock:
-            segment.is_dropped = True
-            closes = segment.readers == 0
-        if closes:
-            self._disk.close(segment.fd)

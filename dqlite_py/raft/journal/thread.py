@@ -126,7 +126,7 @@ class JournalThread:
         while self._wait():
             group, dones, task = self._take()
             if task is not None:
-                self._answer([task[1]], self._attempt(task[0]))
+                self._answer([task[1]], self._attempt_task(task[0]))
             elif self._failure is not None:
                 self._answer(dones, self._refusal())
             else:
@@ -194,7 +194,7 @@ class JournalThread:
             self._queue = deque(batches)
         for task, done in tasks:
             assert not isinstance(task, JournalBatch)
-            self._answer([done], self._attempt(task))
+            self._answer([done], self._attempt_task(task))
         with self._wake:
             if not tasks and not self._stopping:
                 self._wake.wait(self._full_retry_s)
@@ -216,6 +216,17 @@ class JournalThread:
             return error
         except Exception as error:  # noqa: BLE001 - fail-stop: whatever it is, nothing is acknowledged after it
             self._failure = error
+            return error
+        return None
+
+    def _attempt_task(self, task: Task) -> BaseException | None:
+        """Do it; its error is final only if it is the journal's."""
+        if self._failure is not None:
+            return self._refusal()
+        try:
+            task()
+        except Exception as error:  # noqa: BLE001 - reported to whoever submitted it
+            self._failure = self._journal.failure
             return error
         return None
 
