@@ -137,6 +137,18 @@ def test_the_consensus_core_does_no_io() -> None:
     assert not found, found
 
 
+def test_no_module_of_ours_uses_the_front_door() -> None:
+    """`from dqlite_py import Node` inside the package would hide an import from the layers' check."""
+    submodules = {path.stem for path in PACKAGE.iterdir()} | {"_native"}
+    found = [
+        f"{_name(path)}: {name}"
+        for path in _modules("dqlite_py")
+        for name in _imports(path)
+        if name.count(".") == 1 and name.startswith("dqlite_py.") and name.split(".")[1] not in submodules
+    ]
+    assert not found, found
+
+
 def test_no_unfinished_work() -> None:
     marks = re.compile(
         r"\b(?:TO"
