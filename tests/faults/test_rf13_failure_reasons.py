@@ -5,13 +5,19 @@ another entry was committed at its index), UNKNOWN otherwise, and correlates rep
 
 from __future__ import annotations
 
+import asyncio
 import os
+from typing import Any
 
 import pysyncobj.pipe_notifier as pipe_notifier
 import pytest
 from pysyncobj.fast_queue import FastQueue
 
+from dqlite_py.errors import Busy, NotLeader, Outcome
+from dqlite_py.raft.rpc import RpcContext, RpcLost, RpcNotSent
+from tests.faults.ours import CoreWorld, payloads, propose_all
 from tests.faults.stock import NullPoller, Outcomes, SimNode, StockWorld
+from tests.support.wire import Relay, Station, stations, until
 
 pytestmark = pytest.mark.rf("RF-13")
 
@@ -90,3 +96,101 @@ def test_stock_raises_after_queueing(monkeypatch: pytest.MonkeyPatch, stock_worl
     assert queued == calls  # the refused one will run, too
     for end in ("pipeR", "pipeW"):
         os.close(getattr(notifier, f"_PipeNotifier__{end}"))
+
+
+def test_ours_is_closed() -> None:
+    """The leader loses its office while its command is committed: it waits, and hears the truth."""
+    world = CoreWorld("ABC")
+    a = world.elect("A")
+    a.propose(b"pay")
+    world.deliver("A", "C")  # stored by a majority; the acknowledgement never arrives
+    world.isolate("A")
+    world.run_until(lambda: not a.is_leader, among="A")
+    assert a.waiting  # not reported as failed
+    world.elect("C", among="BC")
+    world.connect("AB", "AC")
+    world.run(2_000)
+    assert a.acknowledged == [b"pay"]
+    assert a.applied == world["B"].applied == world["C"].applied == [b"pay"]
+
+
+def test_ours_says_overwritten_when_another_entry_took_the_index() -> None:
+    world = CoreWorld("ABC")
+    a = world.elect("A")
+    world.isolate("A")
+    a.propose(b"lost")
+    world.run_until(lambda: not a.is_leader, among="A")
+    b = world.elect("B", among="BC")
+    b.propose(b"other")
+    world.pump("BC")
+    world.heartbeat("B", among="BC")
+    assert a.overwritten == []  # truncation is no proof: only what is committed at the index is
+    world.connect("AB", "AC")
+    world.run(2_000)
+    assert a.overwritten == [b"lost"]
+    assert a.acknowledged == []
+
+
+def test_ours_refuses_before_it_appends() -> None:
+    world = CoreWorld("ABC", uncommitted_bytes_max=1_000)
+    a = world.elect("A")
+    with pytest.raises(NotLeader) as caught:
+        world["B"].propose(b"value")
+    assert caught.value.outcome is Outcome.NOT_APPLIED
+    assert caught.value.details["leader_id"] == a.core.node_id
+    world.isolate("A")
+    propose_all(a, payloads("x" * 90, 10))
+    last = a.last_index
+    with pytest.raises(Busy) as refused:
+        a.propose(b"x" * 200)
+    assert refused.value.outcome is Outcome.NOT_APPLIED
+    assert a.last_index == last
+    assert len(a.waiting) == 10
+
+
+async def test_ours_knows_whether_a_request_can_have_arrived() -> None:
+    """A connection that breaks: certainly not sent before, perhaps executed afterwards, never silence."""
+    one, two = Station(1), Station(2)
+    arrived = asyncio.Event()
+
+    async def pay(_context: RpcContext, _body: Any) -> Any:
+        arrived.set()
+        await asyncio.Event().wait()
+
+    two.transport.register("pay", pay)
+    async with stations(one, two), Relay(two.address) as relay:
+        with pytest.raises(RpcNotSent):
+            await one.transport.call(two.id, "pay", {}, 0.05)  # there is no connection
+        await one.reach(two, relay.address)
+        call = asyncio.ensure_future(one.transport.call(two.id, "pay", {}, 20))
+        await asyncio.wait_for(arrived.wait(), 20)
+        relay.cut()
+        with pytest.raises(RpcLost):
+            await call
+
+
+async def test_ours_answers_nobody_with_an_old_reply() -> None:
+    """A node restarts and asks anew; the reply to its first life's request meets nobody."""
+    two = Station(2)
+    released = asyncio.Event()
+    asked: list[str] = []
+
+    async def pay(_context: RpcContext, body: Any) -> Any:
+        asked.append(body)
+        if body == "old":
+            await released.wait()
+        return f"{body} is done"
+
+    two.transport.register("pay", pay)
+    first, second = Station(1), Station(1)
+    async with stations(two, second):
+        async with stations(first):
+            await first.reach(two)
+            lost = asyncio.ensure_future(first.transport.call(two.id, "pay", "old", 20))
+            await until(lambda: asked == ["old"], "the old request is at work")
+        with pytest.raises(RpcLost):
+            await lost
+        await second.reach(two)
+        new = asyncio.ensure_future(second.transport.call(two.id, "pay", "new", 20))
+        released.set()
+        assert await asyncio.wait_for(new, 20) == "new is done"

@@ -5,11 +5,22 @@ nothing else."""
 
 from __future__ import annotations
 
+import asyncio
+import pickle
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 
+from dqlite_py.errors import WrongCluster
+from dqlite_py.model import LogIndex, NodeId, Term
+from dqlite_py.raft.messages import AppendRequest, Message
+from dqlite_py.raft.rpc import RpcContext, RpcNotSent
+from dqlite_py.wire.frames import FrameType, encode_frames
+from dqlite_py.wire.handshake import PROTOCOL_VERSION, Hello, Purpose, encode_handshake
+from dqlite_py.wire.peer import encode_message
 from tests.faults.stock_tcp import Stranger, TcpNode
+from tests.support.wire import CLUSTER, Station, stations, until
 
 pytestmark = pytest.mark.rf("RF-16")
 
@@ -56,3 +67,100 @@ def test_stock_obeys_strangers(stock_node: TcpNode) -> None:
     with Stranger(stock_node) as stranger:
         stranger.say(["add", "127.0.0.1:9"])
         assert stock_node.tick_until(lambda: "127.0.0.1:9" in {other.id for other in stock_node.otherNodes})
+
+
+FORGED = AppendRequest(NodeId(3), Term(10**6), LogIndex(1), Term(0), (), LogIndex(1), 1)
+
+
+async def exchange(station: Station, *parts: bytes) -> bytes:
+    """Send bytes as a stranger and read until the node closes the connection."""
+    host, _, port = station.address.rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    with suppress(ConnectionError):
+        for part in parts:
+            writer.write(part)
+            await writer.drain()
+        writer.write_eof()
+    answer = b""
+    with suppress(ConnectionError):
+        answer = await asyncio.wait_for(reader.read(), 20)
+    writer.close()
+    with suppress(ConnectionError):
+        await writer.wait_closed()
+    return answer
+
+
+def hello(node: int, cluster: bytes = CLUSTER, purpose: Purpose = Purpose.PEER) -> bytes:
+    greeting = Hello(PROTOCOL_VERSION, cluster, NodeId(node), "", "", bytes(8), purpose, NodeId(0))
+    return encode_frames(FrameType.HELLO, encode_handshake(greeting))
+
+
+async def test_ours_is_closed() -> None:
+    """What made stock run code makes ours close the connection; the next member is heard all the same."""
+    EXECUTED.clear()
+    one, two = Station(1), Station(2)
+    async with stations(one, two):
+        for attack in (
+            pickle.dumps(Payload(), 2),
+            encode_frames(FrameType.RAFT, pickle.dumps(Payload(), 2)),
+            b"\x00\x00\x00\x10" + b"readonly" * 4,
+        ):
+            await exchange(one, attack)
+        await exchange(one, hello(9, b"another cluster!"), encode_frames(FrameType.RAFT, b"\x93\x01\x02\x03"))
+        await exchange(one, hello(9), encode_frames(FrameType.RAFT, pickle.dumps(Payload(), 2)))
+        await two.reach(one)
+        assert two.transport.send(one.id, message_of(two))
+        await until(lambda: len(one.messages) == 1, "the member's message")
+    assert EXECUTED == []
+    assert one.messages == [(two.id, message_of(two))]
+
+
+def message_of(station: Station) -> Message:
+    return AppendRequest(station.id, Term(1), LogIndex(1), Term(1), (), LogIndex(1), 1)
+
+
+async def test_ours_hears_a_member_only_in_its_own_name() -> None:
+    """A connection of node 9 cannot speak for node 3; one that is no member's is not heard at all."""
+    one = Station(1)
+    one.accepted = {NodeId(2), NodeId(3)}
+    async with stations(one):
+        await exchange(one, hello(9), encode_frames(FrameType.RAFT, encode_message(FORGED)))
+        own_name = AppendRequest(NodeId(9), Term(10**6), LogIndex(1), Term(0), (), LogIndex(1), 1)
+        await exchange(one, hello(9), encode_frames(FrameType.RAFT, encode_message(own_name)))
+        assert one.messages == []
+        await exchange(one, hello(3), encode_frames(FrameType.RAFT, encode_message(FORGED)))
+        await until(lambda: one.messages == [(NodeId(3), FORGED)], "node 3 is heard in its own name")
+
+
+async def test_ours_shows_and_obeys_strangers_nothing() -> None:
+    """Requests need the cluster's id, and with TLS its certificate; there are no utility messages."""
+    one, stranger = Station(1), Station(9, cluster=bytes(16))
+    asked: list[RpcContext] = []
+
+    async def remove(context: RpcContext, _body: object) -> object:
+        asked.append(context)
+        return "removed"
+
+    one.transport.register("remove", remove)
+    async with stations(one, stranger):
+        with pytest.raises((WrongCluster, RpcNotSent)):
+            await stranger.transport.call(one.address, "remove", {"node": 2}, 20)
+        assert asked == []
+        member = Station(2)
+        async with stations(member):
+            assert await member.transport.call(one.address, "remove", {"node": 2}, 20) == "removed"
+    assert one.messages == []
+
+
+def test_ours_never_unpickles() -> None:
+    """No module of the package can: none imports pickle, and messages are decoded by tables of types."""
+    import ast
+    from pathlib import Path
+
+    import dqlite_py
+
+    for path in sorted(Path(dqlite_py.__file__).parent.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert not {name.split(".")[0] for name in names} & {"pickle", "marshal", "shelve", "dill"}, path

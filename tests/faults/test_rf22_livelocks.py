@@ -5,8 +5,10 @@ after an error."""
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import errno
+import resource
 import socket
 from typing import Any
 
@@ -17,6 +19,7 @@ from dqlite_py.raft.messages import AppendReply, SnapshotOffer
 from tests.faults.ours import CoreWorld, node_id, payloads, propose_all
 from tests.faults.stock import SimNode, StockWorld
 from tests.faults.stock_tcp import TcpNode
+from tests.support.wire import Station, stations, until
 
 pytestmark = pytest.mark.rf("RF-22")
 
@@ -144,3 +147,38 @@ def test_ours_offers_a_snapshot_with_the_heartbeats() -> None:
     assert offers
     assert len(sent) <= seconds * 1000 / world.settings.heartbeat_ms + 2
     assert len(world["C"].offers) == 1
+
+
+async def test_ours_goes_on_accepting_among_idle_strangers() -> None:
+    """More silent connections than there is room for: members still get in, strangers are thrown out."""
+    one, two = Station(1), Station(2)
+    async with stations(one, two):
+        one.transport._listener.incoming_max = 8
+        host, _, port = one.address.rpartition(":")
+        strangers = [await asyncio.open_connection(host, int(port)) for _ in range(30)]
+        await two.reach(one)
+        for _, writer in strangers:
+            writer.close()
+        assert two.transport.is_connected(one.id)
+
+
+async def test_ours_goes_on_accepting_after_a_failing_accept() -> None:
+    """The process runs out of descriptors for a while; afterwards the port accepts again."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    one, two = Station(1), Station(2)
+    loop = asyncio.get_running_loop()
+    complaints: list[object] = []
+    loop.set_exception_handler(lambda _loop, context: complaints.append(context.get("exception")))
+    async with stations(one, two):
+        host, _, port = one.address.rpartition(":")
+        with socket.socket() as early:
+            early.setblocking(False)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (early.fileno() + 1, hard))
+            try:
+                early.connect_ex((host, int(port)))
+                await until(lambda: bool(complaints), "accept failed")
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert isinstance(complaints[0], OSError)
+        assert complaints[0].errno == errno.EMFILE
+        await two.reach(one)
