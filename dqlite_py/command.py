@@ -43,7 +43,7 @@ class CommandKind(enum.IntEnum):
 class StateHash(NamedTuple):
     """The leader's state hash of the command's database after `index`."""
 
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs
     value: int
 
 
@@ -73,6 +73,7 @@ def check_database_name(name: str) -> str:
 
 def check_value(value: Any) -> SqlValue:
     """Map a Python parameter to an SQL value; raises InterfaceError or DataError."""
+    checked: SqlValue = value
     if value is None or type(value) in (int, float, str, bytes):
         pass
     elif isinstance(value, bool):
@@ -80,21 +81,23 @@ def check_value(value: Any) -> SqlValue:
     elif isinstance(value, (bytearray, memoryview)):
         return bytes(value)
     elif isinstance(value, int):
-        value = int(value)
+        checked = int(value)
     elif isinstance(value, float):
-        value = float(value)
+        checked = float(value)
     elif isinstance(value, str):
-        value = str(value)
+        checked = str(value)
     else:
-        raise InterfaceError(f"parameter of type {type(value).__name__} cannot be stored: use None, int, float, str or bytes")
-    if type(value) is int and not -(2**63) <= value < 2**63:
-        raise DataError(f"integer {value} is outside SQLite's 64-bit range")
-    if type(value) is str:
+        raise InterfaceError(
+            f"parameter of type {type(value).__name__} cannot be stored: use None, int, float, str or bytes"
+        )
+    if type(checked) is int and not -(2**63) <= checked < 2**63:
+        raise DataError(f"integer {checked} is outside SQLite's 64-bit range")
+    if type(checked) is str:
         try:
-            value.encode()
+            checked.encode()
         except UnicodeEncodeError as error:
             raise DataError(f"string parameter is not valid UTF-8: {error.reason}") from None
-    return value
+    return checked
 
 
 def check_params(params: Any) -> list[SqlValue] | dict[str, SqlValue]:
@@ -156,7 +159,9 @@ def check_unit(data: bytes) -> bytes:
         if type(row[0]) is str:
             strings += 1
         elif not (type(row[0]) is int and 0 <= row[0] < strings):
-            raise MalformedMessage("a statement's sql is a string or refers to an earlier one", what="statement")
+            raise MalformedMessage(
+                "a statement's sql is a string or refers to an earlier one", what="statement"
+            )
         values = row[1].values() if isinstance(row[1], dict) else row[1]
         if isinstance(row[1], dict) and not all(type(k) is str for k in row[1]):
             raise MalformedMessage("parameter names are strings", what="params")
@@ -212,7 +217,9 @@ def decode_header(payload: bytes) -> CommandHeader:
     """Read a payload's leading fields without touching its units; raises MalformedMessage or UnknownFormat."""
     if len(payload) > ENTRY_BYTES_MAX:
         raise MalformedMessage(f"a command of {len(payload)} bytes is over the limit", what="command")
-    unpacker = msgpack.Unpacker(raw=False, strict_map_key=True, max_ext_len=0, max_buffer_size=ENTRY_BYTES_MAX + 1)
+    unpacker = msgpack.Unpacker(
+        raw=False, strict_map_key=True, max_ext_len=0, max_buffer_size=ENTRY_BYTES_MAX + 1
+    )
     unpacker.feed(payload[:1024])
     try:
         count = unpacker.read_array_header()
@@ -234,7 +241,13 @@ def decode_header(payload: bytes) -> CommandHeader:
             if type(seed) is not bytes or len(seed) != 16:
                 raise MalformedMessage("the seed is 16 bytes", what="command")
             if pair is not None:
-                if not (isinstance(pair, list) and len(pair) == 2 and type(pair[0]) is int and type(pair[1]) is bytes and len(pair[1]) == 8):
+                if not (
+                    isinstance(pair, list)
+                    and len(pair) == 2
+                    and type(pair[0]) is int
+                    and type(pair[1]) is bytes
+                    and len(pair[1]) == 8
+                ):
                     raise MalformedMessage("malformed state hash", what="command")
                 state_hash = StateHash(pair[0], int.from_bytes(pair[1], "big"))
     except (MalformedMessage, UnknownFormat):

@@ -54,7 +54,7 @@ class Gateway(Protocol):
     def write(self, database: str, unit: bytes, timeout_s: float) -> list[StatementResult]:
         """Commit one unit (from `command.encode_unit`), all or nothing; one result per statement.
 
-        Returns when the unit is durable on a majority and applied here. Raises the unit's own SQL error
+        Returns when the unit is durable on a majority and applied on the leader. Raises the unit's own SQL error
         (nothing of it was applied; `details["statement"]` is the position of the failing statement),
         or a cluster error whose `outcome` says what is now true. A KeyboardInterrupt while waiting leaves the
         outcome unknown to the caller.

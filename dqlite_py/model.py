@@ -35,7 +35,7 @@ class EntryKind(enum.IntEnum):
 class Entry(NamedTuple):
     """One log entry."""
 
-    index: LogIndex
+    index: LogIndex  # type: ignore[assignment]  # hides tuple.index, which nobody needs
     term: Term
     kind: EntryKind
     payload: bytes
@@ -115,6 +115,6 @@ class Configuration:
 class Snapshot(NamedTuple):
     """A raft snapshot's identity: the state at `index`, and the configuration in force there."""
 
-    index: LogIndex
+    index: LogIndex  # type: ignore[assignment]  # hides tuple.index, which nobody needs
     term: Term
     configuration: Configuration

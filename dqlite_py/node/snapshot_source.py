@@ -123,7 +123,7 @@ class SnapshotSource:
         copy = self._usable(request)
         if copy is None:
             self._refuse_when_stopping()
-            if self._preparing is None:
+            if self._preparing is None or self._preparing.done():
                 self._preparing = asyncio.create_task(self._prepare(), name="snapshot-prepare")
             preparing = self._preparing
             await asyncio.wait({preparing}, timeout=self._wait_ms / 1000)
@@ -179,14 +179,12 @@ class SnapshotSource:
             finally:
                 for database in state.databases:  # closed already, unless the executor refused the job
                     database.close()
-        except (Error, OSError, RuntimeError) as error:
+            while len(self._copies) >= _COPIES_MAX:
+                await self._drop(min(self._copies.values(), key=lambda old: old.used_ms))
+            self._copies[copy.offer.id] = copy
+        except (Error, OSError, RuntimeError) as error:  # RuntimeError: the executor is shut down
             _log.error("could not make a snapshot for followers: %s", error)
             return SnapshotUnavailable(f"the source could not make a snapshot: {error}")
-        finally:
-            self._preparing = None
-        while len(self._copies) >= _COPIES_MAX:
-            await self._drop(min(self._copies.values(), key=lambda old: old.used_ms))
-        self._copies[copy.offer.id] = copy
         return None
 
     def _copy_all(self, state: PinnedState) -> _Copy:

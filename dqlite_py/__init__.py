@@ -1,0 +1,47 @@
+"""Replicated SQLite inside your program: `with dqlite_py.Node(dir, listen="127.0.0.1:9001") as node:`.
+
+`node.connect("app")` gives a PEP 249 connection; the module has PEP 249's names too.
+"""
+
+from dqlite_py.app import Node
+from dqlite_py.config import TlsSettings
+from dqlite_py.dbapi import Connection, Cursor, Row, apilevel, paramstyle, threadsafety
+from dqlite_py.errors import (
+    DatabaseError,
+    DataError,
+    Error,
+    IntegrityError,
+    InterfaceError,
+    InternalError,
+    NotSupportedError,
+    OperationalError,
+    Outcome,
+    ProgrammingError,
+    Warning,
+)
+from dqlite_py.gateway import ReadLevel
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Connection",
+    "Cursor",
+    "DataError",
+    "DatabaseError",
+    "Error",
+    "IntegrityError",
+    "InterfaceError",
+    "InternalError",
+    "Node",
+    "NotSupportedError",
+    "OperationalError",
+    "Outcome",
+    "ProgrammingError",
+    "ReadLevel",
+    "Row",
+    "TlsSettings",
+    "Warning",
+    "apilevel",
+    "paramstyle",
+    "threadsafety",
+]

@@ -1,0 +1,404 @@
+"""The embedded node: `with dqlite_py.Node(dir, listen="127.0.0.1:9001", join=[...]) as node:`.
+
+Runs the node's loop on a thread of its own; every method may be called from any other thread. It starts and stops
+the parts (node.runtime) and decides between a new cluster, a join and a restart; it has no logic of its own beyond.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+from dqlite_py.command import check_database_name
+from dqlite_py.config import TlsSettings
+from dqlite_py.dbapi import Connection
+from dqlite_py.errors import (
+    Error,
+    InterfaceError,
+    MemberRefused,
+    NodeStopped,
+    NotLeader,
+    OperationalError,
+    OutcomeUnknown,
+    WrongCluster,
+)
+from dqlite_py.gateway import ReadLevel
+from dqlite_py.limits import REQUEST_TIMEOUT_MS
+from dqlite_py.model import Address, NodeId
+from dqlite_py.node.inbound import Inbound
+from dqlite_py.node.runtime import NodeRuntime
+from dqlite_py.node.settings import NodeSettings, check_address, node_settings
+from dqlite_py.node.startup import (
+    NO_CLUSTER,
+    OpenFolder,
+    create_folder,
+    load_identity,
+    new_cluster_id,
+    open_folder,
+)
+from dqlite_py.node.tickets import Deadline
+from dqlite_py.ports import SystemClock, SystemDisk
+from dqlite_py.raft.journal import FolderLock, Identity, lock_folder
+from dqlite_py.raft.rpc import RpcError
+from dqlite_py.raft.transport import PeerTransport
+
+log = logging.getLogger("dqlite_py.node")
+
+DEFAULT_TIMEOUT_S = REQUEST_TIMEOUT_MS / 1000
+JOIN_RETRY_S = 0.3
+
+
+class Node:
+    """One member of a cluster, in this process.
+
+    directory: the data folder, created when missing; one process at a time.
+    listen: host:port for peers and clients (port 0: any free one). advertise: what others dial (default: listen).
+    join: addresses of members. A new folder with `join` joins their cluster; without, it starts a new cluster. For a
+    folder that has run before, membership comes from its log; `join` only helps to find peers whose address changed.
+    tls: mutual TLS for all traffic. Without it only loopback addresses are allowed, unless `insecure=True`.
+    """
+
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        listen: str = "127.0.0.1:0",
+        join: Sequence[str] = (),
+        advertise: str | None = None,
+        tls: TlsSettings | None = None,
+        insecure: bool = False,
+        start_timeout: float = 30.0,
+        **settings: Any,
+    ) -> None:
+        self._settings = node_settings(
+            directory=directory,
+            listen=listen,
+            join=join,
+            advertise=advertise,
+            tls=tls,
+            insecure=insecure,
+            **settings,
+        )
+        self._start_timeout = start_timeout
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._runtime: NodeRuntime | None = None
+        self._started = threading.Event()
+        self._stopped = threading.Event()
+        self._start_error: BaseException | None = None
+        self._stop_request: asyncio.Event | None = None
+        self._hand_over = True
+        self._connections: list[Connection] = []
+
+    # -- life cycle -------------------------------------------------------------------------------------------
+
+    def start(self) -> Node:
+        """Open the folder, listen, and become a member. Raises what stands in the way; nothing runs then.
+
+        Returns when this node takes part; a leader may not be elected yet (`wait_ready`).
+        """
+        if self._thread is not None:
+            raise InterfaceError("a node can be started once; make a new Node")
+        self._thread = threading.Thread(target=self._main, name="dqlite-node", daemon=True)
+        self._thread.start()
+        self._started.wait()
+        if self._start_error is not None:
+            self._thread.join()
+            raise self._start_error
+        return self
+
+    def stop(self, *, hand_over: bool = True, timeout: float = 30.0) -> None:
+        """Stop cleanly: leadership is handed over first, waiting calls are answered. Idempotent."""
+        if self._thread is None or self._stopped.is_set():
+            return
+        self._hand_over = hand_over
+        self._post(self._request_stop)
+        if not self._stopped.wait(timeout):
+            raise OperationalError(f"the node did not stop within {timeout:g} s")
+        self._thread.join(timeout)
+
+    def __enter__(self) -> Node:
+        return self.start()
+
+    def __exit__(self, *_exc: object) -> None:
+        self.stop()
+
+    def join_thread(self, timeout: float | None = None) -> bool:
+        """Wait until the node has stopped, by request or failure; True when it has."""
+        return self._stopped.wait(timeout)
+
+    @property
+    def failure(self) -> BaseException | None:
+        """Why the node stopped by itself, if it did."""
+        return self._runtime.failed if self._runtime is not None else self._start_error
+
+    # -- use --------------------------------------------------------------------------------------------------
+
+    def connect(
+        self,
+        database: str,
+        *,
+        timeout: float = DEFAULT_TIMEOUT_S,
+        read_level: ReadLevel = ReadLevel.LINEARIZABLE,
+        **options: Any,
+    ) -> Connection:
+        """A PEP 249 connection to `database`, created cluster-wide when it does not exist. Works on every member."""
+        check_database_name(database)
+        runtime = self._running()
+        runtime.gateway.open_database(database, timeout)
+        return Connection(runtime.gateway, database, timeout=timeout, read_level=read_level, **options)
+
+    def wait_ready(self, timeout: float = DEFAULT_TIMEOUT_S) -> None:
+        """Return when a leader is known; raises OperationalError with the reason."""
+        runtime = self._running()
+        self._run(runtime.wait_ready(Deadline(timeout)), timeout + 1.0)
+
+    def status(self) -> dict[str, Any]:
+        """A snapshot of this node's view: identity, consensus, databases, health."""
+        runtime = self._running()
+
+        async def get() -> dict[str, Any]:
+            return runtime.status()
+
+        result: dict[str, Any] = self._run(get(), 10.0)
+        return result
+
+    def members(self) -> list[dict[str, Any]]:
+        """[{id, address, role}] of the configuration in force."""
+        members: list[dict[str, Any]] = self.status()["members"]
+        return members
+
+    def remove_member(self, node_id: int, timeout: float = DEFAULT_TIMEOUT_S) -> None:
+        """Remove a member; raises MembershipRefused when that would lose the quorum."""
+        runtime = self._running()
+        deadline = Deadline(timeout)
+        target = NodeId(node_id)
+        self._run(
+            runtime.writes.on_leader(
+                "leader.remove", {"id": target}, deadline, lambda: runtime.membership.remove(target, deadline)
+            ),
+            timeout + 1.0,
+        )
+
+    def transfer_leadership(self, target: int | None = None, timeout: float = DEFAULT_TIMEOUT_S) -> int:
+        """Only on the leader: hand over to `target` (default: the most caught-up voter); returns the target's id."""
+        runtime = self._running()
+        chosen = self._run(
+            runtime.transfer(None if target is None else NodeId(target), timeout), timeout + 1.0
+        )
+        if chosen is None:
+            raise OperationalError("leadership was not taken over in time; this node still leads")
+        return int(chosen)
+
+    def drop_database(self, database: str, timeout: float = DEFAULT_TIMEOUT_S) -> None:
+        """Remove a database from every member, through the log."""
+        runtime = self._running()
+        name = check_database_name(database)
+        self._run(
+            runtime.writes.on_leader(
+                "leader.drop", {"database": name}, Deadline(timeout), lambda: runtime.writes.drop_here(name)
+            ),
+            timeout + 1.0,
+        )
+
+    def compact(self, timeout: float = 60.0) -> int:
+        """Checkpoint the databases and drop the log before that point now; returns the snapshot index."""
+        return int(self._run(self._running().compaction.compact(), timeout))
+
+    @property
+    def address(self) -> str:
+        """host:port that others dial."""
+        return str(self._running().transport.advertised_address())
+
+    @property
+    def node_id(self) -> int:
+        return int(self._running().node_id)
+
+    @property
+    def cluster_id(self) -> str:
+        return self._running().cluster_id.hex()
+
+    # -- between threads --------------------------------------------------------------------------------------
+
+    def _running(self) -> NodeRuntime:
+        runtime = self._runtime
+        if runtime is None or self._stopped.is_set():
+            raise NodeStopped("the node is not running")
+        return runtime
+
+    def _post(self, function: Callable[..., Any], *args: Any) -> None:
+        loop = self._loop
+        if loop is not None:
+            try:
+                loop.call_soon_threadsafe(function, *args)
+            except RuntimeError:
+                log.debug("the node's loop is closed already")
+
+    def _run(self, coroutine: Coroutine[Any, Any, Any], timeout: float) -> Any:
+        loop = self._loop
+        if loop is None or self._stopped.is_set():
+            coroutine.close()
+            raise NodeStopped("the node is not running")
+        future = asyncio.run_coroutine_threadsafe(coroutine, loop)
+        try:
+            return future.result(timeout)
+        except TimeoutError:
+            future.cancel()
+            raise OutcomeUnknown(f"no answer within {timeout:g} s") from None
+
+    def _request_stop(self) -> None:
+        if self._stop_request is not None:
+            self._stop_request.set()
+
+    def _main(self) -> None:
+        try:
+            with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+                runner.run(self._serve())
+        except BaseException as error:
+            if not self._started.is_set():
+                self._start_error = error
+            else:
+                log.exception("the node's thread ended")
+        finally:
+            self._stopped.set()
+            self._started.set()
+
+    # -- on the loop ------------------------------------------------------------------------------------------
+
+    async def _serve(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._stop_request = asyncio.Event()
+        disk = SystemDisk()
+        settings = self._settings
+        disk.mkdir(settings.directory)
+        lock = lock_folder(disk, settings.directory)
+        try:
+            runtime = await self._open(disk, lock)
+        except BaseException:
+            lock.close()
+            raise
+        self._runtime = runtime
+        self._started.set()
+        await self._stop_request.wait()
+        try:
+            await runtime.stop(hand_over=self._hand_over)
+        finally:
+            lock.close()
+
+    async def _open(self, disk: SystemDisk, _lock: FolderLock) -> NodeRuntime:
+        settings = self._settings
+        assert self._loop is not None
+        clock = SystemClock()
+        identity = load_identity(disk, settings.directory, clock.wall_us())
+        inbound = Inbound(identity.cluster_id, identity.node_id)
+        transport = PeerTransport(
+            identity=inbound.identity,
+            listen=settings.listen,
+            advertise=settings.advertise,
+            tls=settings.tls,
+            on_message=inbound.on_message,
+            on_connected=inbound.on_connected,
+            on_disconnected=inbound.on_disconnected,
+            on_learned=inbound.on_learned,
+            accept_sender=inbound.accept_sender,
+        )
+        await transport.start()
+        try:
+            opened = await self._membership(disk, identity, transport, inbound)
+            try:
+                runtime = NodeRuntime(
+                    loop=self._loop,
+                    settings=settings,
+                    opened=opened,
+                    transport=transport,
+                    inbound=inbound,
+                    disk=disk,
+                    clock=clock,
+                    on_fatal=lambda _error: self._request_stop(),
+                )
+                await runtime.start()
+            except BaseException:
+                opened.journal.close()
+                raise
+        except BaseException:
+            await transport.stop()
+            raise
+        if settings.join:
+            transport.dial_unknown([Address(a) for a in settings.join if a != transport.advertised_address()])
+        return runtime
+
+    async def _membership(
+        self, disk: SystemDisk, identity: Identity, transport: PeerTransport, inbound: Inbound
+    ) -> OpenFolder:
+        """Open a known folder, start a new cluster, or join one."""
+        folder = self._settings.directory
+        assert self._loop is not None
+        if identity.cluster_id != NO_CLUSTER:
+            return await self._loop.run_in_executor(None, open_folder, disk, folder, identity)
+        bootstrap: Address | None = None
+        if self._settings.join:
+            cluster_id = await self._join(identity, transport)
+        else:
+            cluster_id = new_cluster_id()
+            bootstrap = transport.advertised_address()
+            log.info("new cluster %s", cluster_id.hex())
+        owner = Identity(cluster_id, identity.node_id, identity.created_us)
+
+        def create() -> OpenFolder:
+            return create_folder(disk, folder, owner, bootstrap=bootstrap)
+
+        opened = await self._loop.run_in_executor(None, create)
+        inbound.set_cluster(cluster_id)
+        transport.identity_changed()
+        return opened
+
+    async def _join(self, identity: Identity, transport: PeerTransport) -> bytes:
+        """Ask the members until the leader has added us; returns the cluster's id."""
+        deadline = time.monotonic() + self._start_timeout
+        body = {"id": identity.node_id, "address": transport.advertised_address()}
+        asked = [Address(a) for a in self._settings.join]
+        last: BaseException = OperationalError("nobody was asked")
+        while time.monotonic() < deadline:
+            for address in list(asked):
+                if address == transport.advertised_address():
+                    raise InterfaceError(f"join address {address} is this node's own: name another member")
+                try:
+                    answer = await transport.call(address, "join", body, DEFAULT_TIMEOUT_S)
+                except NotLeader as error:
+                    last = error
+                    leader = str(error.details.get("leader_address", ""))
+                    if leader and leader not in asked:
+                        check_address("leader's", leader)
+                        asked.insert(0, Address(leader))
+                except (MemberRefused, WrongCluster):
+                    raise
+                except (Error, RpcError) as error:
+                    last = error
+                else:
+                    cluster_id = answer.get("cluster_id") if isinstance(answer, dict) else None
+                    if isinstance(cluster_id, bytes) and len(cluster_id) == 16 and cluster_id != NO_CLUSTER:
+                        log.info("joined cluster %s through %s", cluster_id.hex(), address)
+                        return cluster_id
+                    last = OperationalError(f"{address} gave a malformed answer to join")
+            await asyncio.sleep(JOIN_RETRY_S)
+        raise OperationalError(
+            f"could not join through {', '.join(asked)} within {self._start_timeout:g} s: {last}"
+        )
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop where it is installed."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
+
+
+__all__ = ["Node", "NodeSettings"]

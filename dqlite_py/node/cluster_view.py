@@ -1,0 +1,77 @@
+"""Who leads and whether this node may serve: the one place that writes and reads consult. Loop thread."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from dqlite_py.errors import Error, NoLeader
+from dqlite_py.model import NodeId, Term
+from dqlite_py.node.tickets import Deadline
+from dqlite_py.raft.core import RaftCore
+
+
+class ClusterView:
+    """Leadership as the node sees it, and the reasons why it must not serve.
+
+    `ready_term`: the term for which this leader's own no-op is committed and routed: only then does it know every
+    committed entry (thesis 6.4), the newest log time, and may it answer.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, core: RaftCore) -> None:
+        self._loop = loop
+        self._core = core
+        self.ready_term: Term | None = None
+        self._blocked: dict[str, Callable[[], Error]] = {}
+        self._write_blocked: dict[str, Callable[[], Error]] = {}
+        self._waiters: list[asyncio.Future[None]] = []
+
+    @property
+    def is_ready_leader(self) -> bool:
+        return self._core.is_leader and self.ready_term == self._core.term
+
+    @property
+    def remote_leader(self) -> NodeId | None:
+        leader = self._core.leader_id
+        return None if leader is None or leader == self._core.node_id else leader
+
+    def block(self, reason: str, error: Callable[[], Error], *, writes_only: bool = False) -> None:
+        """Stop serving (all, or writes only) until `unblock(reason)`; callers get `error()`."""
+        (self._write_blocked if writes_only else self._blocked)[reason] = error
+
+    def unblock(self, reason: str) -> None:
+        self._blocked.pop(reason, None)
+        self._write_blocked.pop(reason, None)
+        self.changed()
+
+    def refusal(self, *, write: bool) -> Error | None:
+        for make in self._blocked.values():
+            return make()
+        if write:
+            for make in self._write_blocked.values():
+                return make()
+        return None
+
+    def changed(self) -> None:
+        """Leadership, term or readiness changed: wake who waits for a leader."""
+        waiters, self._waiters = self._waiters, []
+        for future in waiters:
+            if not future.done():
+                future.set_result(None)
+
+    async def wait_for_leader(self, deadline: Deadline) -> None:
+        """Return when a leader may be there; raises NoLeader (nothing was sent) at the deadline."""
+        while not (self.is_ready_leader or self.remote_leader is not None):
+            if deadline.passed:
+                raise NoLeader("no leader is known: fewer than a majority of the voters can be reached")
+            await self.wait_change(min(0.5, deadline.left_s))
+
+    async def wait_change(self, timeout_s: float) -> None:
+        """Return at the next change, or after the time."""
+        future: asyncio.Future[None] = self._loop.create_future()
+        self._waiters.append(future)
+        await asyncio.wait([future], timeout=timeout_s)
+        if not future.done():
+            future.cancel()
+            if future in self._waiters:
+                self._waiters.remove(future)

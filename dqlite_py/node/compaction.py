@@ -1,0 +1,129 @@
+"""Log compaction: checkpoint the databases, record the point, THEN drop journal segments. Loop thread.
+
+The point is the largest index up to which every database survives a power loss without the log (its own fsynced
+checkpoint); the MANIFEST that says so is durable BEFORE a segment goes. A tail of the log is kept for followers that
+are a little behind, so that they need no snapshot.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from dqlite_py.errors import StorageFull
+from dqlite_py.limits import COMPACT_LOG_BYTES, LOG_TAIL_BYTES
+from dqlite_py.model import LogIndex, Snapshot
+from dqlite_py.node.applier import Applier
+from dqlite_py.raft.core import RaftCore
+from dqlite_py.raft.journal import Journal
+from dqlite_py.storage.manifest import DatabaseState, Manifest, ordered
+from dqlite_py.storage.state_folder import StateFolder
+
+log = logging.getLogger("dqlite_py.compaction")
+
+CHECK_EVERY_S = 1.0
+
+
+class Compaction:
+    def __init__(
+        self,
+        *,
+        loop: asyncio.AbstractEventLoop,
+        core: RaftCore,
+        journal: Journal,
+        folder: StateFolder,
+        applier: Callable[[], Applier],
+        on_journal_thread: Callable[[Callable[[], Any]], Awaitable[Any]],
+        on_worker: Callable[..., Awaitable[Any]],
+        compact_bytes: int = COMPACT_LOG_BYTES,
+        tail_bytes: int = LOG_TAIL_BYTES,
+    ) -> None:
+        self._loop = loop
+        self._core = core
+        self._journal = journal
+        self._folder = folder
+        self._applier = applier
+        self._on_journal_thread = on_journal_thread
+        self._on_worker = on_worker
+        self._compact_bytes = compact_bytes
+        self._tail_bytes = tail_bytes
+        self._task: asyncio.Task[None] | None = None
+        self.paused = False
+        self.lock = asyncio.Lock()  # also taken while a snapshot replaces the state
+        self.count = 0
+
+    def start(self) -> None:
+        self._task = self._loop.create_task(self._run())
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task], timeout=5.0)
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(CHECK_EVERY_S)
+            if self.paused or self._journal.size_bytes < self._compact_bytes:
+                continue
+            try:
+                await self.compact()
+            except StorageFull as error:
+                log.warning("compaction postponed: %s", error)
+
+    async def compact(self) -> LogIndex:
+        """Checkpoint, record, drop. Returns the new compaction point (unchanged when nothing could move)."""
+        async with self.lock:
+            applier = self._applier()
+            checkpointed = await self._checkpoint(applier)
+            manifest = None if checkpointed is None else self._manifest_at(*checkpointed)
+            if manifest is None:
+                return self._folder.manifest.index
+            point = manifest.index
+            await self._on_worker(self._folder.write_manifest, manifest)
+            drop_to = self._journal.index_before_tail(self._tail_bytes)
+            keep_from = min(int(point), drop_to)
+            await self._on_journal_thread(lambda: self._journal.compact(LogIndex(keep_from)))
+            self._core.compacted(manifest.snapshot, LogIndex(self._journal.first_index))
+            self.count += 1
+            log.info("log compacted: snapshot at %d, log begins at %d", point, self._journal.first_index)
+            return point
+
+    async def _checkpoint(self, applier: Applier) -> tuple[int, list[DatabaseState]] | None:
+        """Checkpoint every database; the point and what each file durably holds, or None when a reader is in the way.
+
+        Calls queue behind all applies routed before them, so each complete database holds everything up to `routed`
+        (and perhaps more: it then skips what it has when the log is replayed).
+        """
+        routed = applier.dispatched_index  # read BEFORE the calls are queued
+        calls = [(name, worker.call(_checkpoint_fully)) for name, worker in applier.workers.items()]
+        states: list[DatabaseState] = []
+        for name, call in calls:
+            complete, applied, state_hash, pages = await asyncio.wrap_future(call)
+            if not complete:
+                log.info("compaction waits: a reader of %s holds an old snapshot", name)
+                return None
+            states.append(DatabaseState(name, LogIndex(applied), state_hash, pages))
+        return routed, states
+
+    def _manifest_at(self, point: int, states: list[DatabaseState]) -> Manifest | None:
+        old = self._folder.manifest
+        if point <= old.index:
+            return None
+        at = self._core.snapshot_at(LogIndex(point))
+        return Manifest(old.cluster_id, at.index, at.term, at.configuration, ordered(states))
+
+    def snapshot(self) -> Snapshot:
+        return self._folder.manifest.snapshot
+
+
+def _checkpoint_fully(engine: Any) -> tuple[bool, int, int, int]:
+    """(complete, applied index, state hash, pages) with the database file fsynced up to the applied index."""
+    engine.checkpoint_full()
+    return (
+        engine.durable_index >= engine.applied_index,
+        engine.applied_index,
+        engine.state_hash,
+        engine.page_count,
+    )

@@ -1,0 +1,140 @@
+"""Divergence: compare state hashes, find out by majority who is wrong, quarantine and repair. Loop thread.
+
+A claim in the log (the leader's hash after entry i) that differs from ours starts an inquiry: this node stops
+serving, asks every voter for its hash at the same index, and believes the value that a majority holds. If ours is
+the odd one we are rebuilt from a snapshot of the leader; if the leader's is, it is told and checks itself. Without
+a majority the node stays stopped and asks again: it never guesses (docs/decisions/0006).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from dqlite_py.command import StateHash
+from dqlite_py.errors import DivergenceDetected, Error
+from dqlite_py.model import Configuration, NodeId
+from dqlite_py.node.cluster_view import ClusterView
+from dqlite_py.raft.rpc import RpcError
+
+log = logging.getLogger("dqlite_py.divergence")
+
+REASON = "divergence"
+ASK_AGAIN_S = 0.3
+
+
+class Divergence:
+    def __init__(
+        self,
+        *,
+        loop: asyncio.AbstractEventLoop,
+        node_id: NodeId,
+        view: ClusterView,
+        configuration: Callable[[], Configuration],
+        local_hash: Callable[[str, int], int | None],
+        call: Callable[[NodeId, str, Any, float], Awaitable[Any]],
+        repair: Callable[[], None],
+    ) -> None:
+        self._loop = loop
+        self._node_id = node_id
+        self._view = view
+        self._configuration = configuration
+        self._local_hash = local_hash
+        self._call = call
+        self._repair = repair
+        self._inquiry: asyncio.Task[None] | None = None
+        self.quarantined: DivergenceDetected | None = None
+        self.detected_count = 0
+
+    def suspect(self, database: str, claim: StateHash, ours: int) -> None:
+        """A claim differs from our state: stop serving and find out who is wrong."""
+        if self.quarantined is not None or (self._inquiry is not None and not self._inquiry.done()):
+            return
+        self.detected_count += 1
+        error = DivergenceDetected(
+            f"database {database}: state after log index {claim.index} is {ours:016x} here, but {claim.value:016x} by "
+            "the log; this node serves nothing until a majority has decided which is right",
+            database=database,
+            index=claim.index,
+            ours=f"{ours:016x}",
+            theirs=f"{claim.value:016x}",
+        )
+        log.error("%s", error)
+        self._view.block(REASON, lambda: error)
+        self._inquiry = self._loop.create_task(self._inquire(database, claim, ours, error))
+
+    async def _inquire(self, database: str, claim: StateHash, ours: int, error: DivergenceDetected) -> None:
+        while True:
+            votes = await self._collect(database, claim.index, ours)
+            voters = self._configuration().voters
+            tally = Counter(votes.values())
+            value, count = tally.most_common(1)[0]
+            if count > len(voters) // 2:
+                if value == ours:
+                    log.error(
+                        "a majority holds our state %016x at %d: the leader's was wrong", ours, claim.index
+                    )
+                    await self._tell_others(database, claim.index, value, votes)
+                    self._view.unblock(REASON)
+                else:
+                    self.quarantine(error)
+                return
+            log.error("no majority yet on the state at log index %d: %s", claim.index, dict(votes))
+            await asyncio.sleep(ASK_AGAIN_S)
+
+    async def _collect(self, database: str, index: int, ours: int) -> dict[NodeId, int]:
+        votes: dict[NodeId, int] = {}
+        voters = self._configuration().voters
+        if self._node_id in voters:
+            votes[self._node_id] = ours
+        others = [v for v in voters if v != self._node_id]
+        answers = await asyncio.gather(
+            *(self._call(v, "state.hash_at", {"database": database, "index": index}, 2.0) for v in others),
+            return_exceptions=True,
+        )
+        for voter, answer in zip(others, answers, strict=True):
+            if type(answer) is int:
+                votes[voter] = answer
+            elif isinstance(answer, BaseException) and not isinstance(answer, (Error, RpcError)):
+                raise answer
+        return votes or {self._node_id: ours}
+
+    async def _tell_others(self, database: str, index: int, value: int, votes: dict[NodeId, int]) -> None:
+        for voter, held in votes.items():
+            if held != value and voter != self._node_id:
+                try:
+                    await self._call(
+                        voter, "state.suspect", {"database": database, "index": index, "hash": value}, 2.0
+                    )
+                except (Error, RpcError) as error:
+                    log.warning("member %s could not be told that its state differs: %s", voter, error)
+
+    def told(self, database: str, index: int, value: int) -> None:
+        """Another member says that a majority holds `value`: check ourselves (never believe it outright)."""
+        ours = self._local_hash(database, index)
+        if ours is not None and ours != value:
+            self.suspect(database, StateHash(index, value), ours)
+
+    def quarantine(self, error: DivergenceDetected) -> None:
+        """Our state is wrong: keep log and vote, serve nothing, ask for a snapshot."""
+        log.error("quarantined, to be rebuilt from a snapshot of the leader: %s", error)
+        self.quarantined = error
+        self._view.block(REASON, lambda: error)
+        self._repair()
+
+    def repaired(self) -> None:
+        """A snapshot replaced the state."""
+        if self._inquiry is not None and not self._inquiry.done():
+            self._inquiry.cancel()
+        if self.quarantined is not None:
+            log.warning("state rebuilt from a snapshot; serving again")
+        self.quarantined = None
+        self._view.unblock(REASON)
+
+    async def stop(self) -> None:
+        if self._inquiry is not None:
+            self._inquiry.cancel()
+            await asyncio.wait([self._inquiry], timeout=1.0)

@@ -1,0 +1,122 @@
+"""The Gateway of an embedded node: blocking calls of user threads, handed to the loop and back.
+
+A write costs one hand-over; a read runs on the caller's own thread with a pooled read connection, after a read
+barrier when it is linearizable. KeyboardInterrupt ends the wait, not a write that is already on its way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from dqlite_py.errors import Error, NodeStopped, NoLeader, OperationalError
+from dqlite_py.gateway import QueryResult, ReadLevel, StatementResult
+from dqlite_py.node.applier import Applier
+from dqlite_py.node.cluster_view import ClusterView
+from dqlite_py.node.database_worker import unit_error
+from dqlite_py.node.reads import ReadBarriers
+from dqlite_py.node.tickets import Deadline, Inbox, Ticket, unknown_after
+from dqlite_py.node.writes import Writes
+
+
+def statement_results(result: Any) -> list[StatementResult]:
+    """Records of one unit's result, or its error raised."""
+    error = unit_error(result)
+    if error is not None:
+        raise error
+    return [
+        StatementResult(
+            rowcount,
+            rowid,
+            None if columns is None else tuple(columns),
+            None if rows is None else [tuple(r) for r in rows],
+        )
+        for rowcount, rowid, columns, rows in result[1]
+    ]
+
+
+class LocalGateway:
+    """Implements dqlite_py.gateway.Gateway; every method may be called from any thread but the loop's."""
+
+    def __init__(
+        self,
+        *,
+        inbox: Inbox,
+        writes: Writes,
+        reads: ReadBarriers,
+        view: ClusterView,
+        applier: Callable[[], Applier],
+        spawn: Callable[[Any], Any],
+    ) -> None:
+        self._inbox = inbox
+        self._writes = writes
+        self._reads = reads
+        self._view = view
+        self._applier = applier
+        self._spawn = spawn
+
+    def write(self, database: str, unit: bytes, timeout_s: float) -> list[StatementResult]:
+        ticket = Ticket()
+        self._inbox.put(self._writes.submit, database, unit, ticket.resolve, Deadline(timeout_s))
+        # The loop answers at the deadline by itself when it can say more; the margin covers a busy loop.
+        return statement_results(ticket.wait(timeout_s + 0.25, lambda: unknown_after(timeout_s)))
+
+    def read(self, database: str, sql: str, params: Any, level: ReadLevel, timeout_s: float) -> QueryResult:
+        deadline = Deadline(timeout_s)
+        if level is ReadLevel.LINEARIZABLE:
+            ticket = Ticket()
+            self._inbox.put(self._reads.barrier, database, ticket.resolve, deadline)
+            ticket.wait(timeout_s, lambda: NoLeader(f"the read was not confirmed within {timeout_s:g} s"))
+        refusal = self._view.refusal(write=False)
+        if refusal is not None:
+            raise refusal
+        return self._query(database, sql, params, deadline)
+
+    def _query(self, database: str, sql: str, params: Any, deadline: Deadline) -> QueryResult:
+        pool = self._applier().readers.get(database)
+        if pool is None:
+            raise OperationalError(f"no such database here (yet): {database}")
+        found = pool.query(sql, params, timeout_s=deadline.left_s)
+        return QueryResult(found.columns, found.decltypes, found.rows)
+
+    def is_read(self, sql: str, database: str) -> bool:
+        pool = self._applier().readers.get(database)
+        if pool is None:
+            raise OperationalError(f"no such database here (yet): {database}")
+        return pool.classify(sql) == "read"
+
+    def open_database(self, database: str, timeout_s: float) -> None:
+        """Return when the database exists on this node; creates it through the log."""
+        if database in self._applier().readers:
+            return
+        deadline = Deadline(timeout_s)
+        self._run(self._open(database, deadline), timeout_s)
+
+    async def _open(self, database: str, deadline: Deadline) -> None:
+        await self._writes.open_database(database, deadline)
+        while database not in self._applier().readers:
+            if deadline.passed:
+                raise OperationalError(f"database {database} is created, but this node has not caught up yet")
+            await self._view.wait_change(0.02)
+
+    def _run(self, coroutine: Any, timeout_s: float) -> Any:
+        """Run a coroutine on the loop and wait for its result."""
+        ticket = Ticket()
+
+        async def work() -> None:
+            try:
+                value = await coroutine
+            except Error as error:
+                ticket.resolve(None, error)
+            except BaseException as error:
+                ticket.resolve(None, NodeStopped(f"the call ended early: {error!r}"))
+                raise
+            else:
+                ticket.resolve(value, None)
+
+        try:
+            self._inbox.put(lambda: self._spawn(work()))
+        except NodeStopped:
+            coroutine.close()
+            raise
+        return ticket.wait(timeout_s + 0.25, lambda: unknown_after(timeout_s))

@@ -1,0 +1,197 @@
+"""Members: join, promotion of the caught-up, removal, new addresses. Runs on the leader; loop thread.
+
+A joining node is a stand-by first and becomes a voter when its log has caught up, so a new node never weakens the
+quorum (thesis 4.2.1). Promotion is decided from the configuration and the progress alone, so any later leader
+continues it. One change at a time; each waits until it is committed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from dqlite_py.errors import Error, MemberRefused, MembershipRefused, NotLeader, RaftInvariantBroken
+from dqlite_py.limits import MEMBERS_MAX
+from dqlite_py.model import Address, Configuration, Member, NodeId, Role
+from dqlite_py.node.cluster_view import ClusterView
+from dqlite_py.node.tickets import Deadline
+from dqlite_py.raft.core import RaftCore
+
+log = logging.getLogger("dqlite_py.membership")
+
+CAUGHT_UP_ENTRIES = 256
+PROMOTE_EVERY_S = 0.1
+
+
+class Membership:
+    def __init__(
+        self,
+        *,
+        loop: asyncio.AbstractEventLoop,
+        core: RaftCore,
+        view: ClusterView,
+        pump: Callable[[], None],
+        now_ms: Callable[[], float],
+        is_connected: Callable[[NodeId], bool],
+    ) -> None:
+        self._loop = loop
+        self._core = core
+        self._view = view
+        self._pump = pump
+        self._now_ms = now_ms
+        self._is_connected = is_connected
+        self._lock = asyncio.Lock()
+        self._promoter: asyncio.Task[None] | None = None
+
+    # -- requests -----------------------------------------------------------------------------------------
+
+    async def join(self, node_id: NodeId, address: Address, deadline: Deadline) -> Configuration:
+        """Add a stand-by that will be promoted; idempotent. Raises NotLeader, MemberRefused, MembershipRefused."""
+        async with self._lock:
+            self._check_leader()
+            configuration = self._core.configuration
+            known = configuration.get(node_id)
+            if known is not None and known.address == address:
+                return configuration
+            for member in configuration.members:
+                if member.address == address and member.id != node_id:
+                    raise MemberRefused(
+                        f"address {address} belongs to member {member.id}, but the joining node is {node_id}: its data "
+                        f"folder is new or was wiped, so it cannot take the old member's place. Remove the old one "
+                        f"first (dqlite-py cluster remove {member.id}), then join again",
+                        member_id=member.id,
+                    )
+            if known is None and len(configuration.members) >= MEMBERS_MAX:
+                raise MembershipRefused(f"a cluster has at most {MEMBERS_MAX} members")
+            role = known.role if known is not None else Role.STANDBY
+            await self._change(configuration.with_member(Member(node_id, address, role)), deadline)
+            log.info("member %s at %s joined as %s", node_id, address, role.name.lower())
+            return self._core.configuration
+
+    async def remove(self, node_id: NodeId, deadline: Deadline) -> Configuration:
+        """Remove a member; refused when the remaining voters would have no quorum."""
+        async with self._lock:
+            self._check_leader()
+            configuration = self._core.configuration
+            member = configuration.get(node_id)
+            if member is None:
+                raise MembershipRefused(f"no member has the id {node_id}")
+            remaining = configuration.without(node_id)
+            if member.role is Role.VOTER:
+                self._check_quorum_without(node_id, remaining)
+            await self._change(remaining, deadline)
+            log.info("member %s at %s was removed", node_id, member.address)
+            return self._core.configuration
+
+    def _check_quorum_without(self, node_id: NodeId, remaining: Configuration) -> None:
+        voters = remaining.voters
+        if not voters:
+            raise MembershipRefused(
+                f"{node_id} is the last voter: the cluster would be gone. Stop the node instead"
+            )
+        alive = {v for v in voters if v == self._core.node_id or self._is_connected(v)}
+        if len(alive) <= len(voters) // 2:
+            gone = sorted(voters - alive)
+            raise MembershipRefused(
+                f"without {node_id}, {len(alive)} of {len(voters)} voters would be reachable, fewer than a majority: "
+                f"bring back or remove {', '.join(map(str, gone))} first"
+            )
+
+    async def update_address(self, node_id: NodeId, address: Address, deadline: Deadline) -> None:
+        """A member listens on a new address; its identity stays."""
+        async with self._lock:
+            self._check_leader()
+            configuration = self._core.configuration
+            member = configuration.get(node_id)
+            if member is None:
+                raise MemberRefused(
+                    f"node {node_id} is not a member of this cluster (it was removed): join it again"
+                )
+            if member.address == address:
+                return
+            holder = next((m for m in configuration.members if m.address == address), None)
+            if holder is not None:
+                raise MemberRefused(
+                    f"address {address} is still member {holder.id}'s in the configuration; it must move first"
+                )
+            await self._change(configuration.with_member(Member(node_id, address, member.role)), deadline)
+            log.info("member %s moved to %s", node_id, address)
+
+    # -- the change ---------------------------------------------------------------------------------------
+
+    def _check_leader(self) -> None:
+        if not self._view.is_ready_leader:
+            raise NotLeader("this node is not the leader", leader_id=self._view.remote_leader or 0)
+
+    async def _change(self, new: Configuration, deadline: Deadline) -> None:
+        """Propose and wait until committed; retries while another change is pending."""
+        while True:
+            self._check_leader()
+            try:
+                _term, index = self._core.propose_configuration(new, self._now_ms())
+                break
+            except MembershipRefused:
+                if deadline.passed:
+                    raise
+            await asyncio.sleep(0.02)
+        self._pump()
+        while self._core.committed_configuration.index < index:
+            if deadline.passed:
+                raise MembershipRefused("the change was proposed but is not committed yet: look at `status`")
+            self._check_leader()
+            await self._view.wait_change(0.02)
+
+    # -- promotion ----------------------------------------------------------------------------------------
+
+    def start_promoting(self) -> None:
+        """We became the leader: promote caught-up stand-bys until we are not."""
+        if self._promoter is None or self._promoter.done():
+            self._promoter = self._loop.create_task(self._promote_all())
+
+    async def _promote_all(self) -> None:
+        while self._core.is_leader:
+            await asyncio.sleep(PROMOTE_EVERY_S)
+            if self._view.is_ready_leader:
+                try:
+                    await self._promote_one()
+                except RaftInvariantBroken:
+                    raise
+                except Error as error:
+                    log.debug("promotion postponed: %s", error)
+
+    async def _promote_one(self) -> None:
+        if self._lock.locked():
+            return
+        for member in self._core.configuration.members:
+            if member.role is not Role.STANDBY:
+                continue
+            peer = self._core.peers.get(member.id)
+            if (
+                peer is None
+                or peer.match_index == 0
+                or peer.match_index + CAUGHT_UP_ENTRIES < self._core.last_index
+            ):
+                continue
+            if not self._is_connected(member.id):
+                continue
+            async with self._lock:
+                now = self._core.configuration.get(member.id)
+                if now is None or now.role is not Role.STANDBY:
+                    return
+                new = self._core.configuration.with_member(Member(now.id, now.address, Role.VOTER))
+                await self._change(new, Deadline(5.0))
+            log.info("member %s at %s is a voter now", member.id, member.address)
+            return
+
+    async def stop(self) -> None:
+        if self._promoter is not None:
+            self._promoter.cancel()
+            await asyncio.wait([self._promoter], timeout=1.0)
+
+    def view(self) -> list[dict[str, Any]]:
+        return [
+            {"id": m.id, "address": m.address, "role": m.role.name.lower()}
+            for m in self._core.configuration.members
+        ]

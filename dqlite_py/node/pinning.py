@@ -1,0 +1,39 @@
+"""Pins every database for a snapshot, each on its apply thread between two commits. Loop thread."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import Any
+
+from dqlite_py.errors import OperationalError
+from dqlite_py.model import LogIndex
+from dqlite_py.node.applier import Applier
+from dqlite_py.node.snapshot_source import PinnedState
+from dqlite_py.raft.core import RaftCore
+from dqlite_py.storage.pin import PinnedDatabase, pin
+
+
+async def pin_all(core: RaftCore, applier: Applier) -> PinnedState:
+    """Pin all databases: everything up to the returned index is in them (a database may be ahead of it).
+
+    The calls queue behind all applies routed before them, so each database holds all entries up to `routed`.
+    """
+    routed = LogIndex(applier.dispatched_index)  # read BEFORE the calls are queued
+    if routed == 0:
+        raise OperationalError("there is no state to offer yet")
+    at = core.snapshot_at(routed)
+    calls = [worker.call(partial(_pin, name, worker.path)) for name, worker in applier.workers.items()]
+    pinned: list[PinnedDatabase] = []
+    try:
+        for call in calls:
+            pinned.append(await asyncio.wrap_future(call))
+    except BaseException:
+        for database in pinned:
+            database.close()
+        raise
+    return PinnedState(at.index, at.term, at.configuration, tuple(pinned))
+
+
+def _pin(name: str, path: str, engine: Any) -> PinnedDatabase:
+    return pin(path, name=name, applied_index=engine.applied_index, state_hash=engine.state_hash)

@@ -1,0 +1,33 @@
+"""What the RPC services need of the running node (implemented by node.runtime.NodeRuntime)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+from dqlite_py.model import NodeId
+from dqlite_py.node.applier import Applier
+from dqlite_py.node.divergence import Divergence
+from dqlite_py.node.local_gateway import LocalGateway
+from dqlite_py.node.membership import Membership
+from dqlite_py.node.reads import ReadBarriers
+from dqlite_py.node.writes import Writes
+from dqlite_py.raft.transport import PeerTransport
+
+
+class Parts(Protocol):
+    loop: asyncio.AbstractEventLoop
+    transport: PeerTransport
+    writes: Writes
+    reads: ReadBarriers
+    membership: Membership
+    divergence: Divergence
+    gateway: LocalGateway
+    cluster_id: bytes
+
+    def applier(self) -> Applier: ...
+    def status(self) -> dict[str, Any]: ...
+    def hash_at(self, database: str, index: int) -> int | None: ...
+    def on_worker(self, function: Callable[..., Any], *args: Any) -> Awaitable[Any]: ...
+    async def transfer(self, target: NodeId | None, timeout_s: float) -> NodeId | None: ...

@@ -1,0 +1,197 @@
+"""RPC methods of a node: checked bodies in, plain values out. Loop thread.
+
+`leader.*` and `raft.*` methods act on this node only and answer NotLeader elsewhere; the others may be asked of any
+node and are passed on to the leader once. Errors travel as errors.Error.to_wire lists (raft.rpc).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from dqlite_py.command import check_database_name, check_params, check_unit
+from dqlite_py.errors import InterfaceError, MalformedMessage, NotSupportedError, OperationalError
+from dqlite_py.gateway import ReadLevel
+from dqlite_py.limits import REQUEST_TIMEOUT_MS
+from dqlite_py.model import Address, NodeId
+from dqlite_py.node.database_worker import unit_error
+from dqlite_py.node.runtime_parts import Parts
+from dqlite_py.node.tickets import Deadline
+
+T = TypeVar("T")
+Handler = Callable[[Any, Any], Awaitable[Any]]
+TIMEOUT_S = REQUEST_TIMEOUT_MS / 1000
+
+
+def field(body: Any, name: str, kind: type[T], default: T | None = None) -> T:
+    """A body's field of exactly this type; raises MalformedMessage that names it."""
+    value = body.get(name, default) if isinstance(body, dict) else None
+    if type(value) is not kind:
+        raise MalformedMessage(
+            f"field {name!r} must be {kind.__name__}, not {type(value).__name__}", what=name
+        )
+    return value
+
+
+def _database(body: Any) -> str:
+    try:
+        return check_database_name(field(body, "database", str))
+    except InterfaceError as error:
+        raise MalformedMessage(str(error), what="database") from None
+
+
+class Services:
+    """Registers the handlers on the transport."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    def register(self) -> None:
+        add = self._parts.transport.register
+        for method, handler in {
+            "leader.write": self.leader_write,
+            "leader.open": self.leader_open,
+            "leader.drop": self.leader_drop,
+            "leader.remove": self.leader_remove,
+            "leader.address": self.leader_address,
+            "raft.read_index": self.read_index,
+            "state.hash_at": self.state_hash_at,
+            "state.suspect": self.state_suspect,
+        }.items():
+            add(method, handler)
+        # Open to programs that are no members: with TLS they hold a certificate of the cluster's authority, without
+        # it the node listens on loopback only or its operator said --insecure (node.settings).
+        for method, handler in {
+            "join": self.join,
+            "status": self.status,
+            "members": self.members,
+            "remove": self.remove,
+            "transfer": self.transfer,
+            "sql.write": self.sql_write,
+            "sql.read": self.sql_read,
+            "sql.open": self.sql_open,
+            "sql.drop": self.sql_drop,
+            "state.hash": self.state_hash,
+        }.items():
+            add(method, handler, open_to_joiners=True)
+
+    # -- the leader's -----------------------------------------------------------------------------------------
+
+    async def leader_write(self, _ctx: Any, body: Any) -> Any:
+        database, unit = _database(body), check_unit(field(body, "unit", bytes))
+        return await self._parts.writes.submit_here_async(database, unit)
+
+    async def leader_open(self, _ctx: Any, body: Any) -> Any:
+        await self._parts.writes.open_here(_database(body))
+
+    async def leader_drop(self, _ctx: Any, body: Any) -> Any:
+        await self._parts.writes.drop_here(_database(body))
+
+    async def leader_remove(self, _ctx: Any, body: Any) -> Any:
+        await self._parts.membership.remove(NodeId(field(body, "id", int)), Deadline(TIMEOUT_S))
+        return self._parts.membership.view()
+
+    async def leader_address(self, _ctx: Any, body: Any) -> Any:
+        node_id, address = NodeId(field(body, "id", int)), Address(field(body, "address", str))
+        await self._parts.membership.update_address(node_id, address, Deadline(TIMEOUT_S))
+        return self._parts.membership.view()
+
+    async def read_index(self, _ctx: Any, _body: Any) -> Any:
+        return int(await self._parts.reads.read_index_here())
+
+    async def join(self, _ctx: Any, body: Any) -> Any:
+        """Answered by the leader; others name it (the joiner asks there)."""
+        node_id, address = NodeId(field(body, "id", int)), Address(field(body, "address", str))
+        configuration = await self._parts.membership.join(node_id, address, Deadline(TIMEOUT_S))
+        return {"cluster_id": self._parts.cluster_id, "members": configuration.to_wire()}
+
+    # -- any node's ---------------------------------------------------------------------------------------------
+
+    async def sql_write(self, _ctx: Any, body: Any) -> Any:
+        database, unit = _database(body), check_unit(field(body, "unit", bytes))
+        loop = self._parts.loop
+        future = loop.create_future()
+
+        def done(result: Any, error: BaseException | None) -> None:
+            if not future.done():
+                if error is None:
+                    future.set_result(result)
+                else:
+                    future.set_exception(error)
+
+        self._parts.writes.submit(database, unit, done, Deadline(self._timeout(body)))
+        result = await future
+        error = unit_error(result)
+        if error is not None:
+            raise error
+        return result[1]
+
+    async def sql_read(self, _ctx: Any, body: Any) -> Any:
+        """[columns, rows]; runs on a worker thread."""
+        database, sql = _database(body), field(body, "sql", str)
+        try:
+            params = check_params(body.get("params", []))
+            level = ReadLevel(field(body, "level", str, "linearizable"))
+        except ValueError:
+            raise NotSupportedError(f"read level {body.get('level')!r} is not known") from None
+        found = await self._parts.on_worker(
+            self._parts.gateway.read, database, sql, params, level, self._timeout(body)
+        )
+        return [list(found.columns), [list(row) for row in found.rows]]
+
+    async def sql_open(self, _ctx: Any, body: Any) -> Any:
+        await self._parts.writes.open_database(_database(body), Deadline(self._timeout(body)))
+
+    async def sql_drop(self, _ctx: Any, body: Any) -> Any:
+        writes = self._parts.writes
+        name = _database(body)
+        await writes.on_leader(
+            "leader.drop", {"database": name}, Deadline(self._timeout(body)), lambda: writes.drop_here(name)
+        )
+
+    def _timeout(self, body: Any) -> float:
+        seconds = body.get("timeout_s", TIMEOUT_S)
+        if type(seconds) not in (int, float) or not 0 < seconds <= 3600:
+            raise MalformedMessage("timeout_s must be a number of seconds above 0", what="timeout_s")
+        return float(seconds)
+
+    async def state_hash(self, _ctx: Any, _body: Any) -> Any:
+        """{database: [applied index of that database, 16 hex digits]} and the node's applied index."""
+        applier = self._parts.applier()
+        hashes = {
+            name: [w.last_hash.index, f"{w.last_hash.value:016x}"]
+            for name, w in applier.workers.items()
+            if w.last_hash is not None
+        }
+        return {"applied_index": applier.applied_index, "databases": hashes}
+
+    async def state_hash_at(self, _ctx: Any, body: Any) -> Any:
+        return self._parts.hash_at(_database(body), field(body, "index", int))
+
+    async def state_suspect(self, _ctx: Any, body: Any) -> Any:
+        self._parts.divergence.told(_database(body), field(body, "index", int), field(body, "hash", int))
+
+    async def status(self, _ctx: Any, _body: Any) -> Any:
+        return self._parts.status()
+
+    async def members(self, _ctx: Any, _body: Any) -> Any:
+        return self._parts.membership.view()
+
+    async def remove(self, _ctx: Any, body: Any) -> Any:
+        node_id = NodeId(field(body, "id", int))
+        membership, writes = self._parts.membership, self._parts.writes
+        deadline = Deadline(TIMEOUT_S)
+        await writes.on_leader(
+            "leader.remove", {"id": node_id}, deadline, lambda: membership.remove(node_id, deadline)
+        )
+        return membership.view()
+
+    async def transfer(self, _ctx: Any, body: Any) -> Any:
+        """Only on the leader: hand leadership over; answers when another node leads."""
+        target = body.get("target") if isinstance(body, dict) else None
+        if target is not None and type(target) is not int:
+            raise MalformedMessage("field 'target' must be a member id", what="target")
+        chosen = await self._parts.transfer(None if target is None else NodeId(target), TIMEOUT_S)
+        if chosen is None:
+            raise OperationalError("leadership was not taken over in time; this node still leads")
+        return {"target": chosen}

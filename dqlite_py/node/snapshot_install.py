@@ -1,0 +1,109 @@
+"""Follower side of a snapshot: fetch it, put it in place, let log and databases continue after it. Loop thread.
+
+ORDER: fetched and verified files are fsynced; the databases are closed; CURRENT is switched (state folder); the new
+databases are opened; THEN raft's log follows and acknowledges. A crash anywhere leaves the old or the new state;
+startup.reconcile finishes the journal's part.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from dqlite_py.errors import Error, OperationalError
+from dqlite_py.model import NodeId
+from dqlite_py.node.applier import Applier
+from dqlite_py.node.cluster_view import ClusterView
+from dqlite_py.node.compaction import Compaction
+from dqlite_py.node.snapshot_fetch import FetchedSnapshot, SnapshotFetcher
+from dqlite_py.raft.host import RaftHost
+from dqlite_py.raft.messages import SnapshotOffer
+from dqlite_py.raft.rpc import RpcError
+from dqlite_py.storage.state_folder import StateFolder
+
+log = logging.getLogger("dqlite_py.snapshot")
+
+REASON = "snapshot"
+
+
+class SnapshotInstall:
+    def __init__(
+        self,
+        *,
+        loop: asyncio.AbstractEventLoop,
+        host: RaftHost,
+        view: ClusterView,
+        folder: StateFolder,
+        fetcher: SnapshotFetcher,
+        compaction: Compaction,
+        applier: Callable[[], Applier],
+        replace_applier: Callable[[], None],
+        on_installed: Callable[[], None],
+        on_fatal: Callable[[BaseException], None],
+        on_worker: Callable[..., Awaitable[Any]],
+        now_ms: Callable[[], float],
+    ) -> None:
+        self._loop = loop
+        self._host = host
+        self._view = view
+        self._folder = folder
+        self._fetcher = fetcher
+        self._compaction = compaction
+        self._applier = applier
+        self._replace_applier = replace_applier
+        self._on_installed = on_installed
+        self._on_fatal = on_fatal
+        self._on_worker = on_worker
+        self._now_ms = now_ms
+        self._task: asyncio.Task[None] | None = None
+        self.installing = False  # committed entries are not routed meanwhile: raft hands them out again
+        self.installed_count = 0
+
+    def offer(self, offer: SnapshotOffer) -> None:
+        """The leader offers a snapshot: fetch it, unless one is being fetched."""
+        if self._task is None or self._task.done():
+            self._task = self._loop.create_task(self._run(offer.sender))
+
+    async def _run(self, leader: NodeId) -> None:
+        try:
+            fetched = await self._fetcher.fetch(leader)
+        except (Error, RpcError, OSError, TimeoutError) as error:
+            log.warning("snapshot from %s not received (the leader offers again): %s", leader, error)
+            self._host.core.snapshot_failed(self._now_ms())
+            self._host.pump_soon()
+            return
+        try:
+            await self._install(fetched)
+        except Exception as error:  # noqa: BLE001 - a half-installed state is not served; the node stops and restarts
+            self._on_fatal(error)
+
+    async def _install(self, fetched: FetchedSnapshot) -> None:
+        snapshot = fetched.snapshot
+        core = self._host.core
+        async with self._compaction.lock:
+            if not core.wants_snapshot(snapshot.index):
+                log.info("snapshot at %d is not needed any more", snapshot.index)
+                await self._on_worker(self._folder.discard, fetched.generation_path)
+                core.snapshot_failed(self._now_ms())
+                return
+            self._view.block(REASON, lambda: OperationalError("a snapshot is being installed: try again"))
+            self.installing = True
+            try:
+                await self._on_worker(self._applier().close)
+                await self._on_worker(self._folder.activate, fetched.generation_path, fetched.manifest)
+                self._replace_applier()
+                await self._on_worker(self._applier().open)
+            finally:
+                self.installing = False
+            self._host.install(snapshot)  # hands out again what follows the snapshot
+            self._view.unblock(REASON)
+        self.installed_count += 1
+        self._on_installed()
+        log.warning("snapshot installed: state at index %d, term %d", snapshot.index, snapshot.term)
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task], timeout=5.0)

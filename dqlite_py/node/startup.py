@@ -1,0 +1,160 @@
+"""Opening and creating a data folder: identity, hard state, journal, state folder, in one consistent view.
+
+ORDER of creation: an identity with a zero cluster id FIRST, then hard state, journal (with the first configuration,
+when bootstrapping) and state folder, the identity with the cluster's id LAST. A zero cluster id means that this
+folder never served, so what a crash left of it is made anew under the same node id. With a cluster id everything must
+be there: a missing part was lost and the node does not start.
+Runs before the loop serves; blocking.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from dataclasses import dataclass
+
+from dqlite_py.errors import CorruptState
+from dqlite_py.model import (
+    Address,
+    Configuration,
+    Entry,
+    EntryKind,
+    HardState,
+    LogIndex,
+    Member,
+    NodeId,
+    Role,
+    Term,
+)
+from dqlite_py.ports import Disk
+from dqlite_py.raft.journal import Identity, Journal, JournalBatch
+from dqlite_py.raft.log import LogStart
+from dqlite_py.raft.membership import encode_configuration
+from dqlite_py.storage.state_folder import StateFolder
+
+NO_CLUSTER = bytes(16)
+MEND = "Remove the member from the cluster, delete the folder and join again"
+
+
+@dataclass(slots=True)
+class OpenFolder:
+    identity: Identity
+    journal: Journal  # with the hard state
+    state: StateFolder
+    log: LogStart  # what the core needs of the journal
+
+
+def new_node_id() -> NodeId:
+    return NodeId(secrets.randbelow(2**63 - 2) + 1)
+
+
+def new_cluster_id() -> bytes:
+    return secrets.token_bytes(16)
+
+
+def load_identity(disk: Disk, folder: str, now_us: int) -> Identity:
+    """The folder's identity; a new one (zero cluster id) for an empty folder, durable on return."""
+    disk.mkdir(folder)
+    identity = Identity.load(disk, folder)
+    if identity is not None:
+        return identity
+    leftovers = [
+        name for name in ("journal", "hardstate", "state") if disk.exists(os.path.join(folder, name))
+    ]
+    if leftovers:
+        raise CorruptState(
+            f"{folder} holds {', '.join(leftovers)} but no identity file: it was lost, put it back. {MEND}",
+            file=os.path.join(folder, "identity"),
+            expected="an identity, or an empty folder",
+            found=", ".join(leftovers),
+        )
+    identity = Identity(NO_CLUSTER, new_node_id(), now_us)
+    identity.save(disk, folder)
+    return identity
+
+
+def create_folder(disk: Disk, folder: str, identity: Identity, *, bootstrap: Address | None) -> OpenFolder:
+    """Make a new member's folder; `bootstrap`: as the first voter of a new cluster, at this address."""
+    _clear_unfinished(disk, folder)
+    journal = Journal.open(
+        disk, folder, cluster_id=identity.cluster_id, node_id=identity.node_id, create=True
+    )
+    try:
+        if bootstrap is not None:
+            me = Configuration((Member(identity.node_id, bootstrap, Role.VOTER),))
+            entry = Entry(LogIndex(1), Term(1), EntryKind.CONFIGURATION, encode_configuration(me))
+            journal.write([JournalBatch(hard_state=HardState(Term(1), NodeId(0)), entries=[entry])])
+        StateFolder.open(folder, disk, identity.cluster_id)
+    finally:
+        journal.close()
+    identity.save(disk, folder)
+    return open_folder(disk, folder, identity)
+
+
+def _paths(folder: str) -> tuple[str, str]:
+    return os.path.join(folder, "journal"), os.path.join(folder, "hardstate")
+
+
+def _clear_unfinished(disk: Disk, folder: str) -> None:
+    """Remove what an interrupted creation left (the identity says that it never served)."""
+    journal_path, hard_path = _paths(folder)
+    for path in (journal_path, os.path.join(folder, "state")):
+        if disk.exists(path):
+            _remove_tree(disk, path)
+    if disk.exists(hard_path):
+        disk.unlink(hard_path)
+    disk.fsync_dir(folder)
+
+
+def _remove_tree(disk: Disk, path: str) -> None:
+    for name in disk.listdir(path):
+        child = os.path.join(path, name)
+        if os.path.isdir(child):
+            _remove_tree(disk, child)
+            os.rmdir(child)
+        else:
+            disk.unlink(child)
+
+
+def open_folder(disk: Disk, folder: str, identity: Identity) -> OpenFolder:
+    """Open an existing member's folder. Raises CorruptJournal, CorruptState, WrongCluster, UnknownFormat."""
+    state_path = os.path.join(folder, "state")
+    if not disk.exists(state_path):
+        raise CorruptState(
+            f"{state_path} is missing, but this node has run before: its databases were lost. {MEND}",
+            file=state_path,
+            expected="a state folder",
+            found="nothing",
+        )
+    journal = Journal.open(
+        disk, folder, cluster_id=identity.cluster_id, node_id=identity.node_id, create=False
+    )
+    try:
+        state = StateFolder.open(folder, disk, identity.cluster_id)
+        reconcile(journal, state)
+        log = LogStart.read(journal, state.manifest.snapshot)
+    except BaseException:
+        journal.close()
+        raise
+    return OpenFolder(identity, journal, state, log)
+
+
+def reconcile(journal: Journal, state: StateFolder) -> None:
+    """Finish an installation that a crash interrupted between the state folder and the journal.
+
+    The state folder is switched BEFORE the journal is reset. A journal that does not contain the snapshot's (index,
+    term) is older than it and everything in it is superseded; one that begins after it has a hole.
+    """
+    index, term = state.manifest.index, state.manifest.term
+    if journal.base_index > index:
+        raise CorruptState(
+            f"the log begins after index {journal.base_index}, but the databases are complete only to {index}: "
+            "entries between are lost. Remove the member from the cluster, delete the folder and join again",
+            file=state.generation_path,
+            expected=f"a snapshot at {journal.base_index} or later",
+            found=str(index),
+        )
+    if index == 0:
+        return
+    if journal.last_index < index or journal.term_at(index) != term:
+        journal.reset(index, term)

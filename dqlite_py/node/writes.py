@@ -1,0 +1,200 @@
+"""A write on any node: to the log when we lead, else to the leader, once. Loop thread.
+
+Certain failures (never appended, never sent) are routed again until the deadline; an uncertain one never is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from dqlite_py.command import encode_drop, encode_open
+from dqlite_py.errors import Error, InternalError, NoLeader, NotLeader, OutcomeUnknown
+from dqlite_py.model import NodeId
+from dqlite_py.node.cluster_view import ClusterView
+from dqlite_py.node.proposals import DatabaseProposals, UnitCallback
+from dqlite_py.node.tickets import Deadline
+from dqlite_py.raft.rpc import RpcLost, RpcNotSent
+
+log = logging.getLogger("dqlite_py.node")
+
+Call = Callable[[NodeId, str, Any, float], Any]  # awaitable
+Propose = Callable[[bytes, Callable[[Any, Error | None], None]], None]
+
+
+class Writes:
+    """Routes units; owns the per-database proposal queues."""
+
+    def __init__(
+        self,
+        *,
+        loop: asyncio.AbstractEventLoop,
+        view: ClusterView,
+        propose: Propose,
+        pump: Callable[[], None],
+        call: Call,
+        make_proposals: Callable[[str, Propose], DatabaseProposals],
+        now_us: Callable[[], int],
+    ) -> None:
+        self._loop = loop
+        self._view = view
+        self._propose_raw = propose
+        self._pump = pump
+        self._call = call
+        self._make_proposals = make_proposals
+        self._now_us = now_us
+        self._queues: dict[str, DatabaseProposals] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._pump_due = False
+
+    # -- on the leader --------------------------------------------------------------------------------
+
+    def _propose(self, payload: bytes, callback: Callable[[Any, Error | None], None]) -> None:
+        self._propose_raw(payload, callback)
+        if not self._pump_due:
+            self._pump_due = True
+            self._loop.call_soon(self._pump_now)
+
+    def _pump_now(self) -> None:
+        self._pump_due = False
+        self._pump()
+
+    def submit_here(self, database: str, unit: bytes, callback: UnitCallback) -> None:
+        """Write through this node's log; raises NotLeader or another refusal before anything is queued."""
+        refusal = self._view.refusal(write=True)
+        if refusal is not None:
+            raise refusal
+        if not self._view.is_ready_leader:
+            raise self._not_leader()
+        queue = self._queues.get(database)
+        if queue is None:
+            queue = self._queues[database] = self._make_proposals(database, self._propose)
+        queue.submit(unit, callback)
+
+    def _not_leader(self) -> NotLeader:
+        return NotLeader("this node is not the leader", leader_id=self._view.remote_leader or 0)
+
+    async def submit_here_async(self, database: str, unit: bytes) -> Any:
+        """For a forwarded write: the unit's result, or raises."""
+        future: asyncio.Future[Any] = self._loop.create_future()
+
+        def done(result: Any, error: Error | None) -> None:
+            if future.done():
+                return
+            if error is None:
+                future.set_result(result)
+            else:
+                future.set_exception(error)
+
+        self.submit_here(database, unit, done)
+        return await future
+
+    async def command_here(self, payload: bytes) -> None:
+        """Propose a whole command (open, drop) on this leader and wait until it is applied."""
+        refusal = self._view.refusal(write=True)
+        if refusal is not None:
+            raise refusal
+        if not self._view.is_ready_leader:
+            raise self._not_leader()
+        future: asyncio.Future[None] = self._loop.create_future()
+
+        def done(_result: Any, error: Error | None) -> None:
+            if not future.done():
+                if error is None:
+                    future.set_result(None)
+                else:
+                    future.set_exception(error)
+
+        self._propose(payload, done)
+        await future
+
+    async def open_here(self, database: str) -> None:
+        await self.command_here(encode_open(database, self._now_us()))
+
+    async def drop_here(self, database: str) -> None:
+        await self.command_here(encode_drop(database, self._now_us()))
+
+    def lost_leadership(self) -> None:
+        """What was still queued certainly did not happen: route it again or say so."""
+        error = self._not_leader()
+        for queue in self._queues.values():
+            queue.fail_queued(error)
+
+    # -- on any node ------------------------------------------------------------------------------------
+
+    def submit(self, database: str, unit: bytes, callback: UnitCallback, deadline: Deadline) -> None:
+        """Write from anywhere; `callback` hears exactly once."""
+
+        def done(result: Any, error: Error | None) -> None:
+            if isinstance(error, NotLeader) and not deadline.passed:
+                self._spawn(self._route(database, unit, callback, deadline))
+            else:
+                callback(result, error)
+
+        if self._view.is_ready_leader:
+            try:
+                self.submit_here(database, unit, done)
+            except NotLeader:
+                pass
+            except Error as error:
+                callback(None, error)
+                return
+            else:
+                return
+        self._spawn(self._route(database, unit, callback, deadline))
+
+    async def _route(self, database: str, unit: bytes, callback: UnitCallback, deadline: Deadline) -> None:
+        body = {"database": database, "unit": unit}
+        try:
+            result = await self.on_leader(
+                "leader.write", body, deadline, lambda: self.submit_here_async(database, unit)
+            )
+        except Error as error:
+            callback(None, error)
+        except asyncio.CancelledError:
+            callback(None, OutcomeUnknown("the node stopped before the write's outcome was known"))
+            raise
+        except Exception as error:
+            log.exception("write failed unexpectedly")
+            callback(None, InternalError(f"write failed: {error!r}"))
+        else:
+            callback(result, None)
+
+    async def on_leader(self, method: str, body: Any, deadline: Deadline, here: Callable[[], Any]) -> Any:
+        """Run `here()` if we lead, else `method` on the leader; tries again only what certainly did not happen."""
+        refusal = self._view.refusal(write=False)
+        if refusal is not None:
+            raise refusal
+        while True:
+            await self._view.wait_for_leader(deadline)
+            leader = self._view.remote_leader
+            try:
+                if leader is None:
+                    return await here()
+                return await self._call(leader, method, body, deadline.left_s)
+            except RpcLost as error:
+                raise OutcomeUnknown(f"the connection to the leader broke: {error}") from None
+            except (RpcNotSent, NotLeader, NoLeader) as error:
+                if deadline.passed:
+                    raise NoLeader(f"no leader took the request in time: {error}") from None
+            await self._view.wait_change(min(0.05, deadline.left_s))
+
+    async def open_database(self, database: str, deadline: Deadline) -> None:
+        await self.on_leader(
+            "leader.open", {"database": database}, deadline, lambda: self.open_here(database)
+        )
+
+    def _spawn(self, coroutine: Any) -> None:
+        task = self._loop.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def stop(self) -> None:
+        """Cancel what is under way; every callback hears OutcomeUnknown or NotLeader."""
+        self.lost_leadership()
+        for task in list(self._tasks):
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=2.0)

@@ -1,0 +1,528 @@
+"""The hardened PySyncObj: a SyncObj whose consensus rules are replaced by RaftCore.
+
+Kept from PySyncObj 0.3.17: the SyncObj object and its life cycle (doTick, destroy), SyncObjConf for the timings,
+the thread-safe command queue (`_applyCommand`), the table of callbacks waiting for a log index, the Node and
+Transport interfaces and the status API. Replaced: every rule of consensus, persistence and apply (see
+docs/decisions/0001). Each override names the faults it closes; what is bypassed raises, so that nothing can
+reach it. Since all of it is private upstream, the exact version and file hash are checked at import.
+
+Runs on the node's loop thread only. Performs the core's Effects in the order that effects.py prescribes; does
+not know what entries hold.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import queue
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from pathlib import Path
+from typing import Any, Protocol
+
+import pysyncobj.syncobj as upstream
+from pysyncobj import SyncObjConf
+from pysyncobj.node import Node as SyncNode
+from pysyncobj.syncobj import SyncObj
+from pysyncobj.transport import Transport as SyncTransport
+
+from dqlite_py.errors import Error, JournalFailed, OutcomeUnknown, Overwritten, RaftInvariantBroken
+from dqlite_py.limits import INFLIGHT_BYTES_MAX, TICK_MS
+from dqlite_py.model import Address, Configuration, Entry, LogIndex, NodeId, Snapshot, Term
+from dqlite_py.ports import Clock
+from dqlite_py.raft.core import RaftCore
+from dqlite_py.raft.effects import Effects, FetchEntries
+from dqlite_py.raft.journal import Journal, JournalBatch, JournalThread
+from dqlite_py.raft.messages import AppendRequest, Message, SnapshotOffer
+from dqlite_py.raft.settings import RaftSettings
+from dqlite_py.raft.transport import PeerTransport
+
+PINNED_VERSION = "0.3.17"
+PINNED_SHA256 = "e8bdf06797085d734df86e24ab4802fe87893dff77268565ec036f7ad4a1cfe4"
+
+OVERRIDDEN_MEMBERS = (
+    "_SyncObj__onMessageReceived",
+    "_SyncObj__onNodeConnected",
+    "_SyncObj__onNodeDisconnected",
+    "_SyncObj__applyLogEntries",
+    "_onTick",
+    "_checkCommandsToApply",
+    "_doDestroy",
+    "getStatus",
+    "transferLeadership",
+    "_isLeader",
+    "_getLeader",
+    "isReady",
+)
+BYPASSED_MEMBERS = (
+    "_SyncObj__sendAppendEntries",
+    "_SyncObj__sendNextNodeIdx",
+    "_SyncObj__tryLogCompaction",
+    "_SyncObj__loadDumpFile",
+    "_SyncObj__changeCluster",
+    "_SyncObj__doChangeCluster",
+    "_SyncObj__parseChangeClusterRequest",
+    "_SyncObj__updateClusterConfiguration",
+    "_SyncObj__doApplyCommand",
+    "_SyncObj__onBecomeLeader",
+    "_SyncObj__onLeaderChanged",
+    "_SyncObj__setCurrentTerm",
+    "_SyncObj__deleteEntriesFrom",
+    "_SyncObj__deleteEntriesTo",
+    "_SyncObj__getEntries",
+    "addNodeToCluster",
+    "removeNodeFromCluster",
+    "setCodeVersion",
+    "forceLogCompaction",
+    "_autoTickThread",
+)
+
+log = logging.getLogger("dqlite_py.raft")
+
+ProposalCallback = Callable[[Any, Error | None], None]
+
+
+def _check_pin() -> None:
+    source = upstream.__file__
+    assert source is not None
+    digest = hashlib.sha256(Path(source).read_bytes()).hexdigest()
+    if (upstream.VERSION, digest) != (PINNED_VERSION, PINNED_SHA256):
+        raise ImportError(
+            f"dqlite_py overrides private members of pysyncobj {PINNED_VERSION} (sha256 {PINNED_SHA256[:12]}…), "
+            f"but found {upstream.VERSION} (sha256 {digest[:12]}…): install pysyncobj=={PINNED_VERSION}"
+        )
+
+
+_check_pin()
+
+
+class HostListener(Protocol):
+    """What the node does with consensus' results; all called on the loop thread."""
+
+    def on_committed(self, entries: Sequence[Entry]) -> None: ...
+    def on_state_change(self) -> None: ...
+    def on_became_leader(self, term: Term) -> None: ...
+    def on_lost_leadership(self) -> None: ...
+    def on_configuration(self, configuration: Configuration) -> None: ...
+    def on_snapshot_offer(self, offer: SnapshotOffer) -> None: ...
+    def on_read_ready(self, read_id: int, index: LogIndex) -> None: ...
+    def on_read_failed(self, read_id: int) -> None: ...
+    def on_removed(self) -> None: ...
+    def on_fatal(self, error: BaseException) -> None: ...
+
+
+class _TransportAdapter(SyncTransport):  # type: ignore[misc]
+    """PySyncObj's Transport interface over PeerTransport; utility messages are never registered (RF-16)."""
+
+    def __init__(self, peers: PeerTransport) -> None:
+        super().__init__(None, None, [])
+        self.peers = peers
+
+    @property
+    def ready(self) -> bool:
+        return True
+
+    def setOnUtilityMessageCallback(self, message: str, callback: Any) -> None:
+        """Refuse: utility requests are the node's RPC methods, which check who asks (RF-16)."""
+
+    def send(self, node: SyncNode, message: Message) -> bool:
+        return self.peers.send(node.id, message)
+
+    def destroy(self) -> None:
+        """The node stops PeerTransport itself, after the last message."""
+
+
+def _bypassed(name: str) -> Callable[..., Any]:
+    def raiser(*_args: Any, **_kwargs: Any) -> Any:
+        raise RaftInvariantBroken(f"SyncObj.{name} is replaced by RaftCore and must not be called")
+
+    raiser.__name__ = name
+    return raiser
+
+
+class RaftHost(SyncObj):  # type: ignore[misc]
+    """Drive a RaftCore with PySyncObj's shell, our journal thread and our transport."""
+
+    def __init__(
+        self,
+        *,
+        loop: asyncio.AbstractEventLoop,
+        core: RaftCore,
+        journal: Journal,
+        journal_thread: JournalThread,
+        transport: PeerTransport,
+        executor: Executor,
+        clock: Clock,
+        listener: HostListener,
+        settings: RaftSettings,
+    ) -> None:
+        self.core = core
+        self._loop = loop
+        self._journal = journal
+        self._journal_thread = journal_thread
+        self._peers = transport
+        self._executor = executor
+        self._clock = clock
+        self._listener = listener
+        self._pumping = False
+        self._pump_due = False
+        self._stopped = False
+        self._failed: BaseException | None = None
+        self._durable_inbox: deque[tuple[int, list[tuple[NodeId, Message]], BaseException | None]] = deque()
+        self._durable_wakeup = False
+        self._in_journal = 0
+        self._last_gated: list[tuple[NodeId, Message]] = []
+        self._tick_handle: asyncio.TimerHandle | None = None
+        self.storage_low = False
+        self.tick_lag_ms = 0.0
+        conf = SyncObjConf(
+            autoTick=False,
+            journalFile=None,
+            fullDumpFile=None,
+            dynamicMembershipChange=False,
+            appendEntriesUseBatch=True,  # SyncObj then makes no pipe notifier; we wake the loop ourselves
+            raftMinTimeout=settings.election_min_ms / 1000,
+            raftMaxTimeout=settings.election_max_ms / 1000,
+            appendEntriesPeriod=settings.heartbeat_ms / 1000,
+        )
+        others = [SyncNode(m.id) for m in core.configuration.members if m.id != core.node_id]
+        super().__init__(SyncNode(core.node_id), others, conf, transport=_TransportAdapter(transport))
+        self._close_upstream_poller()
+
+    def _close_upstream_poller(self) -> None:
+        """SyncObj.__init__ opens an epoll descriptor that we never use."""
+        for value in vars(self._poller).values():
+            if hasattr(value, "close"):
+                value.close()
+
+    # -- life cycle ---------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin ticking (loop thread)."""
+        self._schedule_tick(self._now())
+        self.pump()
+
+    def _schedule_tick(self, last: float) -> None:
+        def tick() -> None:
+            if self._stopped:
+                return
+            now = self._now()
+            self.tick_lag_ms = max(0.0, now - last - TICK_MS)
+            self.doTick(0.0)
+            self._schedule_tick(now)
+
+        self._tick_handle = self._loop.call_later(TICK_MS / 1000.0, tick)
+
+    def _doDestroy(self) -> None:
+        self._stopped = True
+        if self._tick_handle is not None:
+            self._tick_handle.cancel()
+        self._fail_waiting(OutcomeUnknown("the node stopped before the write's outcome was known"))
+
+    def _now(self) -> float:
+        return self._clock.monotonic_ms()
+
+    # -- inputs -------------------------------------------------------------------------------------
+
+    def receive(self, sender: NodeId, message: Message) -> None:
+        """A message from `sender`'s authenticated connection (PeerTransport's callback)."""
+        self._SyncObj__onMessageReceived(SyncNode(sender), message)
+
+    def _SyncObj__onMessageReceived(self, node: SyncNode, message: Message) -> None:
+        """Close RF-1, 3, 4, 6, 7, 11, 16: one function held all rules upstream; RaftCore.step does now."""
+        if self._stopped or self._failed or message.sender != node.id:
+            return
+        if self.storage_low and type(message) is AppendRequest and message.entries:
+            return  # no room to store them: be a lagging follower until space returns, never a failed one
+        self._guard(self.core.step, message, self._now())
+        self.pump_soon()
+
+    def _SyncObj__onNodeConnected(self, node: SyncNode) -> None:
+        self._guard(self.core.peer_connected, node.id, self._now())
+        self.pump_soon()
+
+    def _SyncObj__onNodeDisconnected(self, node: SyncNode) -> None:
+        self._guard(self.core.peer_disconnected, node.id)
+        self.pump_soon()
+
+    def peer_connected(self, peer: NodeId) -> None:
+        self._SyncObj__onNodeConnected(SyncNode(peer))
+
+    def peer_disconnected(self, peer: NodeId) -> None:
+        self._SyncObj__onNodeDisconnected(SyncNode(peer))
+
+    def _onTick(self, timeToWait: float = 0.0) -> None:
+        """Close RF-11, 14, 15, 21: no apply, no poller, no callback can stop a tick. Buffered messages were
+        handled before: asyncio runs ready sockets before due timers."""
+        if self._stopped or self._failed:
+            return
+        self._guard(self.core.tick, self._now())
+        self.pump()
+
+    def is_awaited(self, index: int) -> bool:
+        """Whether someone here waits for the entry at `index` (then its results are needed)."""
+        return index in self._SyncObj__commandsWaitingCommit
+
+    def propose(self, payload: bytes, callback: ProposalCallback) -> None:
+        """Queue a COMMAND; `callback(result, error)` comes once, after apply or with what is known.
+
+        NotLeader/Busy: certainly not appended. Overwritten: certainly not committed. OutcomeUnknown: neither
+        is certain. The callback runs on the loop thread.
+        """
+        self._applyCommand(payload, callback)
+
+    def _checkCommandsToApply(self) -> None:
+        """Close RF-13: every command is appended or refused here, at once; nothing waits for some later leader."""
+        commands = self._SyncObj__commandsQueue
+        waiting = self._SyncObj__commandsWaitingCommit
+        while True:
+            try:
+                payload, callback = commands.get_nowait()
+            except queue.Empty:
+                return
+            try:
+                term, index = self.core.propose(payload, self._now())
+            except Error as error:
+                self._answer(callback, None, error)
+                continue
+            waiting[index].append((term, callback))
+
+    # -- outputs ------------------------------------------------------------------------------------
+
+    def pump_soon(self) -> None:
+        """Pump once at the end of this loop iteration, however many inputs arrive in it."""
+        if not self._pump_due:
+            self._pump_due = True
+            self._loop.call_soon(self.pump)
+
+    def pump(self) -> None:
+        """Take the core's effects and perform them, until it has none."""
+        self._pump_due = False
+        if self._pumping or self._stopped or self._failed:
+            return
+        self._pumping = True
+        try:
+            self._guard(self._checkCommandsToApply)
+            while not self._failed:
+                effects = self.core.take_effects()
+                if not effects:
+                    break
+                self._perform(effects)
+                self._guard(self._checkCommandsToApply)
+        finally:
+            self._pumping = False
+
+    def _perform(self, fx: Effects) -> None:
+        """Do what effects.py says, in its ORDER."""
+        self._persist(fx)
+        send = self._peers.send
+        for peer, message in fx.messages:
+            send(peer, message)
+        if fx.configuration is not None:
+            self._sync_other_nodes(fx.configuration)
+            self._listener.on_configuration(fx.configuration)
+        if fx.lost_leadership:
+            self._listener.on_lost_leadership()
+        if fx.became_leader is not None:
+            self._listener.on_became_leader(fx.became_leader)
+        if fx.committed:
+            self._SyncObj__applyLogEntries(fx.committed)
+        for request in fx.fetch:
+            self._fetch(request)
+        if fx.fetch_committed is not None:
+            self._fetch_committed(*fx.fetch_committed)
+        for read_id, index in fx.reads_ready:
+            self._listener.on_read_ready(read_id, index)
+        for read_id in fx.reads_failed:
+            self._listener.on_read_failed(read_id)
+        if fx.snapshot_offer is not None:
+            self._listener.on_snapshot_offer(fx.snapshot_offer)
+        if fx.state_changed:
+            self._listener.on_state_change()
+        if fx.removed:
+            self._listener.on_removed()
+
+    def _persist(self, fx: Effects) -> None:
+        gated = fx.messages_when_durable
+        if not fx.token:
+            if gated and self._in_journal:
+                self._last_gated.extend(
+                    gated
+                )  # behind the batch that is being written: batches finish in order
+            else:
+                for peer, message in gated:
+                    self._peers.send(peer, message)
+            return
+        reset = fx.journal_reset
+        batch = JournalBatch(
+            reset=None if reset is None else (reset.index, reset.term),
+            hard_state=fx.hard_state,
+            truncate_from=fx.truncate_from,
+            entries=fx.entries,
+        )
+        self._in_journal += 1
+        self._last_gated = list(gated)
+        token, messages = fx.token, self._last_gated
+        self._journal_thread.submit(batch, lambda error: self._durable_from_thread(token, messages, error))
+
+    def _durable_from_thread(
+        self, token: int, messages: list[tuple[NodeId, Message]], error: BaseException | None
+    ) -> None:
+        self._durable_inbox.append((token, messages, error))
+        if not self._durable_wakeup:
+            self._durable_wakeup = True
+            try:
+                self._loop.call_soon_threadsafe(self._on_durable)
+            except RuntimeError:
+                log.debug("the loop closed before a journal write was reported")
+
+    def _on_durable(self) -> None:
+        self._durable_wakeup = False  # cleared BEFORE draining: a later append wakes us again
+        while self._durable_inbox:
+            token, messages, error = self._durable_inbox.popleft()
+            self._in_journal -= 1
+            if error is not None:
+                self.fail(
+                    error if isinstance(error, Error) else JournalFailed(f"journal write failed: {error}")
+                )
+                return
+            for peer, message in messages:
+                self._peers.send(peer, message)
+            self._guard(self.core.persisted, token)
+        self.pump()
+
+    def _SyncObj__applyLogEntries(self, entries: Sequence[Entry] = ()) -> bool:
+        """Close RF-14, 15, 20: hand over once, in order; the state machine runs on its own threads."""
+        self._listener.on_committed(entries)
+        return False
+
+    def entry_applied(self, entry: Entry, result: Any, error: Error | None) -> None:
+        """The state machine finished `entry`: answer who waits for its index (RF-13: only if the term is theirs)."""
+        for term, callback in self._SyncObj__commandsWaitingCommit.pop(entry.index, ()):
+            if term == entry.term:
+                self._answer(callback, result, error)
+            else:
+                self._answer(
+                    callback,
+                    None,
+                    Overwritten(f"another leader's entry was committed at log index {entry.index}"),
+                )
+
+    def forget_through(self, index: LogIndex) -> None:
+        """A snapshot jumped over these indexes: their writers cannot learn the outcome here (RF-12)."""
+        waiting = self._SyncObj__commandsWaitingCommit
+        for passed in [i for i in waiting if i <= index]:
+            for _term, callback in waiting.pop(passed):
+                self._answer(callback, None, OutcomeUnknown(f"a snapshot replaced the log at index {passed}"))
+
+    def _answer(self, callback: ProposalCallback, result: Any, error: Error | None) -> None:
+        try:
+            callback(result, error)
+        except Exception:  # a callback's bug must not touch consensus (RF-14)
+            log.exception("a proposal's callback failed")
+
+    def _fail_waiting(self, error: Error) -> None:
+        waiting = self._SyncObj__commandsWaitingCommit
+        for index in list(waiting):
+            for _term, callback in waiting.pop(index):
+                self._answer(callback, None, error)
+
+    # -- slow paths: entries that left the cache are read off the loop ----------------------------------
+
+    def _fetch(self, request: FetchEntries) -> None:
+        last = self.core.last_index
+
+        def done(entries: Sequence[Entry]) -> None:
+            self.core.entries_fetched(request.peer, request.first_index, entries)
+
+        self._read_journal(request.first_index, last, request.bytes_max, done)
+
+    def _fetch_committed(self, first: LogIndex, last: LogIndex) -> None:
+        self._read_journal(first, last, INFLIGHT_BYTES_MAX, self.core.committed_fetched)
+
+    def _read_journal(
+        self, first: int, last: int, bytes_max: int, done: Callable[[Sequence[Entry]], None]
+    ) -> None:
+        def finished(future: Any) -> None:
+            if self._stopped or self._failed:
+                return
+            error = future.exception()
+            if error is not None:
+                if first >= self._journal.first_index:
+                    self.fail(error)
+                    return
+                self._guard(done, [])  # compacted meanwhile: the core falls back to a snapshot
+            else:
+                self._guard(done, future.result())
+            self.pump_soon()
+
+        future = self._loop.run_in_executor(self._executor, self._journal.read, first, last, bytes_max)
+        future.add_done_callback(finished)
+
+    # -- membership bookkeeping, failure, status --------------------------------------------------------
+
+    def _sync_other_nodes(self, configuration: Configuration) -> None:
+        self._SyncObj__otherNodes.clear()
+        self._SyncObj__otherNodes.update(
+            SyncNode(m.id) for m in configuration.members if m.id != self.core.node_id
+        )
+
+    def fail(self, error: BaseException) -> None:
+        """Stop taking part, for good: nothing more is sent, acknowledged or applied by this process."""
+        if self._failed is not None:
+            return
+        self._failed = error
+        log.critical("raft stopped: %s", error)
+        self._fail_waiting(OutcomeUnknown(f"the node failed before the write's outcome was known: {error}"))
+        self._listener.on_fatal(error)
+
+    def _guard(self, function: Callable[..., Any], *args: Any) -> None:
+        try:
+            function(*args)
+        except Exception as error:  # a broken invariant stops the node instead of guessing on
+            log.exception("invariant broken in %s", getattr(function, "__name__", function))
+            self.fail(error)
+
+    def transferLeadership(self, node: Any = None, callback: Any = None) -> NodeId:
+        """Start handing leadership to `node` (a NodeId; None: the most caught-up voter)."""
+        target = self.core.transfer_leadership(node, self._now())
+        self.pump_soon()
+        return target
+
+    def _isLeader(self) -> bool:
+        return self.core.is_leader
+
+    def _getLeader(self) -> NodeId | None:
+        return self.core.leader_id
+
+    def isReady(self) -> bool:
+        return self.core.leader_id is not None
+
+    def getStatus(self) -> dict[str, Any]:
+        core = self.core
+        return {
+            "state": core.state.value,
+            "term": core.term,
+            "leader": core.leader_id,
+            "last_index": core.last_index,
+            "commit_index": core.commit_index,
+            "applied_index": core.applied_index,
+            "first_index": core.first_index,
+            "tick_lag_ms": round(self.tick_lag_ms, 1),
+        }
+
+    def install(self, snapshot: Snapshot) -> None:
+        """The state folder holds `snapshot`, durable and in place: let the log follow."""
+        self._guard(self.core.install_snapshot, snapshot, self._now())
+        self.forget_through(snapshot.index)
+        self.pump_soon()
+
+    def address_of(self, node_id: NodeId) -> Address | None:
+        member = self.core.configuration.get(node_id)
+        return member.address if member else None
+
+
+for _name in BYPASSED_MEMBERS:
+    setattr(RaftHost, _name, _bypassed(_name))
