@@ -3,7 +3,10 @@
 `node.connect("app")` gives a PEP 249 connection; the module has PEP 249's names too.
 """
 
-from dqlite_py.app import Node
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from dqlite_py.config import TlsSettings
 from dqlite_py.dbapi import Connection, Cursor, Row, apilevel, paramstyle, threadsafety
 from dqlite_py.errors import (
@@ -20,6 +23,9 @@ from dqlite_py.errors import (
     Warning,
 )
 from dqlite_py.gateway import ReadLevel
+
+if TYPE_CHECKING:
+    from dqlite_py.app import Node
 
 __version__ = "0.1.0"
 
@@ -45,3 +51,12 @@ __all__ = [
     "paramstyle",
     "threadsafety",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Load the node only when it is asked for: errors and the command line need neither raft nor SQLite."""
+    if name == "Node":
+        from dqlite_py.app import Node
+
+        return Node
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
