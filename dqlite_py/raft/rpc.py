@@ -30,7 +30,16 @@ from dqlite_py.limits import FRAME_FRAGMENT_BYTES, RPC_RUNNING_BYTES_MAX, RPC_RU
 from dqlite_py.model import Address, NodeId
 from dqlite_py.raft.connection import Connection
 from dqlite_py.wire.frames import FrameType, OutgoingMessage
-from dqlite_py.wire.rpc import Request, Response, decode_rpc, encode_rpc, error_body
+from dqlite_py.wire.rpc import (
+    METHOD_LENGTH_MAX,
+    Request,
+    Response,
+    decode_rpc,
+    encode_rpc,
+    error_body,
+    pack_value,
+    unpack_value,
+)
 from dqlite_py.wire.sendqueue import Lane, Queued
 
 log = logging.getLogger(__name__)
@@ -88,7 +97,7 @@ class PendingCalls:
         Cancelled: the request is taken back if it is still wholly queued, else its answer is ignored.
         """
         number = next(self._ids) % 2**64
-        message = OutgoingMessage(FrameType.REQUEST, encode_rpc(Request(number, method, body)))
+        message = OutgoingMessage(FrameType.REQUEST, encode_rpc(Request(number, method, pack_value(body))))
         queued = self._connection.send(_lane(message), message)
         if queued is None:
             raise RpcNotSent(f"{method}: the connection is closed or its queue is full")
@@ -120,10 +129,8 @@ class PendingCalls:
         pending = self._pending.get(response.id)
         if pending is None or pending.future.done():
             log.debug("%r: an answer nobody waits for", self._connection)
-        elif response.failed:
-            pending.future.set_exception(from_wire(response.body))
         else:
-            pending.future.set_result(response.body)
+            _settle(pending.future, response)
 
     def connection_lost(self, reason: str) -> None:
         """Fail what waits; called BEFORE the connection forgets its queue."""
@@ -133,6 +140,19 @@ class PendingCalls:
             # Without its last frame the other side cannot have it.
             kind = RpcLost if pending.queued.handed_over else RpcNotSent
             pending.future.set_exception(kind(reason))
+
+
+def _settle(future: asyncio.Future[Any], response: Response) -> None:
+    try:
+        value = unpack_value(response.body)
+    except MalformedMessage as error:
+        # The other side acted and its answer cannot be read: nothing is known.
+        future.set_exception(RpcLost(f"the answer cannot be read: {error.message}"))
+        return
+    if response.failed:
+        future.set_exception(from_wire(value))
+    else:
+        future.set_result(value)
 
 
 @dataclass(slots=True)
@@ -154,8 +174,8 @@ class RpcServer:
         return len(self._tasks)
 
     def register(self, method: str, handler: Handler, open_to_joiners: bool) -> None:
-        if method in self._methods:
-            raise InterfaceError(f"method {method!r} is registered twice")
+        if method in self._methods or not 0 < len(method) <= METHOD_LENGTH_MAX:
+            raise InterfaceError(f"method {method!r} is registered twice, or its name is too long")
         self._methods[method] = (handler, open_to_joiners)
 
     def request_received(self, connection: Connection, body: bytes | bytearray) -> None:
@@ -203,29 +223,34 @@ class RpcServer:
         return None
 
     async def _refuse(self, connection: Connection, request: Request, refusal: Error) -> None:
-        await self._answer(connection, Response(request.id, True, error_body(refusal)))
+        await self._answer(connection, _failed(request, refusal))
 
     async def _serve(self, connection: Connection, request: Request) -> None:
         context = RpcContext(connection.peer_id, connection.verified, connection.peer_address)
         handler, _ = self._methods[request.method]
         try:
-            response = Response(request.id, False, await handler(context, request.body))
+            result = await handler(context, unpack_value(request.body))
+            response = Response(request.id, False, pack_value(result))
         except Error as error:
-            response = Response(request.id, True, error_body(error))
+            response = _failed(request, error)
         except Exception:
             log.exception("%s asked by node %s failed", request.method, context.peer_id)
             wrong = InternalError(f"{request.method} failed; the node's log has the reason")
-            response = Response(request.id, True, error_body(wrong))
+            response = _failed(request, wrong)
         await self._answer(connection, response)
 
     async def _answer(self, connection: Connection, response: Response) -> None:
         """Queue the answer, waiting for room; the connection may be gone: then nobody waits for it."""
         try:
             message = OutgoingMessage(FrameType.RESPONSE, encode_rpc(response))
-        except (InterfaceError, RequestTooLarge) as error:
+        except RequestTooLarge as error:
             log.warning("an answer cannot be sent: %s", error.message)
-            failed = Response(response.id, True, error_body(error))
+            failed = Response(response.id, True, pack_value(error_body(error)))
             message = OutgoingMessage(FrameType.RESPONSE, encode_rpc(failed))
         while connection.is_open and connection.send(_lane(message), message) is None:
             if not await connection.wait_space():
                 return
+
+
+def _failed(request: Request, error: Error) -> Response:
+    return Response(request.id, True, pack_value(error_body(error)))

@@ -1,8 +1,8 @@
 """Mutual TLS for the peer port, above memory BIOs.
 
 So the code is the same on asyncio and uvloop, and the listener can look at a connection's first bytes before
-it decides. Both sides show a certificate of the cluster's authority; the dialled host must be in the acceptor's
-certificate (OpenSSL checks) and the hosts that both claim in theirs (wire/handshake.py checks).
+it decides. Both sides show a certificate of the cluster's authority; the dialled host must be in the
+acceptor's certificate (OpenSSL checks) and the hosts that both claim in theirs (wire/handshake.py checks).
 Used by raft/listener.py and raft/dialer.py on the loop thread.
 """
 

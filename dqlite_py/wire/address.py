@@ -38,12 +38,18 @@ def join_address(host: str, port: int) -> Address:
 
 def same_host(pattern: str, host: str) -> bool:
     """Whether a certificate's name covers `host`: equal addresses, or DNS names with one leading wildcard."""
-    try:
-        return ipaddress.ip_address(pattern) == ipaddress.ip_address(host)
-    except ValueError:
-        pass
+    numeric = _numeric(host)
+    if numeric is not None:
+        return _numeric(pattern) == numeric
     pattern, host = pattern.lower().rstrip("."), host.lower().rstrip(".")
     if pattern.startswith("*."):
         label, dot, rest = host.partition(".")
         return bool(label and dot) and rest == pattern[2:]
     return pattern == host
+
+
+def _numeric(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        return None

@@ -1,6 +1,8 @@
 """Requests between nodes and their answers (bodies of REQUEST and RESPONSE frames). No I/O.
 
 Ids belong to one connection: a late answer can never meet another request. raft/rpc.py keeps them.
+The value a request or answer carries is packed on its own: one that cannot be read fails its call, not the
+connection.
 """
 
 from __future__ import annotations
@@ -10,39 +12,50 @@ from typing import Any, Final
 
 from dqlite_py.errors import Error
 from dqlite_py.limits import RPC_VALUES_MAX
-from dqlite_py.wire.tables import ANY, BOOL, U64, Body, Row, Table, text
+from dqlite_py.wire.tables import BOOL, PACKED, U64, Body, Row, Table, pack, text, unpack
 
 METHOD_LENGTH_MAX: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
+    """`body`: a packed value (`pack_value`)."""
+
     id: int
     method: str
-    body: Any
+    body: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """`body` is the result, or when `failed` an error's `to_wire`."""
+    """`body`: the packed result, or when `failed` a packed `error_body`."""
 
     id: int
     failed: bool
-    body: Any
+    body: bytes
 
 
 TABLE: Final = Table(
     "request",
     (
-        Row(1, Request, (("id", U64), ("method", text(METHOD_LENGTH_MAX)), ("body", ANY))),
-        Row(2, Response, (("id", U64), ("failed", BOOL), ("body", ANY))),
+        Row(1, Request, (("id", U64), ("method", text(METHOD_LENGTH_MAX)), ("body", PACKED))),
+        Row(2, Response, (("id", U64), ("failed", BOOL), ("body", PACKED))),
     ),
-    values_max=RPC_VALUES_MAX,
+    values_max=8,
 )
 
 
+def pack_value(value: Any) -> bytes:
+    """Raises InterfaceError when it is not a msgpack value."""
+    return pack(value, "a request's or an answer's value")
+
+
+def unpack_value(body: bytes) -> Any:
+    """Raises MalformedMessage: also for arrays and maps of more than RPC_VALUES_MAX elements."""
+    return unpack(body, "value", RPC_VALUES_MAX)
+
+
 def encode_rpc(message: Request | Response) -> bytes:
-    """Raises InterfaceError when the body is not a msgpack value."""
     return TABLE.encode(message)
 
 

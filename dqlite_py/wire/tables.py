@@ -168,6 +168,12 @@ def _bool(value: Any) -> bool:
     raise ValueError(f"{value!r:.40} is not a boolean")
 
 
+def _bytes(value: Any) -> bytes:
+    if type(value) is bytes:
+        return value
+    raise ValueError(f"{value!r:.40} is not bytes")
+
+
 def text(length_max: int) -> Kind:
     """A str of at most `length_max` characters."""
 
@@ -194,4 +200,4 @@ U63 = Kind("u63", _u63)
 U64 = Kind("u64", _u64)
 NODE_ID = Kind("node id", _node_id)
 BOOL = Kind("bool", _bool)
-ANY = Kind("value", lambda value: value)
+PACKED = Kind("packed value", _bytes)

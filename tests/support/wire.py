@@ -25,7 +25,7 @@ async def until(condition: Callable[[], bool], what: str = "condition") -> None:
     """Wait until it holds; the bound is there to end a broken test, not to measure."""
     try:
         async with asyncio.timeout(WAIT_S):
-            while not condition():
+            while not condition():  # noqa: ASYNC110 - conditions of any kind
                 await asyncio.sleep(0.005)
     except TimeoutError:
         raise AssertionError(f"never came true: {what}") from None
@@ -105,7 +105,7 @@ class Relay:
 
     async def __aenter__(self) -> Relay:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.address = Address("127.0.0.1:%d" % self._server.sockets[0].getsockname()[1])
+        self.address = Address(f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}")
         return self
 
     async def __aexit__(self, *_: object) -> None:
