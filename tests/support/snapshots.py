@@ -248,6 +248,13 @@ def fetcher(
     )
 
 
+async def until(condition: Callable[[], object]) -> None:
+    """Wait, a bounded time, for what another thread brings about."""
+    async with asyncio.timeout(60):
+        while not condition():  # noqa: ASYNC110 - no event: it watches files and plain values
+            await asyncio.sleep(0.005)
+
+
 def contents(path: str) -> list[tuple[Any, ...]]:
     """Every row of a database of a Writer."""
     connection = apsw.Connection(path)
