@@ -178,6 +178,15 @@ def test_nothing_names_the_machine_it_was_written_on() -> None:
     assert not found, found
 
 
+def test_every_fault_of_the_audit_has_a_test() -> None:
+    marked = {
+        int(number)
+        for path in _modules("tests")
+        for number in re.findall(r"""mark[.]rf\(["']RF-(\d+)["']\)""", path.read_text())
+    }
+    assert marked == set(range(1, 23))
+
+
 def test_public_text_is_there() -> None:
     for name in ("README.md", "CHANGELOG.md", "LICENSE", "docs/ARCHITECTURE.md", "jepsen/README.md"):
         assert (ROOT / name).stat().st_size > 200, name
