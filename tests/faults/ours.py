@@ -88,6 +88,7 @@ class Node:
         self.submitted = Image(start.hard_state, start.base, list(start.entries))
         self.unsynced: deque[Effects] = deque()  # batches handed to the disk that are not durable
         self.disk_works = True  # False: batches stay in `unsynced` until `sync`
+        self.on_sync: Callable[[Effects], None] | None = None  # a real disk to write to; it may raise
         self.applied: list[bytes] = []  # payloads of COMMAND entries
         self.applied_entries: list[Entry] = []
         self.waiting: dict[int, tuple[Term, bytes]] = {}
@@ -155,6 +156,8 @@ class Node:
         """The disk catches up: `batches` of what was handed to it become durable."""
         while self.unsynced and (batches is None or batches > 0):
             batch = self.unsynced.popleft()
+            if self.on_sync is not None:
+                self.on_sync(batch)
             self.durable.write(batch)
             # ORDER as in effects.py: the gated messages leave when the batch is durable.
             for peer, message in batch.messages_when_durable:

@@ -9,6 +9,13 @@ from typing import Any
 
 import pytest
 
+from dqlite_py.errors import CorruptState
+from dqlite_py.model import HardState, NodeId, Term
+from dqlite_py.ports import SystemDisk
+from dqlite_py.raft.journal import HardStateFile
+from dqlite_py.raft.journal.hardstate import SLOT_OFFSETS
+from dqlite_py.raft.messages import VoteReply, VoteRequest
+from tests.faults.ours import CoreWorld, node_id
 from tests.faults.stock import StockNode, StockWorld
 
 pytestmark = pytest.mark.rf("RF-5")
@@ -52,3 +59,108 @@ def test_stock_swallows_damage_of_the_meta_file(
         journalFile=str(tmp_path / "%s.journal"),
     )
     assert len(leaders) == (2 if damaged else 1)
+
+
+def vote_request(world: CoreWorld, candidate: str, term: int) -> VoteRequest:
+    node = world[candidate]
+    log = node.core.log
+    return VoteRequest(node_id(candidate), Term(term), False, log.last_index, log.last_term, False)
+
+
+def votes_for(world: CoreWorld, candidate: str) -> list[VoteReply]:
+    sent = [m for _, target, m in world.sent if target == candidate and isinstance(m, VoteReply)]
+    return [reply for reply in sent if reply.granted and not reply.pre]
+
+
+def test_ours_is_closed() -> None:
+    """B votes for A, loses power and is asked by C: it remembers, because it did not answer before it could."""
+    world = CoreWorld("ABC")
+    b = world["B"]
+    b.disk_works = False
+    world.hand("B", vote_request(world, "A", 1))
+    assert votes_for(world, "A") == []  # not durable: not said
+    b.sync()
+    assert len(votes_for(world, "A")) == 1
+    b = world.restart("B")
+    assert b.core.voted_for == node_id("A")
+    world.connect_all()
+    world.hand("B", vote_request(world, "C", 1))
+    assert votes_for(world, "C") == []
+    world.hand("B", vote_request(world, "A", 1))
+    assert len(votes_for(world, "A")) == 2  # the same candidate may hear of it again
+
+
+def test_ours_never_said_what_it_forgets() -> None:
+    """The power fails before the vote is on the disk: C gets it, and A was never promised it."""
+    world = CoreWorld("ABC")
+    world["B"].disk_works = False
+    world.hand("B", vote_request(world, "A", 1))
+    world.restart("B")
+    world.connect_all()
+    world.hand("B", vote_request(world, "C", 1))
+    assert votes_for(world, "A") == []
+    assert len(votes_for(world, "C")) == 1
+
+
+def test_ours_does_not_count_its_own_vote_before_it_is_durable() -> None:
+    world = CoreWorld("ABC")
+    a = world["A"]
+    a.disk_works = False
+    world.now += 10_000
+    a.campaign()
+    for _ in range(3):
+        world.pump()
+    assert a.state == "candidate"
+    assert votes_for(world, "A") == []  # nobody was even asked: the request would reveal the term
+    a.sync()
+    world.pump()
+    assert a.is_leader
+
+
+def damage(path: Path, *slots: int) -> None:
+    data = bytearray(path.read_bytes())
+    for slot in slots:
+        data[SLOT_OFFSETS[slot] + 50] ^= 1
+    path.write_bytes(data)
+
+
+CLUSTER, NODE = b"cluster of tests", NodeId(2)
+
+
+def reopened(path: Path) -> HardState:
+    file = HardStateFile.open(SystemDisk(), str(path), cluster_id=CLUSTER, node_id=NODE)
+    try:
+        return file.value
+    finally:
+        file.close()
+
+
+def test_ours_keeps_the_vote_when_a_slot_is_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "hardstate"
+    HardStateFile.create(SystemDisk(), str(path), cluster_id=CLUSTER, node_id=NODE)
+    file = HardStateFile.open(SystemDisk(), str(path), cluster_id=CLUSTER, node_id=NODE)
+    for term in range(1, 5):
+        file.write(HardState(Term(term), NodeId(1 + term % 3)))
+    vote = file.value
+    file.close()
+    for slot in (0, 1):
+        damage(path, slot)
+        assert reopened(path) == vote
+
+
+@pytest.mark.parametrize("harm", ["both slots", "emptied", "removed"])
+def test_ours_does_not_start_without_its_vote(tmp_path: Path, harm: str) -> None:
+    path = tmp_path / "hardstate"
+    HardStateFile.create(SystemDisk(), str(path), cluster_id=CLUSTER, node_id=NODE)
+    file = HardStateFile.open(SystemDisk(), str(path), cluster_id=CLUSTER, node_id=NODE)
+    file.write(HardState(Term(1), NodeId(1)))
+    file.close()
+    if harm == "both slots":
+        damage(path, 0, 1)
+    elif harm == "emptied":
+        path.write_bytes(b"")
+    else:
+        path.unlink()
+    with pytest.raises(CorruptState) as caught:
+        reopened(path)
+    assert caught.value.details["file"] == str(path)

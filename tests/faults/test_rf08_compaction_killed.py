@@ -5,12 +5,24 @@ rename."""
 
 from __future__ import annotations
 
+import asyncio
+from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from pysyncobj.journal import FileJournal
 
+from dqlite_py.errors import CorruptState
+from dqlite_py.model import Configuration, LogIndex, Snapshot, Term
+from dqlite_py.node.compaction import Compaction
+from dqlite_py.raft.journal import Journal, JournalBatch
+from dqlite_py.storage.state_folder import StateFolder
 from tests.faults.stock import Outcomes, StockNode, StockWorld
+from tests.support.faultdisk import FaultDisk, Loss, PowerLoss
+from tests.support.journals import CLUSTER, FOLDER, contents, entries, open_journal
 
 pytestmark = [
     pytest.mark.rf("RF-8"),
@@ -92,3 +104,151 @@ def test_stock_leads_with_an_empty_database(stock_world: StockWorld, tmp_path: P
     stock_world.elect("A")
     assert a.state == "leader"
     assert a.data == []
+
+
+LAST = 60
+
+
+def write(journal: Journal, first: int, last: int) -> None:
+    batch = JournalBatch(reset=None, hard_state=None, truncate_from=None, entries=entries(first, last))
+    journal.write([batch])
+
+
+class Worker:
+    """An apply thread whose database has applied, and durably holds, what it is told."""
+
+    def __init__(self, applied_index: int) -> None:
+        self.applied_index = self.durable_index = applied_index
+        self.state_hash, self.page_count = 1, 1
+
+    def checkpoint_full(self) -> None:
+        """Durable already."""
+
+    def call(self, function: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_result(function(self))
+        return future
+
+
+class Machine:
+    """A disk with a journal of 60 entries and a state folder with one database, and the node's compaction."""
+
+    def __init__(self) -> None:
+        self.disk = FaultDisk(FOLDER)
+        self.journal = open_journal(self.disk)
+        for first in range(1, LAST, 4):
+            write(self.journal, first, first + 3)
+        self.folder = StateFolder.open(FOLDER, self.disk, CLUSTER)
+        self.disk.put(self.folder.database_path("main"), b"a database file")
+
+    def compaction(self, applied_index: int) -> Compaction:
+        async def at_once(function: Any, *args: Any) -> Any:
+            return function(*args)
+
+        applier = SimpleNamespace(dispatched_index=applied_index, workers={"main": Worker(applied_index)})
+        core = SimpleNamespace(
+            snapshot_at=lambda index: Snapshot(index, Term(1), Configuration()),
+            compacted=lambda snapshot, first_index: None,
+        )
+        return Compaction(
+            loop=asyncio.get_running_loop(),
+            core=core,
+            journal=self.journal,
+            folder=self.folder,
+            applier=lambda: applier,
+            on_journal_thread=at_once,
+            on_worker=at_once,
+            tail_bytes=0,
+        )
+
+
+async def test_ours_is_closed() -> None:
+    """The power fails, or the process is killed, at every single step of a compaction: no entry is nowhere."""
+    points = 0
+    while True:
+        points += 1
+        for loss in Loss:
+            machine = Machine()
+            disk = machine.disk
+            await machine.compaction(20).compact()
+            disk.power_fails_at = disk.change_count + points
+            try:
+                await machine.compaction(40).compact()
+            except PowerLoss:
+                finished = False
+            else:
+                finished = True
+            found = disk.after_power_loss(loss, seed=points)
+            folder = StateFolder.open(FOLDER, found, CLUSTER)
+            journal = open_journal(found, create=False)
+            assert folder.manifest.index in ((40,) if finished else (20, 40))
+            assert journal.base_index <= folder.manifest.index
+            assert journal.last_index == LAST
+            assert contents(journal) == entries(journal.first_index, LAST)
+        if finished:
+            break
+    assert points > 10
+    assert machine.journal.first_index > 20  # and it does drop what the state covers
+
+
+async def test_ours_makes_the_state_durable_before_it_drops_the_log() -> None:
+    """A database that is not durable yet (a reader is in the way) postpones the compaction."""
+    machine = Machine()
+    compaction = machine.compaction(40)
+    compaction._applier().workers["main"].durable_index = 30
+    await compaction.compact()
+    assert machine.folder.manifest.index == 0
+    assert machine.journal.first_index == 1
+
+
+async def test_ours_does_not_start_with_a_lost_database() -> None:
+    """Stock led with an empty database; ours stops: the log before the manifest's index is gone."""
+    machine = Machine()
+    await machine.compaction(40).compact()
+    machine.disk.remove(machine.folder.database_path("main"))
+    with pytest.raises(CorruptState, match="missing"):
+        StateFolder.open(FOLDER, machine.disk, CLUSTER)
+
+
+@pytest.mark.parametrize("victim", ["MANIFEST", "CURRENT"])
+async def test_ours_does_not_start_with_a_torn_record_of_its_state(victim: str) -> None:
+    machine = Machine()
+    await machine.compaction(40).compact()
+    (path,) = [path for path in machine.disk.tree() if path.endswith("/" + victim)]
+    machine.disk.put(path, machine.disk.contents(path)[:-3])
+    with pytest.raises(CorruptState):
+        StateFolder.open(FOLDER, machine.disk, CLUSTER)
+
+
+async def test_ours_switches_to_a_received_snapshot_in_one_step() -> None:
+    """The power fails at every step of putting a snapshot in place: the old state or the new one, whole."""
+    points = 0
+    while True:
+        points += 1
+        for loss in Loss:
+            machine = Machine()
+            disk = machine.disk
+            await machine.compaction(20).compact()
+            path = machine.folder.begin_generation()
+            fd = disk.open(f"{path}/main.db", create=True)
+            disk.pwrite(fd, b"a newer database file", 0)
+            disk.close(fd)
+            old = machine.folder.manifest
+            new = replace(
+                old, index=LogIndex(50), databases=(replace(old.databases[0], applied_index=LogIndex(50)),)
+            )
+            disk.power_fails_at = disk.change_count + points
+            try:
+                machine.folder.activate(path, new)
+            except PowerLoss:
+                finished = False
+            else:
+                finished = True
+            found = disk.after_power_loss(loss, seed=points)
+            folder = StateFolder.open(FOLDER, found, CLUSTER)
+            wanted = {20: b"a database file", 50: b"a newer database file"}
+            assert folder.manifest.index in ((50,) if finished else (20, 50))
+            assert found.contents(folder.database_path("main")) == wanted[folder.manifest.index]
+        if finished:
+            break
+    assert points > 5

@@ -13,7 +13,7 @@ from contextlib import suppress
 import pytest
 
 from dqlite_py.errors import WrongCluster
-from dqlite_py.model import LogIndex, NodeId, Term
+from dqlite_py.model import Address, LogIndex, NodeId, Term
 from dqlite_py.raft.messages import AppendRequest, Message
 from dqlite_py.raft.rpc import RpcContext, RpcNotSent
 from dqlite_py.wire.frames import FrameType, encode_frames
@@ -91,7 +91,9 @@ async def exchange(station: Station, *parts: bytes) -> bytes:
 
 
 def hello(node: int, cluster: bytes = CLUSTER, purpose: Purpose = Purpose.PEER) -> bytes:
-    greeting = Hello(PROTOCOL_VERSION, cluster, NodeId(node), "", "", bytes(8), purpose, NodeId(0))
+    greeting = Hello(
+        PROTOCOL_VERSION, cluster, NodeId(node), Address("127.0.0.1:1"), "", bytes(8), purpose, NodeId(0)
+    )
     return encode_frames(FrameType.HELLO, encode_handshake(greeting))
 
 
