@@ -1,0 +1,80 @@
+"""Option types that several commands share: addresses, TLS files. Bad values are named with their option."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from dqlite_py.config import TlsSettings
+from dqlite_py.errors import InterfaceError
+from dqlite_py.model import Address
+from dqlite_py.wire.address import split_address
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class AddressType(click.ParamType[Address]):
+    """HOST:PORT; IPv6 hosts in brackets. Port 0 only where the system may choose one."""
+
+    name = "HOST:PORT"
+
+    def __init__(self, *, port_zero: bool = False) -> None:
+        self._port_zero = port_zero
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Address:
+        text = str(value).strip()
+        try:
+            _host, port = split_address(text)
+        except InterfaceError:
+            self.fail(f"{text!r} is not HOST:PORT, for example {_example(text)}", param, ctx)
+        if port == 0 and not self._port_zero:
+            self.fail(f"{text!r} has port 0, which nobody can dial: name the port", param, ctx)
+        return Address(text)
+
+
+class AddressListType(click.ParamType[tuple[Address, ...]]):
+    """Addresses separated by commas."""
+
+    name = "HOST:PORT,…"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[Address, ...]:
+        if isinstance(value, tuple):
+            return value
+        one = AddressType()
+        return tuple(one.convert(part, param, ctx) for part in str(value).split(",") if part.strip())
+
+
+def _example(text: str) -> str:
+    host = text.strip("[]").split(":")[0]
+    return (
+        f"{host}:9001" if host and ":" not in text and not host.isdigit() else "10.0.0.1:9001 or [::1]:9001"
+    )
+
+
+def tls_options(command: F) -> F:
+    """--tls-cert, --tls-key and --tls-ca, to be joined by `tls_settings`."""
+    for name, text in (
+        ("ca", "authority that signed all nodes' certificates (PEM)."),
+        ("key", "private key of the certificate (PEM)."),
+        ("cert", "this node's certificate (PEM)."),
+    ):
+        command = click.option(f"--tls-{name}", metavar="FILE", help=f"Mutual TLS: {text}")(command)
+    return command
+
+
+def tls_settings(cert: str | None, key: str | None, ca: str | None) -> TlsSettings | None:
+    """All three or none; raises click.UsageError that names what is missing."""
+    given = {"--tls-cert": cert, "--tls-key": key, "--tls-ca": ca}
+    if not any(given.values()):
+        return None
+    missing = [name for name, value in given.items() if not value]
+    if missing:
+        raise click.UsageError(f"TLS needs all three files: {' and '.join(missing)} missing")
+    try:
+        return TlsSettings(str(cert), str(key), str(ca))
+    except InterfaceError as error:
+        raise click.UsageError(error.message) from None

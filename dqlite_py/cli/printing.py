@@ -1,0 +1,44 @@
+"""Tables on stdout: framed and coloured on a terminal, plain columns elsewhere, or JSON."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+import click
+from rich.console import Console
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from dqlite_py.cli.cluster_view import Table, plain_lines
+
+_STYLES: Final = {
+    "leader": "bold green",
+    "ok": "green",
+    "unreachable": "bold red",
+    "DIFFERS": "bold red",
+    "candidate": "yellow",
+    "none known": "bold red",
+}
+
+
+def print_table(table: Table) -> None:
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        for line in plain_lines(table):
+            click.echo(line)
+        return
+    framed = RichTable(title=table.title, title_justify="left", header_style="bold")
+    for name in table.header:
+        framed.add_column(name, overflow="fold")
+    for row in table.rows:
+        framed.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
+    console.print(framed)
+
+
+def print_json(value: Any) -> None:
+    click.echo(json.dumps(value, indent=2, default=_plain))
+
+
+def _plain(value: Any) -> Any:
+    return value.hex() if isinstance(value, bytes) else str(value)
