@@ -30,6 +30,7 @@ from dqlite_py.ports import Disk
 from dqlite_py.raft.journal import Identity, Journal, JournalBatch
 from dqlite_py.raft.log import LogStart
 from dqlite_py.raft.membership import encode_configuration
+from dqlite_py.storage.sealedfile import remove_folder
 from dqlite_py.storage.state_folder import StateFolder
 
 NO_CLUSTER = bytes(16)
@@ -98,22 +99,16 @@ def _paths(folder: str) -> tuple[str, str]:
 def _clear_unfinished(disk: Disk, folder: str) -> None:
     """Remove what an interrupted creation left (the identity says that it never served)."""
     journal_path, hard_path = _paths(folder)
-    for path in (journal_path, os.path.join(folder, "state")):
-        if disk.exists(path):
-            _remove_tree(disk, path)
+    state_path = os.path.join(folder, "state")
+    for path in (journal_path, state_path):
+        for name in disk.listdir(path) if disk.exists(path) else ():
+            if path == state_path and name.startswith("g"):
+                remove_folder(disk, os.path.join(path, name))
+            else:
+                disk.unlink(os.path.join(path, name))
     if disk.exists(hard_path):
         disk.unlink(hard_path)
     disk.fsync_dir(folder)
-
-
-def _remove_tree(disk: Disk, path: str) -> None:
-    for name in disk.listdir(path):
-        child = os.path.join(path, name)
-        if os.path.isdir(child):
-            _remove_tree(disk, child)
-            os.rmdir(child)
-        else:
-            disk.unlink(child)
 
 
 def open_folder(disk: Disk, folder: str, identity: Identity) -> OpenFolder:

@@ -1,0 +1,105 @@
+"""node.proposals: batches grow with load, a lone unit waits for nobody, everybody hears once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgpack
+import pytest
+
+from dqlite_py.command import StateHash, decode_header, encode_unit
+from dqlite_py.errors import Busy, Error, NotLeader
+from dqlite_py.limits import ENTRY_BATCH_BYTES, PENDING_UNITS_MAX
+from dqlite_py.node.proposals import PIPELINE_MAX, DatabaseProposals
+
+
+class Bench:
+    """Proposals with a log and a loop under the test's hand."""
+
+    def __init__(self) -> None:
+        self.proposed: list[tuple[bytes, Callable[[Any, Error | None], None]]] = []
+        self.soon: list[Callable[[], None]] = []
+        self.hash: StateHash | None = None
+        self.heard: list[tuple[int, Any, Error | None]] = []
+        self.queue = DatabaseProposals(
+            "app",
+            propose=lambda payload, done: self.proposed.append((payload, done)),
+            now_us=lambda: 1,
+            state_hash=lambda _database: self.hash,
+            call_soon=lambda call: self.soon.append(call),
+        )
+
+    def submit(self, number: int, size: int = 10) -> None:
+        unit = encode_unit([("INSERT INTO t VALUES (?)", ["x" * size])])
+        self.queue.submit(unit, lambda result, error: self.heard.append((number, result, error)))
+
+    def turn(self) -> None:
+        soon, self.soon = self.soon, []
+        for call in soon:
+            call()
+
+    def units(self, position: int) -> int:
+        return len(msgpack.unpackb(self.proposed[position][0])[6])
+
+
+def test_a_lone_unit_is_proposed_in_the_next_turn() -> None:
+    bench = Bench()
+    bench.submit(1)
+    bench.turn()
+    assert len(bench.proposed) == 1
+    bench.proposed[0][1]([[0, []]], None)
+    assert bench.heard == [(1, [0, []], None)]
+
+
+def test_units_of_one_turn_share_an_entry_and_later_ones_collect() -> None:
+    bench = Bench()
+    for number in range(10):
+        bench.submit(number)
+    bench.turn()
+    for number in range(PIPELINE_MAX + 5):
+        bench.submit(number)
+        bench.turn()
+    assert [bench.units(i) for i in range(len(bench.proposed))] == [10] + [1] * (PIPELINE_MAX - 1)
+    bench.proposed[0][1]([[0, []]] * 10, None)
+    bench.turn()
+    assert bench.units(PIPELINE_MAX) == 6
+
+
+def test_an_entry_is_closed_by_bytes() -> None:
+    bench = Bench()
+    for number in range(3):
+        bench.submit(number, ENTRY_BATCH_BYTES // 2)
+    bench.turn()
+    assert [bench.units(i) for i in range(len(bench.proposed))] == [1, 1, 1]
+
+
+def test_a_refused_entry_tells_every_unit() -> None:
+    bench = Bench()
+    bench.submit(1)
+    bench.submit(2)
+    bench.turn()
+    error = NotLeader("gone")
+    bench.proposed[0][1](None, error)
+    assert bench.heard == [(1, None, error), (2, None, error)]
+
+
+def test_a_full_queue_says_busy_and_queues_nothing() -> None:
+    bench = Bench()
+    for number in range(PENDING_UNITS_MAX):
+        bench.submit(number)
+    with pytest.raises(Busy):
+        bench.submit(-1)
+    bench.queue.fail_queued(NotLeader("gone"))
+    assert len(bench.heard) == PENDING_UNITS_MAX
+    assert all(number >= 0 for number, _, _ in bench.heard)
+
+
+def test_a_state_hash_is_claimed_once() -> None:
+    bench = Bench()
+    bench.hash = StateHash(7, 99)
+    for number in range(2):
+        bench.submit(number)
+        bench.turn()
+    claims = [decode_header(payload).state_hash for payload, _ in bench.proposed]
+    assert claims == [StateHash(7, 99), None]
