@@ -7,8 +7,12 @@ from __future__ import annotations
 
 import pytest
 
-from tests.faults.ours import CoreWorld
+from dqlite_py.errors import Outcome, OutcomeUnknown, Overwritten
+from dqlite_py.model import LogIndex, Snapshot
+from tests.faults.ours import CoreWorld, configuration
+from tests.faults.ours_host import command, hosted
 from tests.faults.stock import Outcomes, StockWorld
+from tests.support.wire import until
 
 pytestmark = pytest.mark.rf("RF-12")
 
@@ -128,3 +132,31 @@ def test_ours_refuses_reads_before_its_first_commit() -> None:
     world.pump("BC")
     world.heartbeat("B", among="BC")
     assert b.reads_failed == [1] or b.reads_ready[0][1] >= a.core.commit_index
+
+
+async def test_ours_answers_writers_that_a_snapshot_jumps_over() -> None:
+    async with hosted() as here:
+        await here.become_leader()
+        answers = [await here.proposed(b"pending %d" % n) for n in range(3)]
+        here.pass_ms(3_000)
+        assert not here.core.is_leader
+        last = here.core.last_index
+        here.follow("B", (0, 0), commit=last)
+        here.host.install(Snapshot(LogIndex(last + 10), here.core.term, configuration("ABC")))
+        for heard in answers:
+            ((_, error),) = heard
+            assert isinstance(error, OutcomeUnknown)
+            assert error.outcome is Outcome.UNKNOWN
+
+
+async def test_ours_answers_writers_whose_entries_can_no_longer_be_committed() -> None:
+    """A deposed leader on a cluster that then has nothing to do: terms never fall along a log, so an entry of a
+    later term committed below theirs decides all of them; nobody has to write up to their index first."""
+    async with hosted() as here:
+        await here.become_leader()
+        first = here.core.last_index + 1
+        answers = [await here.proposed(b"pending %d" % n) for n in range(5)]
+        term = here.core.term
+        here.follow("B", (first - 1, term), command(first, term + 1), commit=first)
+        await until(lambda: here.core.applied_index == first, "the new leader's first entry is applied")
+        assert [type(error) for heard in answers for _, error in heard] == [Overwritten] * 5

@@ -13,9 +13,10 @@ import pysyncobj.pipe_notifier as pipe_notifier
 import pytest
 from pysyncobj.fast_queue import FastQueue
 
-from dqlite_py.errors import Busy, NotLeader, Outcome
+from dqlite_py.errors import Busy, JournalFailed, NotLeader, Outcome, OutcomeUnknown, Overwritten
 from dqlite_py.raft.rpc import RpcContext, RpcLost, RpcNotSent
 from tests.faults.ours import CoreWorld, payloads, propose_all
+from tests.faults.ours_host import Answers, command, hosted
 from tests.faults.stock import NullPoller, Outcomes, SimNode, StockWorld
 from tests.support.wire import Relay, Station, stations, until
 
@@ -194,3 +195,46 @@ async def test_ours_answers_nobody_with_an_old_reply() -> None:
         new = asyncio.ensure_future(second.transport.call(two.id, "pay", "new", 20))
         released.set()
         assert await asyncio.wait_for(new, 20) == "new is done"
+
+
+async def test_ours_answers_every_proposal_once_and_truly() -> None:
+    async with hosted() as here:
+        await here.become_leader()
+        kept = await here.proposed(b"kept")
+        await here.acknowledged_by("C")
+        lost = await here.proposed(b"lost")
+        index, term = here.core.last_index, here.core.term
+        here.follow("B", (index - 1, term), command(index, term + 1), commit=index - 1)
+        await here.durable()
+        assert kept == [(f"result of {index - 1}", None)]
+        assert lost == []  # truncated is not decided
+        here.follow("B", (index, term + 1), commit=index)
+        await until(lambda: here.core.applied_index == index, "the other entry is applied")
+        ((_, error),) = lost
+        assert isinstance(error, Overwritten)
+        assert error.outcome is Outcome.NOT_APPLIED
+        refused = Answers()
+        here.host.propose(b"refused", refused)
+        here.host.pump()
+        ((_, error),) = refused
+        assert isinstance(error, NotLeader)
+        assert error.outcome is Outcome.NOT_APPLIED
+        assert len(kept) == len(lost) == len(refused) == 1
+
+
+@pytest.mark.parametrize("end", ["stop", "disk failure"])
+async def test_ours_says_unknown_when_it_ends(end: str) -> None:
+    async with hosted() as here:
+        await here.become_leader()
+        pending = await here.proposed(b"pending")
+        if end == "stop":
+            here.host.destroy()
+        else:
+            here.disk.fails_on_sync = True
+            here.host.propose(b"more", Answers())
+            here.host.pump()
+            await until(lambda: bool(here.machine.fatal), "the node failed")
+            assert isinstance(here.machine.fatal[0], JournalFailed)
+        ((_, error),) = pending
+        assert isinstance(error, OutcomeUnknown)
+        assert error.outcome is Outcome.UNKNOWN

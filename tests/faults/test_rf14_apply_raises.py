@@ -5,9 +5,15 @@ index once whatever callbacks do."""
 
 from __future__ import annotations
 
+import asyncio
+from typing import Any
+
 import pytest
 
+from dqlite_py.errors import OutcomeUnknown
+from tests.faults.ours_host import Answers, hosted
 from tests.faults.stock import Outcomes, StockWorld
+from tests.support.wire import until
 
 pytestmark = pytest.mark.rf("RF-14")
 
@@ -45,3 +51,49 @@ def test_stock_applies_twice_when_a_callback_raises(stock_world: StockWorld) -> 
     stock_world.settle()
     assert a.data == ["once", "once"]
     assert b.data == c.data == ["once"]
+
+
+def closed_loop(_result: Any, _error: Any) -> None:
+    raise RuntimeError("Event loop is closed")
+
+
+async def test_ours_applies_once_whatever_callbacks_do() -> None:
+    async with hosted() as here:
+        await here.become_leader()
+        here.host.propose(b"once", closed_loop)
+        answers = await here.proposed(b"after")
+        await here.acknowledged_by("C")
+        await until(lambda: len(answers) == 1, "the next one is answered")
+        here.pass_ms(1_000)
+        assert here.machine.commands() == [b"once", b"after"]
+        assert here.core.applied_index == here.core.last_index
+        assert here.machine.fatal == []
+        assert here.core.is_leader is False or here.core.leader_id is not None
+        indexes = [entry.index for entry in here.machine.handed]
+        assert indexes == list(range(1, len(indexes) + 1))
+
+
+async def test_ours_is_closed() -> None:
+    """A state machine that raises stops the node at once and says so: no entry again, no half-dead node."""
+    async with hosted() as here:
+        await here.become_leader()
+        committed: list[Any] = []
+
+        def raises(entries: Any) -> None:
+            committed.append(entries)
+            raise ValueError("not a command of this release")
+
+        here.machine.on_committed = raises
+        complaints: list[Any] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, context: complaints.append(context))
+        answers = Answers()
+        here.host.propose(b"poison", answers)
+        here.host.pump()
+        await here.acknowledged_by("C")
+        await until(lambda: bool(committed), "the entry is handed over")
+        assert [str(error) for error in here.machine.fatal] == ["not a command of this release"]
+        ((_, error),) = answers
+        assert isinstance(error, OutcomeUnknown)
+        here.pass_ms(1_000)
+        assert len(committed) == 1
+        assert complaints == []

@@ -9,6 +9,8 @@ import random
 import pysyncobj.syncobj as upstream
 import pytest
 
+from dqlite_py.raft.messages import AppendRequest
+from tests.faults.ours_host import hosted
 from tests.faults.stock import StockWorld
 
 pytestmark = pytest.mark.rf("RF-15")
@@ -34,3 +36,25 @@ def test_stock_has_the_fault(stock_world: StockWorld, monkeypatch: pytest.Monkey
                 stock_world.deliver(source, target)
         stock_world.run(1.0)
         assert max(node.term for node in stock_world.nodes.values()) > 1
+
+
+async def test_ours_is_closed() -> None:
+    """The state machine takes 10 s for an entry: heartbeats go on, the leadership stays, later writes commit."""
+    async with hosted() as here:
+        await here.become_leader()
+        here.machine.applies = False
+        slow = await here.proposed(b"slow")
+        await here.acknowledged_by("B")
+        term, sent = here.core.term, len(here.sent(AppendRequest))
+        for _ in range(100):
+            here.pass_ms(100)
+            await here.acknowledged_by("B")
+        assert here.core.is_leader
+        assert here.core.term == term
+        assert len(here.sent(AppendRequest)) - sent >= 2 * 10_000 / here.settings.heartbeat_ms * 0.8
+        later = await here.proposed(b"later")
+        await here.acknowledged_by("B")
+        assert here.core.commit_index == here.core.last_index
+        assert slow == later == []
+        here.machine.apply()
+        assert [len(slow), len(later)] == [1, 1]

@@ -6,9 +6,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgpack
 import pytest
 from pysyncobj.syncobj import replicated
 
+from dqlite_py.command import decode_header
+from dqlite_py.errors import RaftInvariantBroken, UnknownFormat
+from tests.faults.ours import CoreWorld, payloads, propose_all
+from tests.faults.ours_host import hosted
 from tests.faults.stock import StockNode, StockWorld
 
 pytestmark = pytest.mark.rf("RF-20")
@@ -37,3 +42,38 @@ def test_stock_has_the_fault(stock_world: StockWorld) -> None:
     stock_world.settle()
     assert a.data == ["before", "one", "two"]
     assert c.data == ["before", "one", "two", "two"]
+
+
+def test_ours_is_closed() -> None:
+    """A payload of a later format is refused by name, before any of it takes effect."""
+    later = msgpack.packb([2, 1, "main", 0, bytes(16), None, []])
+    with pytest.raises(UnknownFormat) as caught:
+        decode_header(later)
+    assert "2" in str(caught.value.details["version"])
+
+
+def test_ours_hands_out_every_index_once() -> None:
+    """Also to nodes that lag, restart, and get a snapshot."""
+    world = CoreWorld("ABC")
+    a = world.elect("A")
+    world.isolate("C")
+    propose_all(a, payloads("one", 20))
+    world.pump("AB")
+    world.heartbeat("A", among="AB")
+    world.connect("AC", "BC")
+    world.run(1_000)
+    world.restart("B")
+    world.connect_all()
+    propose_all(a, payloads("two", 20))
+    world.run(2_000)
+    for name in "ABC":
+        node = world[name]
+        assert node.applied == payloads("one", 20) + payloads("two", 20)
+        indexes = [entry.index for entry in node.applied_entries]
+        assert indexes == list(range(1, node.last_index + 1))
+
+
+async def test_ours_has_no_code_versions() -> None:
+    async with hosted() as here:
+        with pytest.raises(RaftInvariantBroken):
+            here.host.setCodeVersion(1)
