@@ -23,7 +23,7 @@ _PLAIN_VALUE: Final = re.compile(r"[^\s\"'=\\\x00-\x1f\x7f-\x9f]+")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
-def event(logger: logging.Logger, level: int, name: str, **fields: Any) -> None:
+def event(logger: logging.Logger, level: int, name: str, /, **fields: Any) -> None:
     """Log an event with fields: event(log, logging.INFO, "became leader", term=3)."""
     logger.log(level, "%s", name, extra={"fields": fields}, stacklevel=2)
 

@@ -62,8 +62,8 @@ def node(
     """
     members = [address for group in join for address in group]
     tls = tls_settings(tls_cert, tls_key, tls_ca)
-    _check_folder(folder)
     made = _make_node(folder, listen=listen, join=members, advertise=advertise, tls=tls, insecure=insecure)
+    _check_folder(folder)
     handler = logs.configure(sys.stderr, form=log_format, level=log_level)
     try:
         with StopSignals() as stop:

@@ -10,6 +10,7 @@ import click
 from dqlite_py.config import TlsSettings
 from dqlite_py.errors import InterfaceError
 from dqlite_py.model import Address
+from dqlite_py.raft.tls import TlsContexts
 from dqlite_py.wire.address import split_address
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -75,6 +76,12 @@ def tls_settings(cert: str | None, key: str | None, ca: str | None) -> TlsSettin
     if missing:
         raise click.UsageError(f"TLS needs all three files: {' and '.join(missing)} missing")
     try:
-        return TlsSettings(str(cert), str(key), str(ca))
+        settings = TlsSettings(str(cert), str(key), str(ca))
+        TlsContexts(settings)
     except InterfaceError as error:
         raise click.UsageError(error.message) from None
+    except OSError as error:  # ssl.SSLError too: not PEM, or a key of another certificate
+        raise click.UsageError(
+            f"the files of --tls-cert, --tls-key and --tls-ca do not go together: {error}"
+        ) from None
+    return settings
