@@ -18,6 +18,7 @@ from dqlite_py.storage.manifest import DatabaseState, Manifest
 from dqlite_py.storage.state_folder import StateFolder, database_file
 from tests.support.snapshots import CLUSTER, CountingDisk, SimulatedKill, manifest
 
+pytestmark = pytest.mark.rf("RF-8")
 OLD = manifest(5, DatabaseState("kept", LogIndex(5), 1, 1), DatabaseState("old", LogIndex(5), 1, 1))
 NEW = manifest(9, DatabaseState("kept", LogIndex(9), 2, 1), DatabaseState("new", LogIndex(9), 2, 1))
 ERRORS: dict[str, Callable[[], BaseException]] = {

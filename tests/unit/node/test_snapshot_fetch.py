@@ -135,6 +135,7 @@ async def test_writes_during_the_whole_transfer(
         assert contents(folder.database_path("main")) == expected != contents(writer.path)
 
 
+@pytest.mark.rf("RF-7")
 @pytest.mark.parametrize("restart", [False, True])
 @pytest.mark.parametrize("lost_after", [0, 1, 3, 5])
 async def test_a_lost_source_is_resumed(
@@ -182,6 +183,22 @@ async def test_another_copy_is_started_over(
         await install(fetcher(source, folder, executor), folder)
         assert chunks_asked(source)[0] == (0, 0)
         assert first != os.listdir(folder.incoming_path) == []
+        assert contents(folder.database_path("main")) == contents(writer.path)
+
+
+async def test_another_source_is_started_over(
+    tmp_path: Path, executor: ThreadPoolExecutor, folder: StateFolder
+) -> None:
+    """The source dies in the middle; another node, at the same index, has another copy: no byte is mixed."""
+    async with serving(str(tmp_path / "a"), executor) as source:
+        source.add("main", 60, rows=60, size=2000)
+        source.before = lose_after(3)
+        with pytest.raises(Lost):
+            await install(fetcher(source, folder, executor), folder)
+    async with serving(str(tmp_path / "b"), executor) as other:
+        writer = other.add("main", 60, rows=60, size=2000)
+        await install(fetcher(other, folder, executor), folder)
+        assert chunks_asked(other)[0] == (0, 0)
         assert contents(folder.database_path("main")) == contents(writer.path)
 
 
@@ -249,6 +266,7 @@ async def test_progress_is_visible(tmp_path: Path, executor: ThreadPoolExecutor,
         assert done[-1] == (await task).manifest.databases[0].page_count * 4096
 
 
+@pytest.mark.rf("RF-22")
 async def test_preparing_is_asked_again_without_spinning(
     tmp_path: Path, executor: ThreadPoolExecutor, folder: StateFolder
 ) -> None:
@@ -397,6 +415,7 @@ async def test_bytes_that_are_no_database(
         assert os.listdir(folder.incoming_path) == []
 
 
+@pytest.mark.rf("RF-6")
 async def test_an_older_snapshot_is_refused(
     tmp_path: Path, executor: ThreadPoolExecutor, folder: StateFolder
 ) -> None:

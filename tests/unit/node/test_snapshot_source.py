@@ -70,6 +70,7 @@ async def test_a_copy_is_reused_while_the_log_continues_it(
         assert await begin(source, resume=bytes(16)) == second
 
 
+@pytest.mark.rf("RF-22")
 async def test_copies_are_bounded(tmp_path: Path, executor: ThreadPoolExecutor) -> None:
     async with serving(str(tmp_path), executor) as source:
         source.add("main", 20)
