@@ -67,6 +67,7 @@ class Divergence:
         self._inquiry = self._loop.create_task(self._inquire(database, claim, ours, error))
 
     async def _inquire(self, database: str, claim: StateHash, ours: int, error: DivergenceDetected) -> None:
+        said: dict[NodeId, int] = {}
         while True:
             votes = await self._collect(database, claim.index, ours)
             voters = self._configuration().voters
@@ -82,7 +83,9 @@ class Divergence:
                 else:
                     self.quarantine(error)
                 return
-            log.error("no majority yet on the state at log index %d: %s", claim.index, dict(votes))
+            if votes != said:
+                log.error("no majority yet on the state of %s at log index %d: %s", database, claim.index, votes)
+                said = votes
             await asyncio.sleep(ASK_AGAIN_S)
 
     async def _collect(self, database: str, index: int, ours: int) -> dict[NodeId, int]:

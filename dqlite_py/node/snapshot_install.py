@@ -26,6 +26,7 @@ from dqlite_py.storage.state_folder import StateFolder
 log = logging.getLogger("dqlite_py.snapshot")
 
 REASON = "snapshot"
+RETRY_S = 0.5
 
 
 class SnapshotInstall:
@@ -71,6 +72,7 @@ class SnapshotInstall:
             fetched = await self._fetcher.fetch(leader)
         except (Error, RpcError, OSError, TimeoutError) as error:
             log.warning("snapshot from %s not received (the leader offers again): %s", leader, error)
+            await asyncio.sleep(RETRY_S)  # the leader offers at every heartbeat
             self._host.core.snapshot_failed(self._now_ms())
             self._host.pump_soon()
             return
