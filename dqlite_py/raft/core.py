@@ -1,11 +1,12 @@
 """RaftCore: the consensus rules as a deterministic step. Inputs are method calls, outputs are Effects.
 
-Does no I/O, reads no clock, has no randomness but the one given: simulation runs the very code that ships. Called
-by raft/host.py on the loop thread: any number of inputs, then take_effects() and do what it says, in its order.
+Does no I/O, reads no clock, has no randomness but the one given: simulation runs the very code that ships.
+Called by raft/host.py on the loop thread: any number of inputs, then take_effects() and do what it says, in
+its order.
 The parts, lowest first: state, replication (leader's side), following, elections, and here the public door.
 
-Sources: Ongaro & Ousterhout, "In Search of an Understandable Consensus Algorithm" (paper); Ongaro, "Consensus:
-Bridging Theory and Practice" (thesis). RF-n: faults of PySyncObj that must not come back (docs/).
+Sources: Ongaro & Ousterhout, "In Search of an Understandable Consensus Algorithm" (paper); Ongaro,
+"Consensus: Bridging Theory and Practice" (thesis). RF-n: faults of PySyncObj that must not come back (docs/).
 """
 
 from __future__ import annotations
@@ -14,7 +15,14 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
 
-from dqlite_py.errors import Busy, MembershipRefused, NotLeader, RaftInvariantBroken, RequestTooLarge
+from dqlite_py.errors import (
+    Busy,
+    MalformedMessage,
+    MembershipRefused,
+    NotLeader,
+    RaftInvariantBroken,
+    RequestTooLarge,
+)
 from dqlite_py.limits import ENTRY_BYTES_MAX
 from dqlite_py.model import Configuration, Entry, EntryKind, HardState, LogIndex, NodeId, Snapshot, Term
 from dqlite_py.raft.effects import Effects, RaftState
@@ -37,8 +45,8 @@ from dqlite_py.raft.settings import RaftSettings
 class RaftCore(ElectionPart):
     """One member's consensus state. Not thread-safe: one thread, no re-entrance.
 
-    `snapshot` is what the state folder durably holds, `applied_index` what the state machine has applied, `log`
-    what the journal holds. All three must be durable.
+    `snapshot` is what the state folder durably holds, `applied_index` what the state machine has applied,
+    `log` what the journal holds. All three must be durable.
     """
 
     def __init__(
@@ -66,6 +74,8 @@ class RaftCore(ElectionPart):
         self._init_leader_part()
         self._init_follower_part()
         self._init_election_part()
+        self.dropped_messages = 0  # from peers, malformed; for status
+        self.last_dropped: MalformedMessage | None = None
         self._handlers: dict[type[Any], Callable[[Any], None]] = {
             AppendRequest: self._on_append_request,
             AppendReply: self._on_append_reply,
@@ -75,17 +85,22 @@ class RaftCore(ElectionPart):
             TimeoutNow: self._on_timeout_now,
         }
 
-    # -- inputs ------------------------------------------------------------------------------------------------
+    # -- inputs ------------------------------------------------------------------------------------
 
     def step(self, message: Message, now_ms: float) -> None:
-        """Take a peer's message.
+        """Take a peer's message. One that contradicts itself is dropped, see `dropped_messages`.
 
-        Raises MalformedMessage or UnknownFormat when it contradicts itself (nothing was done), and
-        RaftInvariantBroken when it contradicts what is committed (this node must stop).
+        Raises RaftInvariantBroken when it contradicts what is committed here, UnknownFormat when it holds a
+        configuration of a later release: this node must stop.
         """
         self._advance_clock(now_ms)
-        if message.sender != self.node_id:
+        if message.sender == self.node_id:
+            return
+        try:
             self._handlers[type(message)](message)
+        except MalformedMessage as error:
+            self.dropped_messages += 1
+            self.last_dropped = error
 
     def propose(self, payload: bytes, now_ms: float) -> tuple[Term, LogIndex]:
         """Append a COMMAND; it is decided by what is committed at the index returned.
@@ -129,7 +144,7 @@ class RaftCore(ElectionPart):
         return entry.term, entry.index
 
     def _check_change_may_start(self) -> None:
-        """One change at a time, and only once this term is known to hold a quorum (thesis 4.1 and its 2015 fix)."""
+        """One change at a time, and not before this term committed something (thesis 4.1, bug of 2015)."""
         if self.configuration.index > self.commit_index:
             raise MembershipRefused(
                 f"another change (entry {self.configuration.index}) is not committed yet",
@@ -191,7 +206,7 @@ class RaftCore(ElectionPart):
             self._feed_wanted = True
 
     def compacted(self, snapshot: Snapshot, first_index: LogIndex | None = None) -> None:
-        """The state at `snapshot` is durable; the journal keeps entries from `first_index` on (None: no change)."""
+        """The state at `snapshot` is durable; the journal keeps entries from `first_index` on (None: as before)."""
         if not self.snapshot.index <= snapshot.index <= self.commit_index:
             raise RaftInvariantBroken(
                 f"compaction at {snapshot.index}: snapshot {self.snapshot.index}, commit {self.commit_index}"
@@ -230,7 +245,7 @@ class RaftCore(ElectionPart):
             known = progress.match_index > 0
             progress.become_probe(LogIndex(progress.match_index + 1) if known else progress.next_index)
 
-    # -- output ------------------------------------------------------------------------------------------------
+    # -- output ------------------------------------------------------------------------------------
 
     def take_effects(self) -> Effects:
         """Everything to do since the last call, in Effects' order. The caller owns it."""
@@ -265,7 +280,7 @@ class RaftCore(ElectionPart):
             self._effects.messages.append((best.id, TimeoutNow(self.node_id, self.term)))
         self._become_follower(self.term, None)
 
-    # -- handing out what is committed ---------------------------------------------------------------------------
+    # -- handing out what is committed -------------------------------------------------------------
 
     def _hand_out_committed(self) -> None:
         """Only what is committed AND durable here, within the window of what is not applied yet."""

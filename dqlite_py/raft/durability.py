@@ -1,7 +1,8 @@
 """Which parts of the log and of the hard state are on disk. Tokens name journal batches; no I/O.
 
-Batches become durable in the order submitted, so the disk always holds a prefix of this node's history. A message
-that tells of something may leave once the batch holding it is durable; then it stays true whatever came later.
+Batches become durable in the order submitted, so the disk always holds a prefix of this node's history. A
+message that tells of something may leave once the batch holding it is durable; then it stays true whatever
+came later.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What the consensus core wants done, in the order in which the host must do it.
 
 ORDER, per Effects: (1) hand `journal_reset`, `hard_state`, `truncate_from`, `entries` to the journal as ONE
-batch, in that order; (2) send `messages`; (3) WHEN THAT BATCH IS DURABLE send `messages_when_durable` and call
-`core.persisted(token)`; (4) hand `committed` to the state machine; (5) answer reads and proposals.
+batch, in that order; (2) send `messages`; (3) WHEN THAT BATCH IS DURABLE send `messages_when_durable` and
+call `core.persisted(token)`; (4) hand `committed` to the state machine; (5) answer reads and proposals.
 Batches become durable in the order submitted.
 """
 
@@ -24,7 +24,7 @@ class RaftState(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class FetchEntries:
-    """A slow follower needs entries that left the cache: read them off the loop, then `core.entries_fetched`."""
+    """A slow follower needs entries that left the cache: read them, then `core.entries_fetched`."""
 
     peer: NodeId
     first_index: LogIndex

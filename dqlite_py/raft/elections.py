@@ -1,7 +1,7 @@
 """Elections: pre-vote, votes, stickiness, check-quorum, leadership transfer (thesis 3.10, 4.2.3, 6.4, 9.6).
 
-Layer above following.py; called by core.py. Time comes with tick; a tick is also where a leader notices that it
-lost its quorum.
+Layer above following.py; called by core.py. Time comes with tick; a tick is also where a leader notices that
+it lost its quorum.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from dqlite_py.raft.state import NOBODY
 
 
 class ElectionPart(FollowerPart):
-    """INVARIANT: `_votes` holds ids of distinct members that granted this (pre-)candidacy; our own vote is in it
-    only when it is durable."""
+    """INVARIANT: `_votes` holds ids of distinct members that granted this (pre-)candidacy; our own vote is
+    in it only when it is durable."""
 
     def _init_election_part(self) -> None:
         self._votes: set[NodeId] = set()
         self._last_tick_ms = self._now
         self._transfer: tuple[NodeId, float] | None = None  # (target, give up at)
 
-    # -- time --------------------------------------------------------------------------------------------------
+    # -- time --------------------------------------------------------------------------------------
 
     def tick(self, now_ms: float) -> None:
         """Let time pass: elections, heartbeats, check-quorum. Call every limits.TICK_MS."""
@@ -54,7 +54,7 @@ class ElectionPart(FollowerPart):
         self._push_commit()
         self._drop_departed()
 
-    # -- campaigning -------------------------------------------------------------------------------------------
+    # -- campaigning -------------------------------------------------------------------------------
 
     def _may_campaign(self) -> bool:
         """Only voters lead, and only with a state machine to be trusted."""
@@ -98,7 +98,7 @@ class ElectionPart(FollowerPart):
             self._transfer = None
             self._leadership_begins()
 
-    # -- voting ------------------------------------------------------------------------------------------------
+    # -- voting ------------------------------------------------------------------------------------
 
     def _on_vote_request(self, request: VoteRequest) -> None:
         if request.term < self.term:
@@ -121,13 +121,14 @@ class ElectionPart(FollowerPart):
         self._answer_vote(request, granted)
 
     def _hears_leader(self) -> bool:
-        """True within the minimum election timeout of hearing from a live leader, or when leading (thesis 4.2.3)."""
+        """True when leading, or within the minimum election timeout of hearing a leader (thesis 4.2.3)."""
         if self.state is RaftState.LEADER:
             return True
         return self.leader_id is not None and self._now - self._contact_ms < self.settings.election_min_ms
 
     def _may_vote_for(self, candidate: NodeId) -> bool:
-        """One vote per term; the same candidate may hear of it again. Membership is for the candidate to count:
+        """One vote per term; the same candidate may hear of it again. Membership is for the candidate to
+        count:
         our configuration may be older than the one it is elected by (thesis 4.1)."""
         if self.voted_for == candidate:
             return True
@@ -156,7 +157,7 @@ class ElectionPart(FollowerPart):
             return self.state is RaftState.PRE_CANDIDATE and reply.for_term == self.term + 1
         return self.state is RaftState.CANDIDATE and reply.for_term == self.term
 
-    # -- leadership transfer -----------------------------------------------------------------------------------
+    # -- leadership transfer -----------------------------------------------------------------------
 
     def transfer_leadership(self, target: NodeId | None, now_ms: float) -> NodeId:
         """Hand leadership to `target`, or to the follower that is furthest; returns whom.

@@ -1,7 +1,7 @@
 """The follower's side: appending what a leader sends, acknowledging what is durable, installing snapshots.
 
-Layer above replication.py; called by core.py. Acknowledgements are not sent where a request is read but when the
-effects are taken, so that many requests share one.
+Layer above replication.py; called by core.py. Acknowledgements are not sent where a request is read but when
+the effects are taken, so that many requests share one.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class FollowerPart(LeaderPart):
         self._acked_index = LogIndex(0)
         self._fetching_from: tuple[NodeId, Term] | None = None  # the offer the host is working on
 
-    # -- the leader speaks -----------------------------------------------------------------------------------
+    # -- the leader speaks -------------------------------------------------------------------------
 
     def _follow(self, sender: NodeId, term: Term, round_number: int) -> None:
         """A live leader of a term >= ours was heard."""
@@ -125,7 +125,7 @@ class FollowerPart(LeaderPart):
                 self._effects.configuration = configuration
                 self._effects.state_changed = True
 
-    # -- answers ---------------------------------------------------------------------------------------------
+    # -- answers -----------------------------------------------------------------------------------
 
     def _reply(self, to: NodeId, *, reject: bool, prev: LogIndex, hint: LogIndex, round_number: int) -> None:
         hint_term = self.log.term_at(hint) if self.log.holds(hint) else Term(0)
@@ -168,7 +168,7 @@ class FollowerPart(LeaderPart):
         if self.leader_id is not None and self._durable_match() > self._acked_index:
             self._ack_wanted = True
 
-    # -- snapshots -------------------------------------------------------------------------------------------
+    # -- snapshots ---------------------------------------------------------------------------------
 
     def _on_snapshot_offer(self, offer: SnapshotOffer) -> None:
         if offer.term < self.term:
@@ -187,7 +187,7 @@ class FollowerPart(LeaderPart):
             self._fetch_snapshot(offer)
 
     def _fetch_snapshot(self, offer: SnapshotOffer) -> None:
-        """Have the host fetch it, once per leadership. The commit index does NOT move before it is in place (RF-6)."""
+        """Have the host fetch it, once per leadership. The commit index does NOT move yet (RF-6)."""
         self._offer = offer
         origin = (offer.sender, offer.term)
         if self._fetching_from != origin:
@@ -195,7 +195,7 @@ class FollowerPart(LeaderPart):
             self._effects.snapshot_offer = offer
 
     def wants_snapshot(self, index: LogIndex) -> bool:
-        """True when installing a state at `index` would move this node forward; ask before putting it in place."""
+        """True when a state at `index` would help this node; ask before putting it in place."""
         return index >= self.log.base_index if self._quarantined else index > self.commit_index
 
     def install_snapshot(self, snapshot: Snapshot, now_ms: float) -> None:
@@ -245,7 +245,7 @@ class FollowerPart(LeaderPart):
         self._fetching_from = None
 
     def request_snapshot(self) -> None:
-        """The state machine here is not to be trusted: hand out nothing, never lead, until one is installed."""
+        """The state machine here is not to be trusted: hand out nothing, lead no more, until one is installed."""
         self._quarantined = True
         self._fetching_from = None
         if self.state is not RaftState.FOLLOWER:
@@ -261,7 +261,7 @@ def _check_entries(request: AppendRequest) -> list[Configuration]:
     sound = 0 <= index < 2**62 and 0 <= term <= request.term and (term > 0) == (index > 0)
     for entry in request.entries:
         index = LogIndex(index + 1)
-        sound = sound and entry.index == index and 0 < entry.term and term <= entry.term <= request.term
+        sound = sound and entry.index == index and entry.term > 0 and term <= entry.term <= request.term
         term = entry.term
         if entry.kind is EntryKind.CONFIGURATION:
             configurations.append(decode_configuration(entry))

@@ -17,6 +17,8 @@ from dqlite_py.limits import APPEND_BYTES_MAX, LOG_CACHE_BYTES_MAX
 from dqlite_py.model import Configuration, Entry, EntryKind, LogIndex, Snapshot, Term
 from dqlite_py.raft.membership import decode_configuration
 
+NO_INDEX = LogIndex(0)
+NO_TERM = Term(0)
 ENTRY_OVERHEAD_BYTES = 64  # what an entry costs beside its payload, in memory and on the wire, roughly
 
 
@@ -35,12 +37,12 @@ class LogReader(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LogStart:
-    """The log found at start. `recent` is a suffix of it (may be empty); `configurations` are all those it holds
-    above the snapshot, in order; `term_runs` are (first index, term) of each run of equal terms."""
+    """The log found at start. `recent` is a suffix of it (may be empty); `configurations` are all those it
+    holds above the snapshot, in order; `term_runs` are (first index, term) of each run of equal terms."""
 
-    base_index: LogIndex = LogIndex(0)
-    base_term: Term = Term(0)
-    last_index: LogIndex = LogIndex(0)
+    base_index: LogIndex = NO_INDEX
+    base_term: Term = NO_TERM
+    last_index: LogIndex = NO_INDEX
     term_runs: tuple[tuple[int, int], ...] = ()
     recent: tuple[Entry, ...] = ()
     configurations: tuple[Configuration, ...] = ()
@@ -173,7 +175,7 @@ class RaftLog:
         return self.base_index <= index <= self.last_index and self.term_at(index) == term
 
     def last_not_after(self, index: LogIndex, term: Term) -> LogIndex:
-        """The last index <= `index` whose term is <= `term`; at least base_index - 1. Steps over whole terms."""
+        """The last index <= `index` with a term <= `term`; at least base_index - 1. Steps by whole terms."""
         index = min(index, self.last_index)
         while index >= self.base_index and self.term_at(index) > term:
             run = bisect_right(self._run_firsts, index) - 1

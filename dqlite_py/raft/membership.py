@@ -1,8 +1,8 @@
 """Configurations: their bytes, their history along the log, and which changes are safe. Pure; no I/O.
 
-The configuration in force is the latest in log or snapshot, from the moment it is appended (thesis 4.1); it goes
-back when its entry is truncated. Changes touch one member at a time, hence at most one voter, so that old and
-new majorities overlap. CONFIGURATION payload: msgpack [1, [[id, address, role], ...]].
+The configuration in force is the latest in log or snapshot, from the moment it is appended (thesis 4.1); it
+goes back when its entry is truncated. Changes touch one member at a time, hence at most one voter, so that
+old and new majorities overlap. CONFIGURATION payload: msgpack [1, [[id, address, role], ...]].
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class ConfigurationHistory:
         return len(self._history) != before
 
     def rebased(self, base: Configuration, index: LogIndex, *, keep_later: bool) -> None:
-        """The snapshot is now at `index` with configuration `base`; later ones stay if the log's suffix does."""
+        """The snapshot is now at `index` with configuration `base`; later ones stay with the log's suffix."""
         later = [c for c in self._history if c.index > index] if keep_later else []
         self._history = [base, *later]
         self.latest = self._history[-1]

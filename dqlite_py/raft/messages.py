@@ -13,7 +13,7 @@ from dqlite_py.model import Configuration, Entry, LogIndex, NodeId, Term
 
 @dataclass(frozen=True, slots=True)
 class VoteRequest:
-    """RequestVote (paper figure 2), or pre-vote (thesis 9.6) when `pre`: `term` is then the term it would use."""
+    """RequestVote (paper figure 2); pre-vote (thesis 9.6) when `pre`: `term` is then the one it would use."""
 
     sender: NodeId
     term: Term
@@ -25,7 +25,7 @@ class VoteRequest:
 
 @dataclass(frozen=True, slots=True)
 class VoteReply:
-    """`term` is the voter's own term; `for_term` repeats the request's, so that late replies are recognised."""
+    """`term` is the voter's own term; `for_term` repeats the request's: late replies are recognised."""
 
     sender: NodeId
     term: Term
@@ -70,7 +70,7 @@ class AppendReply:
 
 @dataclass(frozen=True, slots=True)
 class SnapshotOffer:
-    """The leader no longer has the entries: fetch a snapshot at `index` or later from it (chunks travel by RPC)."""
+    """The leader no longer has the entries: fetch a snapshot at `index` or later from it (by RPC)."""
 
     sender: NodeId
     term: Term

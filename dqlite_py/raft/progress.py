@@ -1,7 +1,7 @@
 """What a leader knows of one follower, and its flow control. Used by replication.py only; no I/O.
 
-`match_index`: highest index the follower acknowledged as durable and equal to ours (never decreases in a term).
-`next_index`: the first index the next message carries. INVARIANT: match_index < next_index.
+`match_index`: highest index the follower acknowledged as durable and equal to ours (never decreases in a
+term). `next_index`: the first index the next message carries. INVARIANT: match_index < next_index.
 """
 
 from __future__ import annotations

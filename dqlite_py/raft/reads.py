@@ -1,7 +1,7 @@
 """Read index (thesis 6.4): which reads wait for which heartbeat round. Pure bookkeeping for replication.py.
 
-A read may be served at the commit index of its request once a quorum has answered a heartbeat round that began
-after it. Reads share rounds: while one round is out, new reads gather for the next.
+A read may be served at the commit index of its request once a quorum has answered a heartbeat round that
+began after it. Reads share rounds: while one round is out, new reads gather for the next.
 """
 
 from __future__ import annotations

@@ -1,44 +1,33 @@
-"""The leader's side: feeding followers, counting acknowledgements, confirming reads.
+"""The leader's side: feeding followers and reading their answers.
 
-Layer above state.py; called by core.py (step, take_effects) and elections.py (become leader). Sends nothing
+Layer above counting.py; called by core.py (step, take_effects) and elections.py (become leader). Sends nothing
 itself: fills the effects. Messages are built once per next index and shared by all followers that need it.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Mapping, Sequence
 
 from dqlite_py.model import Entry, EntryKind, LogIndex, NodeId, Role, Term
+from dqlite_py.raft.counting import CountingPart
 from dqlite_py.raft.effects import FetchEntries, RaftState
 from dqlite_py.raft.messages import AppendReply, AppendRequest, SnapshotOffer
 from dqlite_py.raft.progress import PeerView, Progress, ProgressState
-from dqlite_py.raft.quorum import reached_by_quorum
-from dqlite_py.raft.reads import ReadQueue
-from dqlite_py.raft.state import CoreState
 
 Batch = tuple[AppendRequest, int]
 
 
-class LeaderPart(CoreState):
+class LeaderPart(CountingPart):
     """INVARIANT: `_progress` is empty unless this node leads; it never holds this node."""
 
-    _round: int
-    _progress: dict[NodeId, Progress]
-
     def _init_leader_part(self) -> None:
-        self._progress = {}
+        self._init_counting_part()
         self._disconnected: set[NodeId] = set()
-        self._round = 0  # heartbeat rounds of this process, never reused
-        self._reads = ReadQueue()
         self._heartbeat_due_ms = 0.0
         self._heartbeat_wanted = False
-        self._feed_wanted = False
         self._commit_push_wanted = False
-        self._uncommitted: deque[tuple[LogIndex, int]] = deque()  # (index, payload bytes) proposed by us
-        self.uncommitted_bytes = 0
 
-    # -- leadership begins and ends ------------------------------------------------------------------------
+    # -- leadership begins and ends ----------------------------------------------------------------
 
     def _leadership_begins(self) -> None:
         self.state = RaftState.LEADER
@@ -77,10 +66,10 @@ class LeaderPart(CoreState):
         """Followers as the leader sees them; empty elsewhere."""
         return {peer: progress.view() for peer, progress in self._progress.items()}
 
-    # -- appending -------------------------------------------------------------------------------------------
+    # -- appending ---------------------------------------------------------------------------------
 
     def _append_own(self, kind: EntryKind, payload: bytes) -> Entry:
-        """Append an entry of this leader; it leaves for disk and followers with the next effects, in parallel."""
+        """Append an entry of this leader; the next effects send it to disk and followers in parallel."""
         index = LogIndex(self.log.last_index + 1)
         entry = Entry(index, self.term, kind, payload)
         self.log.append((entry,))
@@ -91,7 +80,7 @@ class LeaderPart(CoreState):
         self._feed_wanted = True
         return entry
 
-    # -- feeding followers -----------------------------------------------------------------------------------
+    # -- feeding followers -------------------------------------------------------------------------
 
     def _want_heartbeat(self) -> None:
         self._heartbeat_wanted = self._feed_wanted = True
@@ -235,7 +224,7 @@ class LeaderPart(CoreState):
             return ()
         return tuple(entries[:count])
 
-    # -- answers ---------------------------------------------------------------------------------------------
+    # -- answers -----------------------------------------------------------------------------------
 
     def _on_append_reply(self, reply: AppendReply) -> None:
         progress = self._progress.get(reply.sender)
@@ -306,69 +295,7 @@ class LeaderPart(CoreState):
         self._effects.lost_data.append(progress.id)
         self._effects.state_changed = True
 
-    # -- commit and reads --------------------------------------------------------------------------------------
-
-    def _advance_commit(self) -> None:
-        """Commit what a quorum of voters holds durably, if it is of our term (paper 5.4.2)."""
-        index = self._quorum_index()
-        if index > self.commit_index and self._may_commit(index):
-            self._commit_to(index)
-            uncommitted = self._uncommitted
-            while uncommitted and uncommitted[0][0] <= index:
-                self.uncommitted_bytes -= uncommitted.popleft()[1]
-
-    def _may_commit(self, index: LogIndex) -> bool:
-        return self.log.term_at(index) == self.term
-
-    def _quorum_index(self) -> LogIndex:
-        matches: list[int] = []
-        for voter in self.configuration.voters:
-            if voter == self.node_id:
-                matches.append(self._own_match())
-            else:
-                progress = self._progress.get(voter)
-                counts = progress is not None and progress.state is not ProgressState.LOST_DATA
-                matches.append(progress.match_index if progress is not None and counts else 0)
-        return LogIndex(reached_by_quorum(matches))
-
-    def _own_match(self) -> LogIndex:
-        """The leader counts itself only for what its own disk has."""
-        return self._durability.durable_index
-
-    def _confirm_reads(self) -> None:
-        rounds = [
-            self._round if voter == self.node_id else self._echoed_round(voter)
-            for voter in self.configuration.voters
-        ]
-        self._effects.reads_ready.extend(self._reads.round_confirmed(reached_by_quorum(rounds)))
-        if self._reads.wants_round:
-            self._feed_wanted = True
-
-    def _echoed_round(self, voter: NodeId) -> int:
-        progress = self._progress.get(voter)
-        if progress is None or progress.state is ProgressState.LOST_DATA:
-            return 0
-        return progress.round
-
-    def _has_active_quorum(self) -> bool:
-        """True when a quorum of voters answered within the maximum election timeout."""
-        oldest = self._now - self.settings.election_max_ms
-        return self._active_voters(self.configuration.voters, oldest) * 2 > len(self.configuration.voters)
-
-    def _active_voters(self, voters: frozenset[NodeId], oldest_ms: float) -> int:
-        active = 0
-        for voter in voters:
-            progress = self._progress.get(voter)
-            if voter == self.node_id or (
-                progress is not None
-                and progress.last_reply_ms >= oldest_ms
-                and progress.state is not ProgressState.LOST_DATA
-            ):
-                active += 1
-        return active
-
-    def _own_term_committed(self) -> bool:
-        return self.log.term_at(self.commit_index) == self.term
+    # -- removed members ---------------------------------------------------------------------------
 
     def _drop_departed(self) -> None:
         """Forget removed members once they had time to learn of it."""
@@ -383,7 +310,7 @@ class LeaderPart(CoreState):
         for peer in gone:
             del self._progress[peer]
 
-    # -- hooks that upper layers fill ------------------------------------------------------------------------
+    # -- hooks that upper layers fill --------------------------------------------------------------
 
     def _follower_advanced(self, progress: Progress) -> None:
         """A follower acknowledged more (leadership transfer waits for it)."""

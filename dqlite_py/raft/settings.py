@@ -1,4 +1,4 @@
-"""Validated settings of the consensus core. Read by core.py and its parts; built by the node from its config."""
+"""Validated settings of the consensus core. Built by the node from its config."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dqlite_py.errors import InterfaceError
 
 @dataclass(frozen=True, slots=True)
 class RaftSettings:
-    """Times in ms, sizes in bytes. The same election times belong on every member: stickiness hangs on them."""
+    """Times in ms, sizes in bytes. Every member needs the same election times: stickiness hangs on them."""
 
     election_min_ms: int = limits.ELECTION_MIN_MS
     election_max_ms: int = limits.ELECTION_MAX_MS

@@ -1,8 +1,8 @@
 """The state that all parts of the consensus core share, and the few transitions all of them make.
 
-`CoreState` is the lowest of the layers that make up RaftCore: state <- replication <- following <- elections <- core.
-Each layer may call downwards, and upwards only through the hooks at the end of this class. Loop thread only; no
-I/O, no clock, no randomness but the one given.
+`CoreState` is the lowest of the layers that make up RaftCore: state <- counting <- replication <-
+following <- elections <- core. Each layer may call downwards, and upwards only through the hooks at the end of this class. Loop
+thread only; no I/O, no clock, no randomness but the one given.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class CoreState:
         if not self.log.matches(snapshot.index, snapshot.term):
             self._restart_log_after(snapshot)
         self.applied_index = max(applied_index, snapshot.index)
-        # NEVER trust a stored commit index (RF-2): what the state machine holds was committed, no more is known.
+        # NEVER trust a stored commit index (RF-2): only what the state machine holds is known committed.
         self.commit_index = self.applied_index
         self._handed_index = self.applied_index
         self._check_start()
@@ -92,7 +92,7 @@ class CoreState:
             )
         self._reset_log(snapshot)
 
-    # -- what status and the node read ---------------------------------------------------------------------
+    # -- what status and the node read -------------------------------------------------------------
 
     @property
     def is_leader(self) -> bool:
@@ -139,7 +139,7 @@ class CoreState:
         if now_ms > self._now:
             self._now = now_ms
 
-    # -- transitions every part makes ----------------------------------------------------------------------
+    # -- transitions every part makes --------------------------------------------------------------
 
     def _is_voter(self, node_id: NodeId) -> bool:
         member = self._configurations.latest.get(node_id)
@@ -207,12 +207,12 @@ class CoreState:
         if old is new:
             return
         self._effects.state_changed = True
-        # A newer entry that has us again must not be missed: a re-added node reads its own removal on the way.
+        # A re-added node reads its own removal on the way: a newer entry that has us again must count.
         still_in = new.get(self.node_id) or self.configuration.get(self.node_id)
         if old.get(self.node_id) is not None and still_in is None:
             self._effects.removed = True
 
-    # -- hooks that upper layers fill ------------------------------------------------------------------------
+    # -- hooks that upper layers fill --------------------------------------------------------------
 
     def _leadership_ended(self) -> None:
         """Drop what only a leader has."""

@@ -1,0 +1,87 @@
+"""What a leader counts: durable copies for commit, echoed rounds for reads, recent answers for check-quorum.
+
+Layer between state.py and replication.py. Counts voters of the configuration in force, each once, and never a
+follower that lost data.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from dqlite_py.model import LogIndex, NodeId
+from dqlite_py.raft.progress import Progress, ProgressState
+from dqlite_py.raft.quorum import reached_by_quorum
+from dqlite_py.raft.reads import ReadQueue
+from dqlite_py.raft.state import CoreState
+
+
+class CountingPart(CoreState):
+    """INVARIANT: the commit index moves by counting only, and only to entries of this term."""
+
+    def _init_counting_part(self) -> None:
+        self._progress: dict[NodeId, Progress] = {}
+        self._round = 0  # heartbeat rounds of this process, never reused
+        self._reads = ReadQueue()
+        self._feed_wanted = False  # followers may be sent something
+        self._uncommitted: deque[tuple[LogIndex, int]] = deque()  # (index, payload bytes) proposed by us
+        self.uncommitted_bytes = 0
+
+    def _advance_commit(self) -> None:
+        """Commit what a quorum of voters holds durably, if it is of our term (paper 5.4.2)."""
+        index = self._quorum_index()
+        if index > self.commit_index and self._may_commit(index):
+            self._commit_to(index)
+            uncommitted = self._uncommitted
+            while uncommitted and uncommitted[0][0] <= index:
+                self.uncommitted_bytes -= uncommitted.popleft()[1]
+
+    def _may_commit(self, index: LogIndex) -> bool:
+        return self.log.term_at(index) == self.term
+
+    def _quorum_index(self) -> LogIndex:
+        matches: list[int] = []
+        for voter in self.configuration.voters:
+            if voter == self.node_id:
+                matches.append(self._own_match())
+            else:
+                progress = self._counted(voter)
+                matches.append(progress.match_index if progress is not None else 0)
+        return LogIndex(reached_by_quorum(matches))
+
+    def _counted(self, voter: NodeId) -> Progress | None:
+        """What is known of `voter`, if its word counts."""
+        progress = self._progress.get(voter)
+        return None if progress is None or progress.state is ProgressState.LOST_DATA else progress
+
+    def _own_match(self) -> LogIndex:
+        """The leader counts itself only for what its own disk has."""
+        return self._durability.durable_index
+
+    def _confirm_reads(self) -> None:
+        rounds = [
+            self._round if voter == self.node_id else self._echoed_round(voter)
+            for voter in self.configuration.voters
+        ]
+        self._effects.reads_ready.extend(self._reads.round_confirmed(reached_by_quorum(rounds)))
+        if self._reads.wants_round:
+            self._feed_wanted = True
+
+    def _echoed_round(self, voter: NodeId) -> int:
+        progress = self._counted(voter)
+        return 0 if progress is None else progress.round
+
+    def _has_active_quorum(self) -> bool:
+        """True when a quorum of voters answered within the maximum election timeout."""
+        oldest = self._now - self.settings.election_max_ms
+        return self._active_voters(self.configuration.voters, oldest) * 2 > len(self.configuration.voters)
+
+    def _active_voters(self, voters: frozenset[NodeId], oldest_ms: float) -> int:
+        active = 0
+        for voter in voters:
+            progress = self._counted(voter)
+            if voter == self.node_id or (progress is not None and progress.last_reply_ms >= oldest_ms):
+                active += 1
+        return active
+
+    def _own_term_committed(self) -> bool:
+        return self.log.term_at(self.commit_index) == self.term
