@@ -7,8 +7,7 @@ time.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from dqlite_py.dbapi_executor import Executor, check_no_transaction
@@ -50,7 +49,8 @@ class Cursor:
         `params`: a sequence for `?` and `?1`, a mapping for `:name`. Raises any class of `errors`; after an
         error whose `outcome` is UNKNOWN, or a KeyboardInterrupt, a write may have happened.
         """
-        with self._running():
+        self._begin()
+        try:
             statement = _describe_single(sql)
             if statement.kind is StatementKind.EMPTY:
                 return self
@@ -59,6 +59,8 @@ class Cursor:
             else:
                 [result] = self._executor.write([(sql, params)])
                 self._show_result(statement, result)
+        finally:
+            self._busy.release()
         return self
 
     def executemany(self, sql: str, seq_of_params: Iterable[Any], /) -> Self:
@@ -66,7 +68,8 @@ class Cursor:
 
         `rowcount` is the sum; rows of RETURNING are those of all sets, in order; `lastrowid` stays unchanged.
         """
-        with self._running():
+        self._begin()
+        try:
             statement = _describe_single(sql)
             check_no_transaction(statement)
             if statement.kind not in _CHANGING:
@@ -77,6 +80,8 @@ class Cursor:
             if results and results[0].columns is not None:
                 rows = [row for result in results for row in result.rows or ()]
                 self._show_rows(results[0].columns, (None,) * len(results[0].columns), rows)
+        finally:
+            self._busy.release()
         return self
 
     def executescript(self, script: str, /) -> Self:
@@ -84,7 +89,8 @@ class Cursor:
 
         One BEGIN at the start with a COMMIT at the end is accepted and changes nothing.
         """
-        with self._running():
+        self._begin()
+        try:
             if not isinstance(script, str):
                 raise ProgrammingError(f"a script must be str, not {type(script).__name__}")
             statements = _without_frame(split_script(script))
@@ -92,20 +98,16 @@ class Cursor:
                 check_no_transaction(describe(sql))
             if statements:
                 self._executor.write([(sql, ()) for sql in statements])
-        return self
-
-    @contextmanager
-    def _running(self) -> Iterator[None]:
-        self._check_open()
-        if not self._busy.acquire(blocking=False):
-            raise ProgrammingError(
-                "another thread is using this cursor: give each thread a cursor of its own"
-            )
-        try:
-            self._clear()
-            yield
         finally:
             self._busy.release()
+        return self
+
+    def _begin(self) -> None:
+        """Take the cursor for one statement and drop its old result, BEFORE the statement is looked at."""
+        self._check_open()
+        if not self._busy.acquire(blocking=False):
+            raise ProgrammingError("the cursor is running another statement: give each thread its own cursor")
+        self._clear()
 
     # -- results --------------------------------------------------------------------------------------
 

@@ -16,14 +16,9 @@ import apsw.ext
 import msgpack
 
 from dqlite_py.command import check_database_name, check_unit
-from dqlite_py.errors import (
-    Error,
-    IntegrityError,
-    NotSupportedError,
-    OperationalError,
-    ProgrammingError,
-)
+from dqlite_py.errors import Error, OperationalError, ProgrammingError
 from dqlite_py.gateway import QueryResult, ReadLevel, StatementResult
+from dqlite_py.storage.sqlerrors import error_from_apsw
 
 _CHANGING = ("INSERT", "REPLACE", "UPDATE", "DELETE", "WITH")
 
@@ -65,9 +60,9 @@ class FakeGateway:
             try:
                 for sql, params in statements:
                     results.append(_run(connection, sql, params))
-            except apsw.Error as error:
+            except (apsw.Error, KeyError) as error:
                 connection.execute("ROLLBACK")
-                raise translate(error, statement=len(results)) from None
+                raise _translate(error, statement=len(results)) from None
             connection.execute("COMMIT")
             return results
 
@@ -81,7 +76,7 @@ class FakeGateway:
                 columns = _columns(connection, sql)
                 rows = list(connection.cursor().execute(sql, params))
             except (apsw.Error, KeyError) as error:
-                raise translate(error) from None
+                raise _translate(error) from None
             finally:
                 connection.pragma("query_only", False)
         return QueryResult(tuple(name for name, _ in columns), tuple(kind for _, kind in columns), rows)
@@ -92,7 +87,7 @@ class FakeGateway:
             try:
                 details = apsw.ext.query_info(self._database(database), sql)
             except apsw.Error as error:
-                raise translate(error) from None
+                raise _translate(error) from None
             return bool(details.is_readonly)
 
     # -- inside ---------------------------------------------------------------------------------------
@@ -123,10 +118,7 @@ def _statements(unit: bytes) -> list[Any]:
 
 def _run(connection: apsw.Connection, sql: str, params: Any) -> StatementResult:
     columns = tuple(name for name, _ in _columns(connection, sql))
-    try:
-        rows = list(connection.cursor().execute(sql, params))
-    except KeyError as error:
-        raise apsw.SQLError(f"no value for parameter {error}") from None
+    rows = list(connection.cursor().execute(sql, params))
     changes = connection.changes() if sql.lstrip().upper().startswith(_CHANGING) else -1
     rowid = connection.last_insert_rowid()
     return StatementResult(changes, rowid, columns, rows) if columns else StatementResult(changes, rowid)
@@ -141,15 +133,8 @@ def _authorize(action: int, *_names: Any) -> int:
     return apsw.SQLITE_DENY if action in refused else apsw.SQLITE_OK
 
 
-def translate(error: BaseException, **details: Any) -> Error:
-    """The PEP 249 error of an SQLite error (a small stand-in for the product's full table)."""
-    classes: dict[int, type[Error]] = {
-        1: ProgrammingError,  # SQLITE_ERROR
-        19: IntegrityError,  # SQLITE_CONSTRAINT
-        23: NotSupportedError,  # SQLITE_AUTH
-        25: ProgrammingError,  # SQLITE_RANGE
-    }
-    if isinstance(error, (apsw.BindingsError, KeyError)):
-        return ProgrammingError(str(error), **details)
-    code = getattr(error, "extendedresult", 1)
-    return classes.get(code & 0xFF, OperationalError)(str(error), code=code, **details)
+def _translate(error: apsw.Error | KeyError, **details: Any) -> Error:
+    if isinstance(error, KeyError):
+        return ProgrammingError(f"no value for parameter {error}", **details)
+    found = error_from_apsw(error)
+    return type(found)(found.message, code=found.code, **details)

@@ -16,6 +16,7 @@ from dqlite_py.errors import (
     InterfaceError,
     NoLeader,
     NotSupportedError,
+    OperationalError,
     OutcomeUnknown,
     ProgrammingError,
     RequestTooLarge,
@@ -64,7 +65,7 @@ def test_pragma_goes_where_sqlite_says(gateway: FakeGateway, conn: Connection) -
 
 
 def test_misspelt_statement_never_reaches_the_log(gateway: FakeGateway, conn: Connection) -> None:
-    with pytest.raises(ProgrammingError, match="syntax error"):
+    with pytest.raises(OperationalError, match="syntax error"):
         conn.execute("SELEC 1")
     assert gateway.units == []
 
@@ -154,7 +155,7 @@ def test_description_of_an_empty_result(conn: Connection) -> None:
 
 def test_failure_leaves_no_old_result(conn: Connection) -> None:
     cursor = conn.execute("SELECT 1")
-    with pytest.raises(ProgrammingError):
+    with pytest.raises(OperationalError):
         cursor.execute("SELECT * FROM nowhere")
     assert (cursor.description, cursor.rowcount) == (None, -1)
 
@@ -435,7 +436,7 @@ def test_cursor_in_use_by_another_thread(gateway: FakeGateway, conn: Connection)
     thread = threading.Thread(target=cursor.execute, args=("DELETE FROM t",))
     thread.start()
     assert entered.wait(30)
-    with pytest.raises(ProgrammingError, match="another thread"):
+    with pytest.raises(ProgrammingError, match="each thread its own cursor"):
         cursor.execute("SELECT 1")
     leave.set()
     thread.join(30)

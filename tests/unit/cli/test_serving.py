@@ -145,7 +145,7 @@ def test_cannot_start(stop: StopSignals, error: Exception, advice: str) -> None:
     node.start_error = error
     with pytest.raises(CommandFailed, match=advice) as raised:
         run(node, stop)
-    assert raised.value.exit_code == ExitCode.CANNOT_START == 3
+    assert raised.value.exit_code == int(ExitCode.CANNOT_START) == 3
     assert node.calls == ["start"]
 
 
@@ -154,7 +154,7 @@ def test_failure_while_running(stop: StopSignals) -> None:
     node.on_ready = lambda: node.fail(JournalFailed("fdatasync failed: I/O error"))
     with pytest.raises(CommandFailed, match="check the disk") as raised:
         run(node, stop)
-    assert raised.value.exit_code == ExitCode.FAILED_RUNNING == 4
+    assert raised.value.exit_code == int(ExitCode.FAILED_RUNNING) == 4
 
 
 def test_failure_before_it_is_ready(stop: StopSignals) -> None:
