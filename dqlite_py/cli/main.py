@@ -24,3 +24,7 @@ for command in (node, status, cluster, demo):
 
 if __name__ == "__main__":
     main()
+
+
+if __name__ == "__main__":
+    main()
