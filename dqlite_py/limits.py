@@ -39,6 +39,7 @@ RECORD_BYTES_MAX: Final = ENTRY_BYTES_MAX + 4 * KIB
 DISK_RESERVE_BYTES: Final = 128 * MIB
 LOG_TAIL_BYTES: Final = 64 * MIB  # kept behind the snapshot for slow followers
 COMPACT_LOG_BYTES: Final = 128 * MIB  # compact when the journal holds more than this
+DATABASE_PAGE_BYTES: Final = 4096
 WAL_CHECKPOINT_FRAMES: Final = 4000
 
 # -- transport

@@ -12,15 +12,66 @@ import cffi
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(HERE)
 
-SOURCES = ["crc32c.c"]
+SOURCES = [
+    "apply.c",
+    "bootstrap.c",
+    "crc32c.c",
+    "engine.c",
+    "functions.c",
+    "guard.c",
+    "inspect.c",
+    "memory.c",
+    "msgpack.c",
+    "page_hash.c",
+    "payload.c",
+    "run_statement.c",
+    "sql_text.c",
+    "statements.c",
+    "utf8.c",
+    "vfs.c",
+    "vfs_wal.c",
+]
 
 CDEF = """
 uint32_t dq_crc32c(uint32_t seed, const uint8_t *data, size_t size);
 uint32_t dq_crc32c_portable(uint32_t seed, const uint8_t *data, size_t size);
+
+#define DQ_APPLIED 0
+#define DQ_FORMAT 1
+#define DQ_VERSION 2
+#define DQ_ENVIRONMENT 3
+
+typedef struct dq_engine dq_engine;
+typedef struct {
+    int code;
+    int system_errno;
+    const char *message;
+    const uint8_t *results;
+    size_t results_size;
+    uint64_t state_hash;
+    uint64_t wal_frames;
+    uint64_t wal_generation;
+    uint32_t page_count;
+    uint32_t passes;
+} dq_outcome;
+
+int dq_ready(void);
+dq_engine *dq_engine_open(uintptr_t handle, uint32_t statements_max, uint64_t results_max, dq_outcome *outcome);
+int dq_engine_scan(dq_engine *engine, dq_outcome *outcome);
+void dq_engine_close(dq_engine *engine);
+int dq_apply(dq_engine *engine, const uint8_t *payload, size_t size, int64_t index, int want_results,
+             dq_outcome *outcome);
+uint64_t dq_file_hash(const uint8_t *pages, size_t count, uint32_t page_size, uint32_t first_number);
+int dq_file_size(uintptr_t handle, int which, int64_t *size);
+int dq_file_read(uintptr_t handle, int which, int64_t offset, uint8_t *target, int size);
+int dq_file_sync(uintptr_t handle, int which);
+int dq_inspect(uintptr_t handle, const char *sql, size_t size, int *is_readonly, char *message);
+int dq_refused(const char *sql, size_t size, char *message);
 """
 
 PREAMBLE = """
 #include "crc32c.h"
+#include "native.h"
 """
 
 
@@ -36,7 +87,7 @@ ffibuilder.set_source(
     PREAMBLE,
     sources=[_from_cwd(name) for name in SOURCES],
     include_dirs=[_from_cwd("."), _from_cwd("vendor")],
-    extra_compile_args=["-std=c11", "-O2", "-Wall", "-Wextra", "-Wno-unused-parameter"],
+    extra_compile_args=["-std=c11", "-O2", "-Wall", "-Wextra", "-fvisibility=hidden", "-D_GNU_SOURCE"],
     extra_link_args=["-pthread"],
     py_limited_api=True,
 )

@@ -1,0 +1,218 @@
+"""The writer of one database: applies log entries, knows the applied index and the state hash.
+
+One entry is one SQLite transaction, executed in C (native/apply.c). Knows nothing of raft beyond indexes. All
+methods run on the database's apply thread (opening may happen before it starts); `durable_index`, `applied_index`
+and `state_hash` may be read from anywhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from functools import cache
+from typing import Final, NamedTuple
+
+import apsw
+
+from dqlite_py.errors import DirectoryLocked, InternalError, MalformedMessage, UnknownFormat
+from dqlite_py.limits import ENTRY_BYTES_MAX, WAL_CHECKPOINT_FRAMES
+from dqlite_py.model import LogIndex
+from dqlite_py.storage.checkpoint import Checkpointer, WalMark
+from dqlite_py.storage.connection import WRITER_CACHE_BYTES, open_writer
+from dqlite_py.storage.meta import prepare_meta
+from dqlite_py.storage.native_engine import STATEMENTS_MAX, NativeEngine, Outcome, Verdict
+from dqlite_py.storage.sqlerrors import environment_error, error_from_apsw
+
+# Above this the writer waits for the checkpoint thread: it writes faster than frames can be moved.
+WAL_FRAMES_HELD: Final = 16 * WAL_CHECKPOINT_FRAMES
+CHECKPOINT_WAIT_S: Final = 5.0
+
+
+class ApplyResult(NamedTuple):
+    """`results`: msgpack array, one per unit: [0, [[rowcount, last_insert_rowid, columns|nil, rows|nil] per
+    statement]] or [extended code, message, statement position]; empty when they were not wanted."""
+
+    results: bytes
+    state_hash: int
+
+
+class PinInfo(NamedTuple):
+    """One state of the database, between two commits."""
+
+    applied_index: LogIndex
+    state_hash: int
+    page_count: int
+
+
+class DatabaseEngine:
+    """See the module. Use `open`."""
+
+    def __init__(
+        self, connection: apsw.Connection, native: NativeEngine, path: str, applied: LogIndex, scan: Outcome
+    ) -> None:
+        self.path = path
+        self.applied_index = applied
+        self.state_hash = scan.state_hash
+        self.page_count = scan.page_count
+        self.wal_frames = 0
+        self._connection = connection
+        self._native = native
+        self._next_checkpoint_frames = WAL_CHECKPOINT_FRAMES
+        name = os.path.basename(path)
+        self._checkpointer = Checkpointer(path, mark=WalMark(applied, 0, scan.wal_generation), name=name)
+        self._closed = False
+
+    @classmethod
+    def open(
+        cls,
+        path: str,
+        *,
+        create: bool,
+        cache_bytes: int = WRITER_CACHE_BYTES,
+        statements_max: int = STATEMENTS_MAX,
+    ) -> DatabaseEngine:
+        """Open, empty the WAL into the file, fsync, compute the state hash.
+
+        Raises CorruptState, UnknownFormat, DirectoryLocked (another program has the file open), OperationalError.
+        """
+        connection = open_writer(path, create=create, cache_bytes=cache_bytes)
+        native: NativeEngine | None = None
+        try:
+            applied = prepare_meta(connection, path, create=create)
+            _empty_wal(connection, path)
+            _sync_directory(path)
+            native = NativeEngine(connection, statements_max=statements_max)
+            scan = native.scan()
+            if scan.verdict is not Verdict.APPLIED:
+                raise environment_error(
+                    scan.code, scan.system_errno, f"{path} cannot be read: {scan.message}"
+                )
+            return cls(connection, native, path, applied, scan)
+        except BaseException:
+            if native is not None:
+                native.close()
+            connection.close()
+            raise
+
+    # -- applying -------------------------------------------------------------------------------------
+
+    def apply(self, index: int, payload: bytes, *, want_results: bool) -> ApplyResult:
+        """Apply the UNITS payload of entry `index`: all of it, with the index, or nothing.
+
+        Raises MalformedMessage, UnknownFormat, StorageFull, InternalError; nothing was applied.
+        """
+        if index <= self.applied_index:
+            raise InternalError(f"entry {index} is applied already (at {self.applied_index})")
+        if self._checkpointer.error is not None:
+            raise InternalError(f"the checkpoint thread failed: {self._checkpointer.error}")
+        if len(payload) > ENTRY_BYTES_MAX:
+            raise MalformedMessage(f"a command of {len(payload)} bytes is over the limit", what="command")
+        outcome = self._native.apply(index, payload, want_results)
+        if outcome.verdict is not Verdict.APPLIED:
+            raise _apply_error(index, outcome)
+        self.applied_index = LogIndex(index)
+        self.state_hash = outcome.state_hash
+        self.page_count = outcome.page_count
+        self.wal_frames = outcome.wal_frames
+        self._checkpointer.mark = WalMark(self.applied_index, outcome.wal_frames, outcome.wal_generation)
+        return ApplyResult(outcome.results, outcome.state_hash)
+
+    def pin_info(self) -> PinInfo:
+        """Index and hash of the present state; a reader opened now, on this thread, sees exactly it."""
+        return PinInfo(self.applied_index, self.state_hash, self.page_count)
+
+    # -- checkpoints ----------------------------------------------------------------------------------
+
+    @property
+    def durable_index(self) -> LogIndex:
+        """Applied index that is in the fsynced database file: the log up to it may be dropped."""
+        return self._checkpointer.durable_index
+
+    def checkpoint_step(self) -> None:
+        """Do what the WAL's length asks for now, without waiting unless the WAL grows out of hand."""
+        checkpointer = self._checkpointer
+        if checkpointer.take_caught_up():
+            self._restart_wal()
+        elif self.wal_frames >= self._next_checkpoint_frames and not checkpointer.is_busy:
+            checkpointer.request()
+        elif self.wal_frames >= self._next_checkpoint_frames + WAL_FRAMES_HELD:
+            checkpointer.wait_idle(CHECKPOINT_WAIT_S)
+
+    def checkpoint(self, mode: int = apsw.SQLITE_CHECKPOINT_PASSIVE) -> bool:
+        """Checkpoint on this thread; True when the whole WAL is in the fsynced file.
+
+        A reader on an older state keeps it from completing, which is no error.
+        """
+        self._checkpointer.wait_idle(CHECKPOINT_WAIT_S)
+        try:
+            frames, done = self._connection.wal_checkpoint(mode=mode)
+        except apsw.BusyError:
+            return False
+        except apsw.Error as error:
+            raise error_from_apsw(error) from error
+        complete = frames == done
+        if complete:  # SQLite fsynced the database file BEFORE it reported the last frame as done
+            self._checkpointer.note_durable(self.applied_index)
+        return complete
+
+    def checkpoint_full(self) -> bool:
+        """Bring the whole state into the fsynced file and let the WAL begin anew, as far as readers allow."""
+        complete = self.checkpoint(apsw.SQLITE_CHECKPOINT_PASSIVE)
+        if complete:
+            self._restart_wal()
+        return complete
+
+    def _restart_wal(self) -> None:
+        if self.checkpoint(apsw.SQLITE_CHECKPOINT_RESTART):
+            self.wal_frames = 0
+            self._next_checkpoint_frames = WAL_CHECKPOINT_FRAMES
+        else:  # a reader holds it: not again before the WAL has grown by another measure
+            self._next_checkpoint_frames = self.wal_frames + WAL_CHECKPOINT_FRAMES
+
+    def close(self) -> None:
+        """Close everything; the last connection checkpoints. Idempotent."""
+        if not self._closed:
+            self._closed = True
+            self._checkpointer.close()
+            self._native.close()  # its statements BEFORE the connection
+            self._connection.close()
+
+
+def _apply_error(index: int, outcome: Outcome) -> Exception:
+    if outcome.verdict is Verdict.FORMAT:
+        return MalformedMessage(f"entry {index} is not a valid UNITS payload", what="command")
+    if outcome.verdict is Verdict.VERSION:
+        return UnknownFormat(
+            f"entry {index} has a format that is not known to this release", source="log entry"
+        )
+    return environment_error(outcome.code, outcome.system_errno, outcome.message)
+
+
+def _empty_wal(connection: apsw.Connection, path: str) -> None:
+    try:
+        connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+    except apsw.BusyError:
+        raise DirectoryLocked(f"another program reads {path}: close it and start again") from None
+    except apsw.Error as error:
+        raise error_from_apsw(error) from error
+
+
+def _sync_directory(path: str) -> None:
+    """The file's name must survive power loss as its content does."""
+    fd = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+@cache
+def sqlite_identity() -> dict[str, str]:
+    """Version, source id and a digest of the compile options: nodes compare them."""
+    options = sorted(option for option in apsw.compile_options if not option.startswith("COMPILER="))
+    digest = hashlib.blake2b("\n".join(options).encode(), digest_size=8).hexdigest()
+    return {
+        "sqlite_version": apsw.sqlite_lib_version(),
+        "sqlite_source_id": apsw.sqlite3_sourceid(),
+        "sqlite_options_digest": digest,
+    }

@@ -1,0 +1,177 @@
+"""The C side of storage as Python sees it: one class and a few functions over dqlite_py._native.
+
+Binds the extension to apsw's own SQLite (never a second copy): the shared object is loaded once, on a throw-away
+apsw connection, as a SQLite extension. Holds no policy: pragmas are in connection.py, decisions in engine.py.
+Calls release the GIL. A `NativeEngine` belongs to the thread that uses its connection; the functions to whoever
+owns the connection they are given.
+"""
+
+from __future__ import annotations
+
+import threading
+from enum import IntEnum
+from typing import Any, Final, NamedTuple
+
+import apsw
+
+from dqlite_py import _native
+from dqlite_py.errors import InternalError
+from dqlite_py.limits import RESULT_BYTES_MAX
+
+VFS_NAME: Final = "dqlite"
+STATEMENTS_MAX: Final = 256
+SQLITE_ERROR: Final = 1
+SQLITE_NOTFOUND: Final = 12
+
+_ffi: Any = _native.ffi
+_lib: Any = _native.lib
+_bootstrap_lock = threading.Lock()
+
+
+class Verdict(IntEnum):
+    """What dq_apply returns; nothing was applied unless it is APPLIED."""
+
+    APPLIED = 0
+    FORMAT = 1
+    VERSION = 2
+    ENVIRONMENT = 3
+
+
+class Which(IntEnum):
+    """A file of a connection."""
+
+    DATABASE = 0
+    WAL = 1
+
+
+class Outcome(NamedTuple):
+    """The result of one call on the engine; `results` is msgpack, empty unless it was asked for."""
+
+    verdict: Verdict
+    results: bytes
+    state_hash: int
+    page_count: int
+    wal_frames: int
+    wal_generation: int
+    passes: int
+    code: int
+    system_errno: int
+    message: str
+
+
+def bootstrap() -> None:
+    """Bind the extension to apsw's SQLite and register the VFS; once per process, any thread."""
+    with _bootstrap_lock:
+        if _lib.dq_ready():
+            return
+        connection = apsw.Connection(":memory:")
+        try:
+            connection.enable_load_extension(True)
+            connection.load_extension(_native.__file__, "sqlite3_dqlitenative_init")
+        finally:
+            connection.close()
+        if not _lib.dq_ready():
+            raise InternalError("the C extension was loaded twice: it is not the one that Python imported")
+
+
+class NativeEngine:
+    """The writer of one database, on an open connection of the VFS."""
+
+    def __init__(
+        self,
+        connection: apsw.Connection,
+        *,
+        statements_max: int = STATEMENTS_MAX,
+        results_max: int = RESULT_BYTES_MAX,
+    ) -> None:
+        self._connection = connection  # kept alive: the engine's statements live on it
+        self._outcome = _ffi.new("dq_outcome *")
+        self._engine = _lib.dq_engine_open(
+            connection.sqlite3_pointer(), statements_max, results_max, self._outcome
+        )
+        if self._engine == _ffi.NULL:
+            raise InternalError(f"the apply engine cannot start: {self._message()}", code=self._outcome.code)
+
+    def scan(self) -> Outcome:
+        """Recompute the state hash from the database file. The WAL must be empty."""
+        code = _lib.dq_engine_scan(self._engine, self._outcome)
+        return self._collect(Verdict.APPLIED if code == 0 else Verdict.ENVIRONMENT)
+
+    def apply(self, index: int, payload: bytes, want_results: bool) -> Outcome:
+        """Execute one UNITS payload as one SQLite transaction."""
+        verdict = _lib.dq_apply(self._engine, payload, len(payload), index, want_results, self._outcome)
+        return self._collect(Verdict(verdict))
+
+    def close(self) -> None:
+        """Finalize the engine's statements, BEFORE the connection is closed. Idempotent."""
+        if self._engine != _ffi.NULL:
+            _lib.dq_engine_close(self._engine)
+            self._engine = _ffi.NULL
+
+    def _message(self) -> str:
+        message = self._outcome.message
+        return "" if message == _ffi.NULL else _ffi.string(message).decode("utf-8", "replace")
+
+    def _collect(self, verdict: Verdict) -> Outcome:
+        raw = self._outcome
+        results = bytes(_ffi.buffer(raw.results, raw.results_size)) if raw.results_size else b""
+        return Outcome(
+            verdict,
+            results,
+            raw.state_hash,
+            raw.page_count,
+            raw.wal_frames,
+            raw.wal_generation,
+            raw.passes,
+            raw.code,
+            raw.system_errno,
+            self._message(),
+        )
+
+
+# -- files below a connection ---------------------------------------------------------------------------
+
+
+def file_size(connection: apsw.Connection, which: Which) -> int:
+    """Size in bytes of the file of a connection of this VFS; a WAL that was never opened has none."""
+    size = _ffi.new("int64_t *")
+    code = _lib.dq_file_size(connection.sqlite3_pointer(), which, size)
+    if code == SQLITE_NOTFOUND and which is Which.WAL:
+        return 0
+    _check(code, "size")
+    return int(size[0])
+
+
+def file_read(connection: apsw.Connection, which: Which, offset: int, size: int) -> bytes:
+    """Read exactly `size` bytes without a file descriptor of our own; raises InternalError."""
+    target = _ffi.new("uint8_t[]", size)
+    _check(_lib.dq_file_read(connection.sqlite3_pointer(), which, offset, target, size), "read")
+    return bytes(_ffi.buffer(target, size))
+
+
+def file_sync(connection: apsw.Connection, which: Which) -> None:
+    """Make the file's content durable; raises InternalError."""
+    _check(_lib.dq_file_sync(connection.sqlite3_pointer(), which), "fsync")
+
+
+def _check(code: int, what: str) -> None:
+    if code != 0:
+        raise InternalError(f"{what} of a database file failed with SQLite code {code}", code=code)
+
+
+# -- SQL text -------------------------------------------------------------------------------------------
+
+
+def inspect(connection: apsw.Connection, sql: bytes) -> tuple[int, bool, str]:
+    """Prepare without executing: (SQLite code, is read-only, message). Any thread that owns `connection`."""
+    readonly = _ffi.new("int *")
+    message = _ffi.new("char[512]")
+    code = _lib.dq_inspect(connection.sqlite3_pointer(), sql, len(sql), readonly, message)
+    return code, bool(readonly[0]), _ffi.string(message).decode("utf-8", "replace")
+
+
+def refusal(sql: bytes) -> str | None:
+    """Why the first words of `sql` bar it from the log, or None. Any thread."""
+    message = _ffi.new("char[512]")
+    refused = _lib.dq_refused(sql, len(sql), message)
+    return _ffi.string(message).decode("utf-8", "replace") if refused else None

@@ -1,0 +1,292 @@
+/* One log entry to one SQLite transaction (design: determinism). The same bytes give the same state and the same
+ * results on every node, whatever its cache, checkpoints or history.
+ *
+ * A pass executes all units between BEGIN and COMMIT. Passes are repeated when
+ * - a unit rolled the whole transaction back (OR ROLLBACK, RAISE(ROLLBACK)): again without that unit;
+ * - a unit without a savepoint failed and may have left rows behind: again with savepoints round every unit.
+ * The last pass is the same on every node, so the pages are too.
+ */
+#include <string.h>
+
+#include "memory.h"
+#include "run_statement.h"
+
+#define SAVEPOINT_ENTRIES 64 /* failures come in series: keep savepoints on for so many entries */
+#define NO_UNIT UINT32_MAX
+
+enum pass_verdict { PASS_DONE, PASS_AGAIN, PASS_BROKEN };
+
+struct pass {
+    const uint8_t *seed;
+    struct dq_error error; /* of the unit at hand, or why the pass broke */
+};
+
+/* -- results ---------------------------------------------------------------------------------------------- */
+
+static void put_failure(struct dq_buffer *results, const struct dq_error *error, uint32_t position) {
+    dq_put_array(results, 3);
+    dq_put_int(results, error->code);
+    dq_put_text(results, error->message, (uint32_t)strlen(error->message));
+    dq_put_int(results, position);
+}
+
+static enum pass_verdict broken(struct dq_engine *engine, struct pass *pass, int code) {
+    dq_error_take(&pass->error, engine->db, code);
+    return PASS_BROKEN;
+}
+
+/* -- one unit ---------------------------------------------------------------------------------------------- */
+
+static bool remember_text(struct dq_engine *engine, struct dq_sql_text text) {
+    void *texts = engine->texts;
+    if (!dq_grow(&texts, &engine->text_capacity, engine->text_count + 1, sizeof *engine->texts)) {
+        return false;
+    }
+    engine->texts = texts;
+    engine->texts[engine->text_count++] = text;
+    return true;
+}
+
+static enum dq_verdict run_next(struct dq_engine *engine, struct dq_reader *reader, struct dq_error *error) {
+    struct dq_item item;
+    dq_read(reader, &item); /* the array [sql, params]; checked by dq_payload_open, as all that follows */
+    dq_read(reader, &item);
+    if (item.type == DQ_INT) {
+        return dq_run_statement(engine, engine->texts[item.as.integer], reader, error);
+    }
+    struct dq_sql_text text = {(const char *)item.as.bytes, item.size};
+    if (!remember_text(engine, text)) {
+        dq_error_set(error, SQLITE_NOMEM, "out of memory");
+        return DQ_BROKEN;
+    }
+    return dq_run_statement(engine, text, reader, error);
+}
+
+static int begin_unit(struct dq_engine *engine, const struct pass *pass, uint32_t position) {
+    engine->text_count = 0;
+    engine->max_rowid_used = false;
+    engine->schema_changed = false;
+    dq_functions_begin_unit(&engine->functions, pass->seed, position);
+    sqlite3_set_last_insert_rowid(engine->db, 0);
+    return dq_run_own(engine->reset_changes);
+}
+
+static bool has_open_foreign_keys(sqlite3 *db) {
+    int current = 0, highest = 0;
+    return sqlite3_db_status(db, SQLITE_DBSTATUS_DEFERRED_FKS, &current, &highest, 0) == SQLITE_OK && current != 0;
+}
+
+/* Run all statements up to the first failure; *failed_at is its position. */
+static enum dq_verdict run_statements(struct dq_engine *engine, const struct dq_unit *unit, struct pass *pass,
+                                      uint32_t *failed_at) {
+    struct dq_reader reader = unit->statements;
+    for (uint32_t i = 0; i < unit->statement_count; i++) {
+        enum dq_verdict verdict = run_next(engine, &reader, &pass->error);
+        if (verdict != DQ_DONE) {
+            *failed_at = i;
+            return verdict;
+        }
+    }
+    if (has_open_foreign_keys(engine->db)) { /* COMMIT would fail and take the other units along */
+        dq_error_set(&pass->error, SQLITE_CONSTRAINT_FOREIGNKEY, "FOREIGN KEY constraint failed");
+        *failed_at = unit->statement_count - 1;
+        return DQ_FAILED_WRITING;
+    }
+    return DQ_DONE;
+}
+
+static int undo_unit(struct dq_engine *engine) {
+    int code = dq_run_own(engine->rollback_to);
+    if (engine->schema_changed) {
+        dq_statements_clear(&engine->statements);
+    }
+    return code;
+}
+
+/* The transaction is gone. Remember the unit's error and go on without it. */
+static enum pass_verdict note_killer(struct dq_engine *engine, struct pass *pass, uint32_t position, uint32_t failed_at) {
+    if (engine->killer_count == DQ_KILLERS_MAX) {
+        engine->refused_from = position;
+        return PASS_AGAIN;
+    }
+    struct dq_killer *killer = &engine->killers[engine->killer_count++];
+    killer->unit = position;
+    killer->failed_at = failed_at;
+    killer->error = pass->error;
+    return PASS_AGAIN;
+}
+
+static enum pass_verdict run_unit(struct dq_engine *engine, struct pass *pass, uint32_t position) {
+    const struct dq_unit *unit = &engine->payload.units[position];
+    bool has_savepoint = engine->use_savepoints || unit->statement_count > 1;
+    size_t results_start = engine->results.size;
+    uint64_t row_bytes_start = engine->row_bytes;
+    uint32_t failed_at = 0;
+    int code = begin_unit(engine, pass, position);
+    if (code == SQLITE_OK && has_savepoint) {
+        code = dq_run_own(engine->savepoint);
+    }
+    if (code != SQLITE_OK) {
+        return broken(engine, pass, code);
+    }
+    dq_put_array(&engine->results, 2);
+    dq_put_int(&engine->results, 0);
+    dq_put_array(&engine->results, unit->statement_count);
+    enum dq_verdict verdict = run_statements(engine, unit, pass, &failed_at);
+    if (verdict == DQ_BROKEN) {
+        return PASS_BROKEN;
+    }
+    if (sqlite3_get_autocommit(engine->db)) {
+        return note_killer(engine, pass, position, failed_at);
+    }
+    if (verdict == DQ_FAILED_WRITING && !has_savepoint) {
+        engine->use_savepoints = true;
+        return PASS_AGAIN;
+    }
+    if (verdict != DQ_DONE) {
+        engine->results.size = results_start;
+        engine->row_bytes = row_bytes_start;
+        put_failure(&engine->results, &pass->error, failed_at);
+        code = has_savepoint ? undo_unit(engine) : SQLITE_OK;
+    }
+    if (code == SQLITE_OK && has_savepoint) {
+        code = dq_run_own(engine->release);
+    }
+    return code == SQLITE_OK ? PASS_DONE : broken(engine, pass, code);
+}
+
+/* -- one pass ---------------------------------------------------------------------------------------------- */
+
+/* Put the result of a unit that is not executed in this pass; false when it is to be executed. */
+static bool put_skipped(struct dq_engine *engine, uint32_t position) {
+    for (uint32_t i = 0; i < engine->killer_count; i++) {
+        if (engine->killers[i].unit == position) {
+            put_failure(&engine->results, &engine->killers[i].error, engine->killers[i].failed_at);
+            return true;
+        }
+    }
+    if (position >= engine->refused_from) {
+        struct dq_error error;
+        dq_error_set(&error, SQLITE_ABORT_ROLLBACK,
+                     "not executed: too many units before it in the same log entry used ROLLBACK; send it again");
+        put_failure(&engine->results, &error, 0);
+        return true;
+    }
+    return false;
+}
+
+static enum pass_verdict run_units(struct dq_engine *engine, struct pass *pass) {
+    dq_put_array(&engine->results, engine->payload.unit_count);
+    for (uint32_t i = 0; i < engine->payload.unit_count; i++) {
+        if (put_skipped(engine, i)) {
+            continue;
+        }
+        enum pass_verdict verdict = run_unit(engine, pass, i);
+        if (verdict != PASS_DONE) {
+            return verdict;
+        }
+    }
+    return PASS_DONE;
+}
+
+static int commit_index(struct dq_engine *engine, int64_t index) {
+    int code = sqlite3_bind_int64(engine->set_index, 1, index);
+    if (code == SQLITE_OK) {
+        code = dq_run_own(engine->set_index);
+    }
+    /* The index goes into the SAME transaction: after a crash the database is exactly the state at its index. */
+    return code == SQLITE_OK ? dq_run_own(engine->commit) : code;
+}
+
+static enum pass_verdict run_pass(struct dq_engine *engine, struct pass *pass, int64_t index) {
+    engine->results.size = 0;
+    engine->row_bytes = 0;
+    int code = dq_run_own(engine->begin);
+    if (code != SQLITE_OK) {
+        return broken(engine, pass, code);
+    }
+    enum pass_verdict verdict = run_units(engine, pass);
+    if (verdict == PASS_DONE) {
+        code = commit_index(engine, index);
+        if (code != SQLITE_OK) {
+            verdict = broken(engine, pass, code);
+        }
+    }
+    if (verdict != PASS_DONE) {
+        if (!sqlite3_get_autocommit(engine->db)) {
+            code = dq_run_own(engine->rollback);
+            if (code != SQLITE_OK) {
+                verdict = broken(engine, pass, code);
+            }
+        }
+        dq_statements_clear(&engine->statements); /* prepared against a schema that may be undone */
+    }
+    return verdict;
+}
+
+static enum pass_verdict run_passes(struct dq_engine *engine, struct pass *pass, int64_t index, dq_outcome *outcome) {
+    engine->killer_count = 0;
+    engine->refused_from = NO_UNIT;
+    engine->use_savepoints = engine->savepoint_entries > 0;
+    enum pass_verdict verdict;
+    do {
+        bool had_savepoints = engine->use_savepoints;
+        verdict = run_pass(engine, pass, index);
+        outcome->passes++;
+        if (engine->use_savepoints && !had_savepoints) {
+            engine->savepoint_entries = SAVEPOINT_ENTRIES + 1;
+        }
+    } while (verdict == PASS_AGAIN);
+    if (engine->savepoint_entries > 0) {
+        engine->savepoint_entries--;
+    }
+    return verdict;
+}
+
+static int report(struct dq_engine *engine, struct pass *pass, enum pass_verdict verdict, dq_outcome *outcome) {
+    struct dq_watch *watch = &engine->watch;
+    if (verdict == PASS_DONE) {
+        dq_pages_commit(&watch->pages);
+    } else {
+        dq_pages_discard(&watch->pages);
+    }
+    outcome->state_hash = watch->pages.state;
+    outcome->page_count = watch->pages.page_count;
+    outcome->wal_frames = watch->wal_frames;
+    outcome->wal_generation = watch->wal_generation;
+    if (verdict == PASS_DONE) {
+        outcome->results = engine->results.data;
+        outcome->results_size = engine->results.size;
+        return DQ_APPLIED;
+    }
+    engine->last_error = pass->error;
+    outcome->code = engine->last_error.code;
+    outcome->message = watch->refused ? "SQLite wrote to the WAL what the state hash cannot follow"
+                                      : engine->last_error.message;
+    outcome->system_errno = sqlite3_system_errno(engine->db);
+    return DQ_ENVIRONMENT;
+}
+
+int dq_apply(dq_engine *engine, const uint8_t *payload, size_t size, int64_t index, int want_results,
+             dq_outcome *outcome) {
+    memset(outcome, 0, sizeof *outcome);
+    outcome->state_hash = engine->watch.pages.state;
+    switch (dq_payload_open(&engine->payload, payload, size)) {
+    case DQ_PAYLOAD_OK: break;
+    case DQ_PAYLOAD_UNKNOWN_VERSION: return DQ_VERSION;
+    default: return DQ_FORMAT;
+    }
+    struct pass pass = {.seed = engine->payload.seed};
+    engine->results.discard = !want_results;
+    engine->results.failed = false;
+    dq_pages_discard(&engine->watch.pages);
+    dq_vfs_begin(engine->db);
+    sqlite3_mutex *mutex = sqlite3_db_mutex(engine->db);
+    sqlite3_mutex_enter(mutex);
+    dq_vfs_fix_time(engine->payload.now_us / 1000);
+    enum pass_verdict verdict = run_passes(engine, &pass, index, outcome);
+    dq_vfs_release_time();
+    int result = report(engine, &pass, verdict, outcome);
+    sqlite3_mutex_leave(mutex);
+    return result;
+}
