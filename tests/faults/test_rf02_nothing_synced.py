@@ -129,6 +129,7 @@ def test_ours_counts_nothing_that_is_not_durable() -> None:
         propose_all(a, payloads("value", 5))
         world.pump()
         assert all(node.last_index == a.last_index for node in world.nodes.values())
+        world.heartbeat("A")  # what the heartbeats' answers say, too
         assert a.acknowledged == []
         world[synced[0]].sync()
         world.pump()

@@ -73,8 +73,10 @@ def test_ours_is_closed() -> None:
     world.elect("A", among="ADE")
     assert a.term > first_term
     world.disconnect("AE", "DE")
-    a.propose(b"precious")
+    precious = payloads("precious", 10)
+    propose_all(a, precious)
     world.pump("AD")
+    assert late.match_index <= a.last_index  # it would reach these entries
     before = a.core.commit_index
     world.hand("A", late)
     assert a.core.peers[node_id("B")].match_index == 0
@@ -82,4 +84,4 @@ def test_ours_is_closed() -> None:
     assert a.acknowledged == []  # on two of five, and known to be so
     world.connect("AE")
     world.heartbeat("A", among="ADE")
-    assert a.acknowledged == [b"precious"]  # the third makes it true
+    assert a.acknowledged == precious  # the third makes it true
