@@ -93,6 +93,7 @@ class SnapshotFetcher:
         executor: Executor,
         timeout_s: float = REQUEST_TIMEOUT_MS / 1000,
         stall_s: float = SNAPSHOT_STALL_MS / 1000,
+        reserve_bytes: int = DISK_RESERVE_BYTES,
     ) -> None:
         self._call = call
         self._state_folder = state_folder
@@ -100,6 +101,7 @@ class SnapshotFetcher:
         self._executor = executor
         self._timeout_s = timeout_s
         self._stall_s = stall_s
+        self._reserve_bytes = reserve_bytes
         self._idle = FetchProgress(FetchPhase.IDLE, 0, 0)
         self._progress = self._idle
 
@@ -158,9 +160,9 @@ class SnapshotFetcher:
         incoming = IncomingSnapshot.begin(self._disk, self._state_folder.incoming_path, offer)
         free = self._disk.free_bytes(self._state_folder.incoming_path)
         needed = offer.size_bytes - incoming.done_bytes
-        if needed + DISK_RESERVE_BYTES > free:
+        if needed + self._reserve_bytes > free:
             raise StorageFull(
-                f"{needed} more bytes are needed; {free} are free, {DISK_RESERVE_BYTES} of them reserved",
+                f"{needed} more bytes are needed; {free} are free, {self._reserve_bytes} of them reserved",
                 file=self._state_folder.incoming_path,
             )
         return incoming

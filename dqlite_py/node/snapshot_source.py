@@ -76,6 +76,7 @@ class SnapshotSource:
         clock: Clock,
         keep_ms: float = SNAPSHOT_KEEP_MS,
         wait_ms: float = SNAPSHOT_WAIT_MS,
+        reserve_bytes: int = DISK_RESERVE_BYTES,
     ) -> None:
         self._folder = folder
         self._disk = disk
@@ -86,6 +87,7 @@ class SnapshotSource:
         self._clock = clock
         self._keep_ms = keep_ms
         self._wait_ms = wait_ms
+        self._reserve_bytes = reserve_bytes
         self._copies: dict[bytes, _Copy] = {}
         self._preparing: asyncio.Task[SnapshotUnavailable | None] | None = None
         self._sweeping: asyncio.Task[None] | None = None
@@ -194,10 +196,10 @@ class SnapshotSource:
             self._disk.mkdir(self._folder)
             free = self._disk.free_bytes(self._folder)
             # The journal shares this disk: its reserve is not for copies.
-            if self._total_bytes + DISK_RESERVE_BYTES > free:
+            if self._total_bytes + self._reserve_bytes > free:
                 raise SnapshotUnavailable(
                     f"a copy of {self._total_bytes} bytes does not fit: {free} are free in {self._folder}, "
-                    f"{DISK_RESERVE_BYTES} of them reserved"
+                    f"{self._reserve_bytes} of them reserved"
                 )
             identifier = secrets.token_bytes(ID_BYTES)
             folder = os.path.join(self._folder, identifier.hex())

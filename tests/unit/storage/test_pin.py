@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import apsw
 import pytest
-from dqlite_py.storage.pagehash import scan_file
 
+from dqlite_py.command import encode_unit, encode_units
 from dqlite_py.errors import CorruptState, InternalError, OperationalError, SnapshotUnavailable
 from dqlite_py.ports import SystemDisk
+from dqlite_py.storage.engine import DatabaseEngine
+from dqlite_py.storage.pagehash import scan_file
 from dqlite_py.storage.pin import pin, read_applied_index
 from tests.support.snapshots import CountingDisk, Writer, contents
 
@@ -164,3 +168,56 @@ def test_a_failed_sync_of_a_durable_copy_leaves_none(writer: Writer, tmp_path: P
             pinned.copy_to(str(tmp_path / "copy.db"), disk=disk, durable=True)
         assert not (tmp_path / "copy.db").exists()
     pinned.close()
+
+
+def units(index: int, rows: int = 30) -> bytes:
+    """The payload of an entry of random upserts; the first one makes the table."""
+    chosen = random.Random(index)
+    statements: list[tuple[str, list[Any]]] = [
+        ("INSERT OR REPLACE INTO t VALUES(?, ?)", [chosen.randrange(5000), chosen.randbytes(1500)])
+        for _ in range(rows)
+    ]
+    if index == 1:
+        statements = [("CREATE TABLE t(k INTEGER PRIMARY KEY, v BLOB)", [])]
+    elif index in (61, 75):  # the copy's schema cookie differs: it must not matter
+        statements.append((f"CREATE INDEX i{index} ON t(v)", []))
+    return encode_units("main", index, bytes(16), None, [encode_unit(statements)])
+
+
+def test_a_copy_of_the_engines_database_goes_on_as_the_engine_does(tmp_path: Path) -> None:
+    """The engine's own file system joins WAL writes; a plain reader still pins exactly its state. The copy, opened
+    by an engine, has the same hash, and entry by entry the same hashes as the original."""
+    path, copy = str(tmp_path / "main.db"), str(tmp_path / "copy" / "main.db")
+    os.mkdir(tmp_path / "copy")
+    engine = DatabaseEngine.open(path, create=True)
+    try:
+        for index in range(1, 60):
+            engine.apply(index, units(index), want_results=False)
+        info = engine.pin_info()
+        pinned = pin(path, name="main", applied_index=info.applied_index, state_hash=info.state_hash)
+        assert pinned.page_count == info.page_count
+        hashes = []
+        with ThreadPoolExecutor(1) as executor:
+            copying = executor.submit(pinned.copy_to, copy, disk=DISK)
+            index = 60
+            while not copying.done() or index < 90:
+                hashes.append(engine.apply(index, units(index), want_results=False).state_hash)
+                engine.checkpoint_step()
+                if index % 10 == 0:
+                    engine.checkpoint()
+                index += 1
+            copying.result()
+        pinned.close()
+        assert read_applied_index(copy) == 59
+        received = DatabaseEngine.open(copy, create=False)
+        try:
+            assert received.pin_info() == info
+            again = [
+                received.apply(60 + n, units(60 + n), want_results=False).state_hash
+                for n in range(len(hashes))
+            ]
+            assert again == hashes
+        finally:
+            received.close()
+    finally:
+        engine.close()
