@@ -1,8 +1,8 @@
 """The state that all parts of the consensus core share, and the few transitions all of them make.
 
-`CoreState` is the lowest of the layers that make up RaftCore: state <- counting <- replication <-
-following <- elections <- core. Each layer may call downwards, and upwards only through the hooks at the end of this class. Loop
-thread only; no I/O, no clock, no randomness but the one given.
+`CoreState` is the lowest of the layers that make up RaftCore: state <- counting <- replication <- following <-
+elections <- core. Each layer may call downwards, and upwards only through hooks that are empty methods in the
+lower class. Loop thread only; no I/O, no clock, no randomness but the one given.
 """
 
 from __future__ import annotations

@@ -175,10 +175,9 @@ class SnapshotDropsSuffix(RaftCore):
         super().install_snapshot(snapshot, now_ms)
         if self.log.last_index > snapshot.index:
             self._reset_log(snapshot)
-            self._commit_index = snapshot.index
 
 
-class ProposesWhileSilent(RaftCore):
+class NoCheckQuorum(RaftCore):
     """RF-11: no check-quorum: a leader without followers leads on."""
 
     def _has_active_quorum(self) -> bool:
@@ -197,3 +196,12 @@ class TrustsLostData(RaftCore):
 
     def _proves_lost_data(self, progress: Progress, reply: AppendReply) -> bool:
         return False
+
+
+class OwnVoteBeforeDurable(RaftCore):
+    """RF-5: a candidate counts its own vote before it is on disk."""
+
+    def _campaign(self, *, pre: bool, transfer: bool = False) -> None:
+        super()._campaign(pre=pre, transfer=transfer)
+        if self.state is RaftState.CANDIDATE:
+            self._count_vote(self.node_id)
