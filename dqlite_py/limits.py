@@ -18,6 +18,7 @@ DATABASE_NAME_MAX: Final = 128
 DATABASES_MAX: Final = 64
 PENDING_UNITS_MAX: Final = 16_384  # queued at one node, not yet in an entry
 PENDING_BYTES_MAX: Final = 256 * MIB
+PENDING_READS_MAX: Final = 1024  # queries waiting for a reader thread, per database
 
 # -- raft
 UNCOMMITTED_BYTES_MAX: Final = 128 * MIB

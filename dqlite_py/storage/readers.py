@@ -1,0 +1,163 @@
+"""Reading a database: a bounded set of reader connections, used directly or through the pool's threads.
+
+`query` runs on the caller's thread with a connection of the pool (a local read pays no thread hop); `submit` runs
+on a thread of the pool. Readers see the last SQL commit when they begin, and never block the writer. Any thread.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from dqlite_py.errors import Busy, InterfaceError, NotSupportedError, ProgrammingError
+from dqlite_py.limits import PENDING_READS_MAX, REQUEST_TIMEOUT_MS, RESULT_BYTES_MAX
+from dqlite_py.sqltext import StatementKind, describe
+from dqlite_py.storage.native_engine import refusal
+from dqlite_py.storage.reader import MISUSE, SEVERAL_STATEMENTS, QueryResult, Reader
+from dqlite_py.storage.sqlerrors import AUTH
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["QueryResult", "ReadFuture", "ReaderPool"]
+
+_READS: Final = (StatementKind.READ,)
+_WRITES: Final = (StatementKind.INSERT, StatementKind.CHANGE, StatementKind.SCHEMA, StatementKind.TRANSACTION)
+
+
+class ReadFuture(Future[QueryResult]):
+    """A future whose `cancel` also interrupts the query when it runs (it then ends with OperationalError)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cancel_requested = False
+
+    def cancel(self) -> bool:
+        self.cancel_requested = True
+        return super().cancel()
+
+
+class ReaderPool:
+    """`size` connections and as many threads. Open it after the writer, close it before."""
+
+    def __init__(self, path: str, size: int, *, result_bytes_max: int = RESULT_BYTES_MAX) -> None:
+        if size < 1:
+            raise InterfaceError("a reader pool needs at least one connection")
+        self._path = path
+        self._size = size
+        self._idle: list[Reader] = []
+        self._changed = threading.Condition()
+        self._pending = 0
+        self._closed = False
+        self._threads = ThreadPoolExecutor(size, thread_name_prefix="reader")
+        try:
+            for _ in range(size):
+                self._idle.append(Reader(path, result_bytes_max=result_bytes_max))
+        except BaseException:
+            self._close_idle()
+            raise
+
+    # -- reading --------------------------------------------------------------------------------------
+
+    def query(
+        self,
+        sql: str,
+        params: Any = (),
+        *,
+        timeout_s: float | None = REQUEST_TIMEOUT_MS / 1000,
+        is_cancelled: Callable[[], bool] | None = None,
+    ) -> QueryResult:
+        """Run one reading statement on this thread; waits for a free connection within the same time.
+
+        Raises what Reader.query raises, Busy (no connection came free in time; nothing ran), InterfaceError.
+        """
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        with self._checked_out(timeout_s) as reader:
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            return reader.query(sql, params, timeout_s=left, is_cancelled=is_cancelled)
+
+    def submit(
+        self, sql: str, params: Any = (), *, timeout_s: float | None = REQUEST_TIMEOUT_MS / 1000
+    ) -> ReadFuture:
+        """Run it on a thread of the pool; raises Busy when too many wait already."""
+        future = ReadFuture()
+        with self._changed:
+            if self._closed:
+                raise InterfaceError("the database's readers are closed")
+            if self._pending >= PENDING_READS_MAX:
+                raise Busy(f"{self._pending} queries wait already: try again later")
+            self._pending += 1
+            self._threads.submit(self._serve, future, sql, params, timeout_s)
+        return future
+
+    def classify(self, sql: str) -> Literal["read", "write"]:
+        """Tell by its text, or by asking SQLite, where a statement goes. Executes nothing.
+
+        Raises ProgrammingError (no statement, several, wrong SQL where SQLite was asked) and NotSupportedError
+        (a statement that the log refuses, with the advice what to do).
+        """
+        statement = describe(sql)
+        if statement.kind is StatementKind.EMPTY:
+            raise ProgrammingError("the SQL text holds no statement", code=1)
+        if not statement.is_single:
+            raise ProgrammingError(SEVERAL_STATEMENTS, code=MISUSE)
+        if statement.kind in _READS or statement.keyword == "PRAGMA":
+            return "read"
+        reason = refusal(sql.encode())
+        if reason is not None:
+            raise NotSupportedError(reason, code=AUTH)
+        if statement.kind in _WRITES:
+            return "write"
+        with self._checked_out(REQUEST_TIMEOUT_MS / 1000) as reader:
+            return "read" if reader.is_readonly(sql) else "write"
+
+    def close(self) -> None:
+        """Wait for the queries under way, then close all connections. Idempotent."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        self._threads.shutdown(wait=True, cancel_futures=False)
+        with self._changed:
+            self._changed.wait_for(lambda: len(self._idle) == self._size)
+            self._size = 0
+            self._close_idle()
+
+    # -- inside ---------------------------------------------------------------------------------------
+
+    def _serve(self, future: ReadFuture, sql: str, params: Any, timeout_s: float | None) -> None:
+        try:
+            if not future.set_running_or_notify_cancel():
+                return
+            result = self.query(
+                sql, params, timeout_s=timeout_s, is_cancelled=lambda: future.cancel_requested
+            )
+        except BaseException as error:  # noqa: BLE001 - belongs to whoever waits
+            future.set_exception(error)
+        else:
+            future.set_result(result)
+        finally:
+            with self._changed:
+                self._pending -= 1
+
+    @contextmanager
+    def _checked_out(self, timeout_s: float | None) -> Iterator[Reader]:
+        with self._changed:
+            if self._closed and self._size == 0:
+                raise InterfaceError("the database's readers are closed")
+            if not self._changed.wait_for(lambda: bool(self._idle), timeout_s):
+                raise Busy("no reader connection came free in time: nothing was read")
+            reader = self._idle.pop()
+        try:
+            yield reader
+        finally:
+            with self._changed:
+                self._idle.append(reader)
+                self._changed.notify()
+
+    def _close_idle(self) -> None:
+        while self._idle:
+            self._idle.pop().close()
