@@ -49,6 +49,8 @@ _FLUSH_BYTES_MAX = (
     8 * FRAME_FRAGMENT_BYTES
 )  # per loop iteration, so that one connection does not hold the loop
 
+_FAREWELL_BYTES_MAX = 4 * FRAME_FRAGMENT_BYTES
+
 
 @dataclass(frozen=True, slots=True)
 class TransportTiming:
@@ -258,9 +260,9 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
 
     def close(self, reason: str) -> None:
-        """Close after what is queued was handed to the socket."""
-        if self.state is not ConnectionState.CLOSED and self._transport is not None:
-            pieces = self._queue.take(self._queue.size_bytes)
+        """Close after what is queued (not more than a little) was handed to the socket."""
+        if not self.is_closed and self._transport is not None:
+            pieces = self._queue.take(_FAREWELL_BYTES_MAX)
             if pieces:
                 self._transport.write(b"".join(pieces))
             self._transport.close()

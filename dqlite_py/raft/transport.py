@@ -12,11 +12,13 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable, Collection, Mapping
+from typing import Any
 
 from dqlite_py.config import TlsSettings
 from dqlite_py.errors import InterfaceError, MalformedMessage, RequestTooLarge, WrongCluster
 from dqlite_py.limits import FRAME_FRAGMENT_BYTES
 from dqlite_py.model import Address, NodeId
+from dqlite_py.raft.callers import AddressCallers
 from dqlite_py.raft.connection import Connection, TransportTiming
 from dqlite_py.raft.dialer import Dialer, DialFailed
 from dqlite_py.raft.links import PeerLink, PeerStatus, Search
@@ -82,7 +84,7 @@ class PeerTransport:
         self._connections: dict[Connection, PendingCalls | None] = {}  # open ones; calls: of those we dialled
         self._lingering: set[Connection] = set()  # closed, socket not yet gone
         self._incoming_peers: dict[NodeId, Connection] = {}
-        self._callers: dict[Address, asyncio.Task[Connection]] = {}
+        self._callers = AddressCallers(self._dialer)
         self._retired: set[asyncio.Task[None]] = set()
         self._housekeeping: asyncio.TimerHandle | None = None
         self._housekeeping_due = 0.0
@@ -103,10 +105,8 @@ class PeerTransport:
             self._housekeeping.cancel()
         await self._search.stop()
         links, self._links = list(self._links.values()), {}
-        tasks: list[asyncio.Task[Connection] | asyncio.Task[None]] = [*self._callers.values(), *self._retired]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*(link.stop() for link in links), *tasks, return_exceptions=True)
+        await asyncio.gather(*(link.stop() for link in links), *self._retired, return_exceptions=True)
+        await self._callers.stop()
         await self._server.stop()
         await self._dialer.stop()
         open_now = list(self._connections)
@@ -153,7 +153,7 @@ class PeerTransport:
     # -- peers
 
     def set_peers(self, peers: Mapping[NodeId, Address]) -> None:
-        """Dial exactly these (without ourselves) from now on."""
+        """Dial exactly these (without ourselves) from now on; after `start`."""
         own_id = self.local_identity().node_id
         for node_id in [known for known in self._links if known not in peers or known == own_id]:
             self._retire(self._links.pop(node_id))
@@ -243,7 +243,7 @@ class PeerTransport:
         """Serve a method; `open_to_joiners`: also for callers that are not nodes of this cluster."""
         self._server.register(method, handler, open_to_joiners)
 
-    async def call(self, target: NodeId | Address, method: str, body: object, timeout_s: float) -> object:
+    async def call(self, target: NodeId | Address, method: str, body: Any, timeout_s: float) -> Any:
         """Ask a peer (by id) or whoever is at an address.
 
         Raises RpcNotSent (certainly not delivered), RpcLost (may have been executed), WrongCluster (not
@@ -268,31 +268,11 @@ class PeerTransport:
         if self._stopped:
             raise DialFailed(Address(str(target)), "the transport is stopped")
         if isinstance(target, str):
-            return await self._caller(target)
+            return await self._callers.connection(target)
         link = self._links.get(target)
         if link is None:
             raise DialFailed(Address(str(target)), f"node {target} is not a known peer")
         return await link.wait_connection()
-
-    async def _caller(self, address: Address) -> Connection:
-        """A connection for requests to an address; kept for the next one until it is idle."""
-        task = self._callers.get(address)
-        if task is None:
-            task = asyncio.get_running_loop().create_task(self._dialer.dial(address, Purpose.CLIENT))
-            self._callers[address] = task
-            task.add_done_callback(lambda done: self._caller_dialled(address, done))
-        try:
-            connection = await asyncio.shield(task)
-        except asyncio.CancelledError:
-            if task.cancelled():
-                raise DialFailed(address, "the transport is stopping") from None
-            raise
-        return connection
-
-    def _caller_dialled(self, address: Address, task: asyncio.Task[Connection]) -> None:
-        usable = not task.cancelled() and task.exception() is None and task.result().is_open
-        if not usable and self._callers.get(address) is task:
-            del self._callers[address]
 
     # -- what connections report
 
@@ -302,13 +282,24 @@ class PeerTransport:
             return
         self._connections[connection] = PendingCalls(connection) if connection.dialled else None
         if connection.purpose is Purpose.PEER and not connection.dialled:
-            older = self._incoming_peers.get(connection.peer_id)
-            self._incoming_peers[connection.peer_id] = connection
-            if older is not None:
-                # BEFORE anything of the newer one is delivered: messages never come out of order across them.
-                older.abort("replaced by a newer connection of the same node")
+            self._replace_incoming(connection)
         if connection.verified and connection.peer_address:
             self._learn(connection.peer_id, connection.peer_address)
+
+    def _replace_incoming(self, newer: Connection) -> None:
+        older = self._incoming_peers.get(newer.peer_id)
+        self._incoming_peers[newer.peer_id] = newer
+        if older is None:
+            return
+        if older.peer_address != newer.peer_address:
+            log.warning(
+                "node %s was connected from %s and is now from %s: it moved, or a data folder was copied",
+                newer.peer_id,
+                older.peer_address,
+                newer.peer_address,
+            )
+        # BEFORE anything of the newer one is delivered: messages never come out of order across them.
+        older.abort("replaced by a newer connection of the same node")
 
     def connection_closed(self, connection: Connection) -> None:
         calls = self._connections.pop(connection, None)
@@ -318,9 +309,7 @@ class PeerTransport:
             self._lingering.add(connection)
         if self._incoming_peers.get(connection.peer_id) is connection:
             del self._incoming_peers[connection.peer_id]
-        for address, task in list(self._callers.items()):
-            if task.done() and not task.cancelled() and not task.exception() and task.result() is connection:
-                del self._callers[address]
+        self._callers.closed(connection)
 
     def socket_gone(self, connection: Connection) -> None:
         self._lingering.discard(connection)

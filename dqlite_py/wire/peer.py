@@ -70,27 +70,10 @@ def _encode_configuration(configuration: Configuration) -> list[Any]:
     return [configuration.to_wire(), configuration.index]
 
 
-class _EntriesPacker:
-    """Packs entries; remembers the last few lists, compared by the identity of every entry."""
-
-    def __init__(self) -> None:
-        self._recent: deque[tuple[tuple[Entry, ...], bytes]] = deque(maxlen=_REMEMBERED)
-
-    def __call__(self, entries: tuple[Entry, ...]) -> bytes:
-        if not entries:
-            return b"\x90"
-        for known, packed in self._recent:
-            if known is entries or (len(known) == len(entries) and all(map(operator.is_, known, entries))):
-                return packed
-        packed = bytes(msgpack.packb([list(entry) for entry in entries], use_bin_type=True))
-        self._recent.append((entries, packed))
-        return packed
-
-    def forget(self) -> None:
-        self._recent.clear()
+def _pack_entries(entries: tuple[Entry, ...]) -> bytes:
+    return bytes(msgpack.packb([list(entry) for entry in entries], use_bin_type=True))
 
 
-_pack_entries = _EntriesPacker()
 ENTRIES = Kind("entries", _decode_entries, _pack_entries, raw=True)
 CONFIGURATION = Kind("configuration", _decode_configuration, _encode_configuration)
 
@@ -184,23 +167,35 @@ def decode_message(body: Body) -> Message:
 
 
 class MessageEncoder:
-    """Messages to frames, remembering the last few AppendRequests by identity: same object, same frames."""
+    """Messages to frames for all peers of one transport; remembers its last AppendRequests and entries.
+
+    Same message object, same frames; same entry objects in the same order, same packed entries.
+    """
 
     def __init__(self) -> None:
-        self._recent: deque[tuple[AppendRequest, OutgoingMessage]] = deque(maxlen=_REMEMBERED)
+        self._messages: deque[tuple[AppendRequest, OutgoingMessage]] = deque(maxlen=_REMEMBERED)
+        self._entries: deque[tuple[tuple[Entry, ...], bytes]] = deque(maxlen=_REMEMBERED)
 
     def encode(self, message: Message) -> OutgoingMessage:
         """Raises RequestTooLarge when it is over FRAME_BYTES_MAX."""
         if type(message) is not AppendRequest or not message.entries:
             return OutgoingMessage(FrameType.RAFT, encode_message(message))
-        for known, outgoing in self._recent:
+        for known, outgoing in self._messages:
             if known is message:
                 return outgoing
-        outgoing = OutgoingMessage(FrameType.RAFT, encode_message(message))
-        self._recent.append((message, outgoing))
+        outgoing = OutgoingMessage(FrameType.RAFT, TABLE.encode(message, self._packed(message.entries)))
+        self._messages.append((message, outgoing))
         return outgoing
 
     def forget(self) -> None:
-        """Drop what is remembered (nothing was sent for a while)."""
-        self._recent.clear()
-        _pack_entries.forget()
+        """Drop what is remembered (nothing is waiting to be sent)."""
+        self._messages.clear()
+        self._entries.clear()
+
+    def _packed(self, entries: tuple[Entry, ...]) -> bytes:
+        for known, packed in self._entries:
+            if known is entries or (len(known) == len(entries) and all(map(operator.is_, known, entries))):
+                return packed
+        packed = _pack_entries(entries)
+        self._entries.append((entries, packed))
+        return packed

@@ -88,19 +88,19 @@ class Table:
             if any(kind.raw for _, kind in row.fields[:-1]):
                 raise ValueError(f"table {name}, row {row.number}: only the last field may be raw")
 
-    def encode(self, record: Any) -> bytes:
-        """The record's bytes; raises InterfaceError when a field cannot be encoded."""
+    def encode(self, record: Any, raw: bytes | None = None) -> bytes:
+        """The record's bytes; `raw`: those of its raw field, if they are known already.
+
+        Raises InterfaceError when a field cannot be encoded.
+        """
         row = self._by_record[type(record)]
         values: list[Any] = [row.number]
-        raw: bytes | None = None
         for name, kind in row.fields:
-            value = getattr(record, name)
-            if kind.encode is not None:
-                value = kind.encode(value)
             if kind.raw:
-                raw = value
-            else:
-                values.append(value)
+                raw = raw if raw is not None else kind.encode(getattr(record, name)) if kind.encode else b""
+                continue
+            value = getattr(record, name)
+            values.append(value if kind.encode is None else kind.encode(value))
         if raw is None:
             return pack(values, self.name)
         packer = msgpack.Packer(use_bin_type=True, autoreset=False)

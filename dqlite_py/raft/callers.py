@@ -1,0 +1,49 @@
+"""Connections for requests to an address, whoever is there: made on demand, kept while used. Loop thread."""
+
+from __future__ import annotations
+
+import asyncio
+
+from dqlite_py.model import Address
+from dqlite_py.raft.connection import Connection
+from dqlite_py.raft.dialer import Dialer, DialFailed
+from dqlite_py.wire.handshake import Purpose
+
+
+class AddressCallers:
+    """At most one connection, or attempt, per address."""
+
+    def __init__(self, dialer: Dialer) -> None:
+        self._dialer = dialer
+        self._tasks: dict[Address, asyncio.Task[Connection]] = {}
+
+    async def connection(self, address: Address) -> Connection:
+        """An open connection; raises DialFailed. A cancelled caller leaves the attempt to the next one."""
+        task = self._tasks.get(address)
+        if task is None:
+            task = asyncio.get_running_loop().create_task(self._dialer.dial(address, Purpose.CLIENT))
+            self._tasks[address] = task
+            task.add_done_callback(lambda done: self._dialled(address, done))
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if task.cancelled():
+                raise DialFailed(address, "the transport is stopping") from None
+            raise
+
+    def closed(self, connection: Connection) -> None:
+        """A connection ended: the next call makes a new one."""
+        for address, task in list(self._tasks.items()):
+            if task.done() and not task.cancelled() and not task.exception() and task.result() is connection:
+                del self._tasks[address]
+
+    async def stop(self) -> None:
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _dialled(self, address: Address, task: asyncio.Task[Connection]) -> None:
+        usable = not task.cancelled() and task.exception() is None and task.result().is_open
+        if not usable and self._tasks.get(address) is task:
+            del self._tasks[address]
