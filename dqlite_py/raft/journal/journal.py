@@ -85,7 +85,10 @@ class Journal:
             hard, segments, runs = open_files(
                 disk, path, space, cluster_id=cluster_id, node_id=node_id, create=create, salt=salt
             )
-        except OSError as error:
+        except BaseException as error:
+            space.close()
+            if not isinstance(error, OSError):
+                raise
             raise JournalFailed(f"cannot open the journal in {path}: {error}", folder=path) from error
         journal = cls(disk, f"{path}/journal", hard, space, SegmentTable(disk, segments, runs), salt)
         try:
@@ -313,15 +316,25 @@ class Journal:
         )
         segment = self._space.create(header, size)
         self.sync_count += 2
+        try:
+            self._retire(predecessor, dead, segment)
+        except OSError:
+            self._disk.close(segment.fd)
+            raise
+        self._table.replace_tail(keep, segment)
+        self._is_marked = False
+
+    def _retire(self, predecessor: Segment | None, dead: list[Segment], segment: Segment) -> None:
+        """Remove dead files and seal the segment that came before; `segment` is durable.
+
+        The unlinks need no sync of their own: compaction can drop the segment that declares them dead only
+        when a newer one was made, and making one syncs the folder.
+        """
         for old in dead:
             if old.path != segment.path:
                 self._disk.unlink(old.path)
-        if dead:  # gone BEFORE compaction could drop the segment that declares them dead
-            self._disk.fsync_dir(self._folder)
         if predecessor is not None and not predecessor.is_sealed:
-            self._seal(predecessor, header.sequence)
-        self._table.replace_tail(keep, segment)
-        self._is_marked = False
+            self._seal(predecessor, segment.header.sequence)
 
     def _seal(self, segment: Segment, next_sequence: int) -> None:
         seal = build_seal(segment.last_group + 1, segment.end, segment.header.salt, next_sequence)

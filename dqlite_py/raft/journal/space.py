@@ -79,8 +79,8 @@ class Space:
                 raise
             self._drop_spare()
             raise self._full(error) from error
-        self._spare_fd, self._spare_bytes = None, 0
         self._disk.fsync_dir(self._folder)
+        self._spare_fd, self._spare_bytes = None, 0
         return Segment(path, fd, header, HEADER_BYTES, size, header.first_group - 1)
 
     def _fill_spare(self, size: int) -> None:
