@@ -1,21 +1,20 @@
-"""Committed entries to the databases: routing, order, progress, memory bound. Loop thread.
+"""Committed entries to the databases: routing, order, progress. Loop thread.
 
 Each database has its own apply thread (database_worker), so a statement that runs for seconds in one neither
 delays heartbeats (RF-15) nor the other databases. `applied_index` is the largest index up to which everything is
-applied. When the databases fall behind, entries are dropped from memory and read again from the journal.
+applied. How much may be under way at once is bounded by the core (RaftSettings.unapplied_bytes_max).
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import os
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from dqlite_py.command import CommandHeader, CommandKind, StateHash, decode_header
-from dqlite_py.errors import Error, RaftInvariantBroken
-from dqlite_py.limits import DATABASES_MAX, MIB
+from dqlite_py.errors import Error, MalformedMessage, RaftInvariantBroken
 from dqlite_py.model import Entry, EntryKind, LogIndex
 from dqlite_py.node.database_worker import Applied, DatabaseWorker
 from dqlite_py.storage.readers import ReaderPool
@@ -23,8 +22,6 @@ from dqlite_py.storage.state_folder import StateFolder
 
 log = logging.getLogger("dqlite_py.apply")
 
-BACKLOG_BYTES_MAX = 64 * MIB
-REFILL_BYTES = 8 * MIB
 READERS_PER_DATABASE = 4
 
 
@@ -36,49 +33,59 @@ class Applier:
         *,
         loop: asyncio.AbstractEventLoop,
         folder: StateFolder,
-        read_journal: Callable[[int, int, int], Any],  # awaitable list[Entry]
+        on_worker: Callable[..., Awaitable[Any]],
         wants_results: Callable[[int], bool],
         on_applied: Callable[[Entry, Any, Error | None], None],
         on_divergence: Callable[[str, StateHash, int], None],
+        on_opened: Callable[[], None],
         on_fatal: Callable[[BaseException], None],
     ) -> None:
         self._loop = loop
         self._folder = folder
-        self._read_journal = read_journal
+        self._on_worker = on_worker
         self._wants_results = wants_results
         self._on_entry_applied = on_applied
         self._on_divergence = on_divergence
+        self._on_opened = on_opened
         self._on_fatal = on_fatal
         self.workers: dict[str, DatabaseWorker] = {}
         self.readers: dict[str, ReaderPool] = {}
         self.dispatched_index = 0  # everything up to here was routed
-        self.committed_index = 0  # everything up to here may be routed
         self.last_now_us = 0  # of the newest routed command: log time never goes back
+        self._held: deque[Entry] = deque()  # behind a database that is being dropped
+        self._dropping: asyncio.Task[None] | None = None
         self._waiters: list[tuple[int, str | None, asyncio.Future[None]]] = []
-        self._refilling: asyncio.Task[None] | None = None
         self._stopped = False
 
     # -- opening --------------------------------------------------------------------------------------
 
-    def open(self) -> None:
-        """Open every database of the current generation (before the loop serves anything)."""
-        self.dispatched_index = self.committed_index = self._folder.manifest.index
-        for name in self._folder.list_databases():
-            self._open_database(name, create=False)
+    async def open(self) -> None:
+        """Open every database of the current generation; raises what stands in the way (then close)."""
+        self.dispatched_index = self._folder.manifest.index
+        workers = [self._start_worker(name, create=False) for name in self._folder.list_databases()]
+        for worker in workers:
+            await asyncio.wrap_future(worker.opened)
+            self._folder.check_database(worker.name, worker.opened.result())
+        for worker in workers:
+            self._add_readers(worker)
 
-    def _open_database(self, name: str, *, create: bool) -> DatabaseWorker:
-        path = self._folder.database_path(name)
+    def _start_worker(self, name: str, *, create: bool) -> DatabaseWorker:
         worker = DatabaseWorker(
             name,
-            path,
+            self._folder.database_path(name),
             create=create,
             post=self._post,
             on_applied=self._report,
             on_fatal=self._on_fatal,
         )
         self.workers[name] = worker
-        self.readers[name] = ReaderPool(path, READERS_PER_DATABASE)
+        worker.start()
         return worker
+
+    def _add_readers(self, worker: DatabaseWorker) -> None:
+        if not self._stopped and self.workers.get(worker.name) is worker:
+            self.readers[worker.name] = ReaderPool(worker.path, READERS_PER_DATABASE)
+            self._on_opened()
 
     def _post(self, function: Callable[[], None]) -> None:
         try:
@@ -90,14 +97,8 @@ class Applier:
 
     @property
     def applied_index(self) -> LogIndex:
-        oldest = min(
-            (w.pending[0] for w in self.workers.values() if w.pending), default=self.dispatched_index + 1
-        )
-        return LogIndex(oldest - 1)
-
-    @property
-    def backlog_bytes(self) -> int:
-        return sum(worker.pending_bytes for worker in self.workers.values())
+        firsts = [worker.pending[0] for worker in self.workers.values() if worker.pending]
+        return LogIndex(min(firsts, default=self.dispatched_index + 1) - 1)
 
     def is_applied(self, database: str | None, index: int) -> bool:
         """True when every entry up to `index` that concerns `database` (None: any) is applied here."""
@@ -108,16 +109,8 @@ class Applier:
         worker = self.workers.get(database)
         return worker is None or not worker.pending or worker.pending[0] > index
 
-    async def wait_applied(self, database: str | None, index: int) -> None:
-        """Return once `is_applied`. The caller bounds the wait; cancellation leaves nothing behind."""
-        if self.is_applied(database, index):
-            return
-        future: asyncio.Future[None] = self._loop.create_future()
-        self._waiters.append((index, database, future))
-        await future
-
     def when_applied(self, database: str | None, index: int) -> asyncio.Future[None] | None:
-        """None when applied already, else a future (for callers without a coroutine)."""
+        """None when applied already, else a future; it is cancelled when the databases are closed or replaced."""
         if self.is_applied(database, index):
             return None
         future: asyncio.Future[None] = self._loop.create_future()
@@ -141,96 +134,92 @@ class Applier:
 
     def dispatch(self, entries: Sequence[Entry]) -> None:
         """Route committed entries, each exactly once, in index order."""
-        self.committed_index = max(self.committed_index, entries[-1].index)
-        if self._refilling is None:
-            for position, entry in enumerate(entries):
-                if entry.index != self.dispatched_index + 1:
-                    raise RaftInvariantBroken(
-                        f"entry {entry.index} was handed over after entry {self.dispatched_index}"
-                    )
-                self._route(entry)
-                if self.backlog_bytes > BACKLOG_BYTES_MAX and position + 1 < len(entries):
-                    self._start_refill()
-                    break
+        self._held.extend(entries)
+        self._route_held()
+
+    def _route_held(self) -> None:
+        while self._held and self._dropping is None and not self._stopped:
+            entry = self._held.popleft()
+            if entry.index != self.dispatched_index + 1:
+                raise RaftInvariantBroken(
+                    f"entry {entry.index} was handed over after entry {self.dispatched_index}"
+                )
+            self._route(entry)
         self._wake_waiters()
 
     def _route(self, entry: Entry) -> None:
-        if entry.kind is not EntryKind.COMMAND:
-            self.dispatched_index = entry.index
-            self._on_entry_applied(entry, None, None)
-            return
-        header = decode_header(
-            entry.payload
-        )  # UnknownFormat stops the node: it cannot apply what it does not know
-        self.last_now_us = max(self.last_now_us, header.now_us)
-        if header.kind is CommandKind.DROP:
-            self._route_drop(entry, header)
+        header: CommandHeader | None = None
+        error: Error | None = None
+        if entry.kind is EntryKind.COMMAND:
+            try:
+                header = decode_header(
+                    entry.payload
+                )  # UnknownFormat passes: this release cannot follow such a log
+            except MalformedMessage as malformed:
+                # The same bytes on every node: no effect anywhere, and nobody is wedged (RF-14).
+                log.error("entry %d has no effect: %s", entry.index, malformed)
+                error = malformed
+        if header is not None:
+            self.last_now_us = max(self.last_now_us, header.now_us)
+            if header.kind is CommandKind.DROP:
+                self._dropping = self._loop.create_task(self._drop(entry, header.database))
+                return
+        self.dispatched_index = entry.index
+        if header is None:
+            self._on_entry_applied(entry, None, error)
             return
         worker = self.workers.get(header.database)
         if worker is None:
-            if len(self.workers) >= DATABASES_MAX:
-                log.warning("database %s is over the limit of %d", header.database, DATABASES_MAX)
-            worker = self._open_database(header.database, create=True)
-        self.dispatched_index = entry.index
+            worker = self._start_worker(header.database, create=True)
+            worker.opened.add_done_callback(self._created(worker))
         worker.submit(entry, header, self._wants_results(entry.index))
 
-    def _route_drop(self, entry: Entry, header: CommandHeader) -> None:
-        """Remove the database once its earlier entries are done (joins its thread: rare, and nothing waits on it)."""
-        self.close_database(header.database)
-        self._folder.drop_database(header.database)
+    def _created(self, worker: DatabaseWorker) -> Callable[[Any], None]:
+        def done(opened: Any) -> None:
+            if opened.exception() is None:
+                self._post(lambda: self._add_readers(worker))
+
+        return done
+
+    async def _drop(self, entry: Entry, database: str) -> None:
+        """Remove a database once its earlier entries are done; what follows in the log waits."""
+        try:
+            await self._close_database(database)
+            await self._on_worker(self._folder.drop_database, database)
+        except Exception as error:  # noqa: BLE001 - reported as the node's failure
+            self._on_fatal(error)
+            return
+        self._dropping = None
         self.dispatched_index = entry.index
         self._on_entry_applied(entry, None, None)
+        self._route_held()
 
     def _report(self, worker: DatabaseWorker, finished: list[Applied]) -> None:
         for item in finished:
             if item.divergence is not None:
                 self._on_divergence(worker.name, *item.divergence)
-            self._on_entry_applied(item.entry, item.results, None)
+            self._on_entry_applied(item.entry, item.results, item.error)
         self._wake_waiters()
 
-    # -- refill from the journal when memory ran out -----------------------------------------------------
+    # -- closing --------------------------------------------------------------------------------------
 
-    def _start_refill(self) -> None:
-        if self._refilling is None and not self._stopped:
-            self._refilling = self._loop.create_task(self._refill())
-
-    async def _refill(self) -> None:
-        try:
-            while self.dispatched_index < self.committed_index and not self._stopped:
-                if self.backlog_bytes > BACKLOG_BYTES_MAX // 2:
-                    await asyncio.sleep(0.005)
-                    continue
-                for entry in await self._read_journal(
-                    self.dispatched_index + 1, self.committed_index, REFILL_BYTES
-                ):
-                    self._route(entry)
-                self._wake_waiters()
-        except Exception as error:  # noqa: BLE001 - reported as the node's failure
-            self._on_fatal(error)
-        finally:
-            self._refilling = None
-
-    # -- closing, replacing -----------------------------------------------------------------------------
-
-    def close_database(self, name: str) -> None:
+    async def _close_database(self, name: str) -> None:
         pool = self.readers.pop(name, None)
         if pool is not None:
-            pool.close()
-        worker = self.workers.pop(name, None)
-        if worker is not None and not worker.stop():
-            raise TimeoutError(f"database {name}: its apply thread did not end")
+            await self._on_worker(pool.close)
+        worker = self.workers.get(name)
+        if worker is not None:
+            await self._on_worker(worker.stop)
+            self.workers.pop(name, None)
 
-    def close(self) -> None:
-        """Finish what was routed and close every database (any thread, after the loop stopped routing)."""
+    async def close(self) -> None:
+        """Finish what was routed and close every database; waiting reads are cancelled."""
         self._stopped = True
-        if self._refilling is not None:
-            self._refilling.cancel()
+        if self._dropping is not None:
+            await asyncio.wait([self._dropping])
         for name in list(self.workers):
-            self.close_database(name)
-        for _index, _database, future in self._waiters:
+            await self._close_database(name)
+        waiters, self._waiters = self._waiters, []
+        for _index, _database, future in waiters:
             if not future.done():
                 future.cancel()
-        self._waiters.clear()
-
-    def existing(self, name: str) -> bool:
-        return name in self.workers and os.path.exists(self._folder.database_path(name))

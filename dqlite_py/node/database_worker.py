@@ -19,10 +19,10 @@ from typing import Any, TypeVar
 import msgpack
 
 from dqlite_py.command import CommandHeader, CommandKind, StateHash
-from dqlite_py.errors import Error, InternalError
-from dqlite_py.limits import WAL_CHECKPOINT_FRAMES
+from dqlite_py.errors import Error, InternalError, MalformedMessage
 from dqlite_py.model import Entry
 from dqlite_py.storage.engine import DatabaseEngine
+from dqlite_py.storage.sqlerrors import error_from_code
 
 log = logging.getLogger("dqlite_py.apply")
 T = TypeVar("T")
@@ -32,10 +32,12 @@ HASHES_KEPT = 8192
 
 @dataclass(slots=True)
 class Applied:
-    """A finished entry: `results` is the decoded result list of a UNITS command, or None."""
+    """A finished entry: `results` is the decoded result list of a UNITS command, or None; `error`: why the entry as a
+    whole had no effect, the same on every node."""
 
     entry: Entry
     results: list[Any] | None
+    error: Error | None
     divergence: tuple[StateHash, int] | None  # (the leader's claim, our hash at that index)
 
 
@@ -82,12 +84,12 @@ class DatabaseWorker:
         self._wakeup = False
         self._hashes: OrderedDict[int, int] = OrderedDict()
         self._hashes_lock = threading.Lock()
-        self._engine = DatabaseEngine.open(path, create=create)
-        self.applied_index = self._engine.applied_index
-        self._remember(self._engine.applied_index, self._engine.state_hash)
-        self.last_hash = StateHash(self._engine.applied_index, self._engine.state_hash)
-        self.opened_index = self._engine.applied_index
+        self._create = create
+        self.opened: Future[int] = Future()  # the applied index found
         self._thread = threading.Thread(target=self._run, name=f"apply-{name}", daemon=True)
+
+    def start(self) -> None:
+        """Open the database on its thread; `opened` tells how it went."""
         self._thread.start()
 
     # -- loop side ------------------------------------------------------------------------------------
@@ -108,21 +110,25 @@ class DatabaseWorker:
         with self._hashes_lock:
             return self._hashes.get(index)
 
-    @property
-    def durable_index(self) -> int:
-        """Index that survives power loss of the database's WAL (last complete checkpoint)."""
-        return self._engine.durable_index
-
-    def stop(self, timeout_s: float = 10.0) -> bool:
-        """Finish queued jobs, close the engine, end the thread. Any thread."""
+    def stop(self) -> None:
+        """Finish queued jobs, close the engine, end the thread and wait for it. Any thread but the loop's."""
         self._jobs.put(_STOP)
-        self._thread.join(timeout_s)
-        return not self._thread.is_alive()
+        self._thread.join()
 
     # -- apply thread ---------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        engine = self._engine
+        try:
+            engine = DatabaseEngine.open(self.path, create=self._create)
+        except BaseException as error:  # noqa: BLE001 - told through `opened`; the node decides
+            self.opened.set_exception(error)
+            if self._create:
+                self._fail(error)
+            return
+        self._remember(engine.applied_index, engine.state_hash)
+        self.applied_index = engine.applied_index
+        self.last_hash = StateHash(engine.applied_index, engine.state_hash)
+        self.opened.set_result(engine.applied_index)
         try:
             while (job := self._jobs.get()) is not _STOP:
                 if type(job) is _Apply:
@@ -130,35 +136,48 @@ class DatabaseWorker:
                 else:
                     self._serve(engine, job)
         except BaseException as error:  # noqa: BLE001 - the node stops; it never guesses past a failed apply
-            log.critical("database %s: apply stopped: %s", self.name, error)
-            self._post(lambda error=error: self._on_fatal(error))  # type: ignore[misc]
-            self._refuse_rest(error)
+            self._fail(error)
         finally:
             try:
                 engine.close()
             except Exception:
                 log.exception("database %s: close failed", self.name)
 
+    def _fail(self, error: BaseException) -> None:
+        log.critical("database %s: apply stopped: %s", self.name, error)
+        self._post(lambda: self._on_fatal(error))
+        self._refuse_rest(error)
+
     def _apply(self, engine: DatabaseEngine, job: _Apply) -> None:
         entry, header = job.entry, job.header
         divergence = None
         results: list[Any] | None = None
+        error: Error | None = None
         claim = header.state_hash
         if claim is not None:
             ours = self._hashes.get(claim.index)  # only this thread writes it
             if ours is not None and ours != claim.value:
                 divergence = (claim, ours)
-        if header.kind is CommandKind.UNITS and entry.index > engine.applied_index:
-            outcome = engine.apply(entry.index, entry.payload, want_results=job.want_results)
-            if job.want_results:
-                results = msgpack.unpackb(outcome.results, raw=False, use_list=False, strict_map_key=False)
-            self._remember(entry.index, outcome.state_hash)
-        self._done.append(Applied(entry, results, divergence))
+        is_new = header.kind is CommandKind.UNITS and entry.index > engine.applied_index
+        if is_new:
+            try:
+                outcome = engine.apply(entry.index, entry.payload, want_results=job.want_results)
+            except MalformedMessage as refused:
+                # The same bytes are malformed on every node: the entry has no effect, and nobody is wedged (RF-14).
+                log.error("database %s: entry %d has no effect: %s", self.name, entry.index, refused)
+                error = refused
+            else:
+                self._remember(entry.index, outcome.state_hash)
+                if job.want_results:
+                    results = msgpack.unpackb(
+                        outcome.results, raw=False, use_list=False, strict_map_key=False
+                    )
+        self._done.append(Applied(entry, results, error, divergence))
         if not self._wakeup:
             self._wakeup = True
             self._post(self._report)
-        if engine.wal_frames > WAL_CHECKPOINT_FRAMES:
-            engine.checkpoint_step()
+        if is_new:
+            engine.checkpoint_step()  # AFTER the result is on its way
 
     def _serve(self, engine: DatabaseEngine, job: _Call) -> None:
         if not job.future.set_running_or_notify_cancel():
@@ -204,8 +223,6 @@ class DatabaseWorker:
 
 def unit_error(result: Any) -> Error | None:
     """The error of one unit's result ([code, message, position]), or None when it succeeded."""
-    from dqlite_py.storage.sqlerrors import error_from_code
-
     if result[0] == 0:
         return None
     return error_from_code(result[0], result[1], statement=result[2])

@@ -84,7 +84,9 @@ class Divergence:
                     self.quarantine(error)
                 return
             if votes != said:
-                log.error("no majority yet on the state of %s at log index %d: %s", database, claim.index, votes)
+                log.error(
+                    "no majority yet on the state of %s at log index %d: %s", database, claim.index, votes
+                )
                 said = votes
             await asyncio.sleep(ASK_AGAIN_S)
 

@@ -201,9 +201,11 @@ class NodeRuntime:
 
     async def start(self) -> None:
         """Open the databases, join the conversation. The transport is listening already."""
-        await self.on_worker(self._applier.open)
-        for name, worker in self._applier.workers.items():
-            self.opened.state.check_database(name, worker.opened_index)
+        try:
+            await self._applier.open()
+        except BaseException:
+            await self._applier.close()
+            raise
         await self.snapshot_source.start()
         Services(self).register()
         self.transport.register("snapshot.begin", self.snapshot_source.begin)
@@ -248,7 +250,7 @@ class NodeRuntime:
             task.cancel()
         await self.transport.stop()
         await self.on_worker(self.journal_thread.stop)
-        await self.on_worker(self._applier.close)
+        await self._applier.close()
         await self.on_worker(self.opened.journal.close)
         self._workers.shutdown(wait=False)
 
@@ -296,18 +298,19 @@ class NodeRuntime:
         return Applier(
             loop=self.loop,
             folder=self.opened.state,
-            read_journal=self._read_journal,
+            on_worker=self.on_worker,
             wants_results=self.host.is_awaited,
             on_applied=self._on_applied,
             on_divergence=self.divergence_suspected,
+            on_opened=self.view_changed,
             on_fatal=self.on_fatal,
         )
 
+    def view_changed(self) -> None:
+        self.view.changed()
+
     def _replace_applier(self) -> None:
         self._applier = self._new_applier()
-
-    def _read_journal(self, first: int, last: int, bytes_max: int) -> asyncio.Future[Any]:
-        return self.on_worker(self.opened.journal.read, first, last, bytes_max)
 
     def _on_applied(self, entry: Entry, results: Any, error: Error | None) -> None:
         if entry.kind is EntryKind.NOOP and entry.term == self.core.term and self.core.is_leader:

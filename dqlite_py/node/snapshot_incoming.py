@@ -55,10 +55,9 @@ class IncomingSnapshot:
             if name != offer.id.hex():
                 remove_folder(disk, os.path.join(incoming_path, name))
         self = cls(disk, os.path.join(incoming_path, offer.id.hex()), offer)
-        if disk.exists(self._folder) and not self._resume():
-            remove_folder(disk, self._folder)
-        if not disk.exists(self._folder):
-            self._file = self._offset = 0
+        if not self._resume():
+            if disk.exists(self._folder):
+                remove_folder(disk, self._folder)
             disk.mkdir(self._folder)
             self._record()
             disk.fsync_dir(incoming_path)

@@ -93,10 +93,10 @@ class SnapshotInstall:
             self._view.block(REASON, lambda: OperationalError("a snapshot is being installed: try again"))
             self.installing = True
             try:
-                await self._on_worker(self._applier().close)
+                await self._applier().close()
                 await self._on_worker(self._folder.activate, fetched.generation_path, fetched.manifest)
                 self._replace_applier()
-                await self._on_worker(self._applier().open)
+                await self._applier().open()
             finally:
                 self.installing = False
             self._host.install(snapshot)  # hands out again what follows the snapshot
