@@ -73,8 +73,11 @@ class Station:
         self.transport.set_peers({other.id: other.address for other in others})
 
     async def reach(self, other: Station, address: Address | None = None) -> None:
-        self.transport.set_peers({other.id: address or other.address})
-        await until(lambda: self.transport.is_connected(other.id), f"{self.id} connected to {other.id}")
+        await self.reach_id(other.id, address or other.address)
+
+    async def reach_id(self, node_id: NodeId, address: Address) -> None:
+        self.transport.set_peers({node_id: address})
+        await until(lambda: self.transport.is_connected(node_id), f"{self.id} connected to {node_id}")
 
 
 @asynccontextmanager
