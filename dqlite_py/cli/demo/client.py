@@ -5,12 +5,14 @@ Only the calls the demo needs; not a general client of the cluster.
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from dqlite_py.cli.demo.ledger import RowKey
 from dqlite_py.cli.demo.verdict import NodeContent
 from dqlite_py.command import encode_unit
+from dqlite_py.errors import OperationalError
 from dqlite_py.model import Address
 
 DATABASE = "demo"
@@ -96,7 +98,7 @@ class DemoClient:
         return parse_status(await self._caller.call(address, "status", {}, STATUS_TIMEOUT_S))
 
     async def content(self, address: Address) -> NodeContent:
-        """The node's own rows (a stale read: nobody else is asked) and its state hash."""
+        """The node's own rows (a stale read: nobody else is asked) and the state hash that belongs to them."""
         body = {
             "database": DATABASE,
             "sql": SELECT,
@@ -104,7 +106,19 @@ class DemoClient:
             "level": "stale",
             "timeout_s": READ_TIMEOUT_S,
         }
-        _columns, rows = await self._caller.call(address, "sql.read", body, READ_TIMEOUT_S + 1)
+        deadline_s = time.monotonic() + READ_TIMEOUT_S
+        before = await self._state(address)
+        while True:
+            _columns, rows = await self._caller.call(address, "sql.read", body, READ_TIMEOUT_S + 1)
+            after = await self._state(address)
+            if after == before:
+                return NodeContent(*after, rows)
+            if time.monotonic() > deadline_s:
+                raise OperationalError(f"the node at {address} does not come to rest: {before}, then {after}")
+            before = after
+
+    async def _state(self, address: Address) -> tuple[int, str]:
+        """The applied index and the database's state hash."""
         state = await self._caller.call(address, "state.hash", {}, READ_TIMEOUT_S)
         _index, state_hash = state["databases"].get(DATABASE, [0, "-"])
-        return NodeContent(state["applied_index"], state_hash, rows)
+        return state["applied_index"], state_hash

@@ -123,14 +123,18 @@ class Scenario:
             FAILOVER_TIMEOUT_S,
             "an acknowledged write through the two nodes left",
         )
-        await self._pause(self._plan.without_s)
-        silence = self._ledger.longest_silence(killed_s, victim.name)
-        gap_ms = silence.ms if silence is not None else 0.0
-        self.gaps_ms.append(gap_ms)
         leader = self._leader()
+        gap_ms = self._gap_ms(killed_s, victim)
         term = leader.status.term if leader.status else 0
         self._event(f"{leader.name} leads in term {term}; no row was acknowledged for {gap_ms:,.0f} ms")
+        await self._pause(self._plan.without_s)
+        # A leader may have fallen and another risen meanwhile: the longest silence counts.
+        self.gaps_ms.append(self._gap_ms(killed_s, victim))
         await self._restart(victim, view)
+
+    def _gap_ms(self, killed_s: float, victim: NodeProcess) -> float:
+        silence = self._ledger.longest_silence(killed_s, victim.name)
+        return silence.ms if silence is not None else 0.0
 
     async def _restart(self, victim: NodeProcess, view: NodeView) -> None:
         commit = max(n.status.commit_index for n in self._state.nodes if n.status is not None)
