@@ -6,11 +6,14 @@ index once whatever callbacks do."""
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dqlite_py.errors import OutcomeUnknown
+from dqlite_py.errors import MalformedMessage, OutcomeUnknown
+from dqlite_py.model import Entry, EntryKind, LogIndex, Term
+from tests.faults.ours_applier import applying, units
 from tests.faults.ours_host import Answers, hosted
 from tests.faults.stock import Outcomes, StockWorld
 from tests.support.wire import until
@@ -97,3 +100,54 @@ async def test_ours_is_closed() -> None:
         here.pass_ms(1_000)
         assert len(committed) == 1
         assert complaints == []
+
+
+CREATE = units(1, ("CREATE TABLE t(v INTEGER UNIQUE)", []))
+POISON = units(2, ("INSERT INTO t VALUES (1)", []), ("INSERT INTO t VALUES (1)", []), ("NOT SQL", []))
+AFTER = units(3, ("INSERT INTO t VALUES (2)", []))
+
+
+async def test_ours_makes_a_failing_statement_its_units_result(tmp_path: Path) -> None:
+    """The others of the same entry stand, the next entry follows, and every node does the same."""
+    hashes = []
+    for name in ("one", "two"):
+        async with applying(tmp_path / name) as node:
+            node.commit(CREATE, POISON, AFTER)
+            await node.reached(3)
+            assert node.fatal == []
+            results = {index: units for index, units, error in node.reported if error is None}
+            assert [unit[0] for unit in results[2]] == [0, 2067, 1]  # SQLITE_CONSTRAINT_UNIQUE, SQLITE_ERROR
+            assert [unit[0] for unit in results[3]] == [0]
+            assert await node.query("SELECT v FROM t ORDER BY v") == [(1,), (2,)]
+            hashes.append(node.applier.workers["main"].hash_at(3))
+    assert hashes[0] == hashes[1] is not None
+
+
+async def test_ours_applies_an_entry_once_over_restarts(tmp_path: Path) -> None:
+    """The applied index is in the same SQLite transaction: the log is replayed from there, whatever the log holds."""
+    count = units(2, ("INSERT INTO t SELECT count(*) FROM t", []))
+    again = units(3, ("INSERT INTO t SELECT count(*) FROM t", []))
+    async with applying(tmp_path / "node") as node:
+        node.commit(CREATE, count)
+        await node.reached(2)
+    for _ in range(2):
+        async with applying(tmp_path / "node") as node:
+            node.commit(
+                CREATE, count, again
+            )  # the state folder's index is older: everything is handed over again
+            await node.reached(3)
+            assert await node.query("SELECT v FROM t ORDER BY v") == [(0,), (1,)]
+
+
+async def test_ours_skips_a_malformed_entry_alike_everywhere(tmp_path: Path) -> None:
+    """Bytes that are no command have no effect and wedge nobody."""
+    for number, noise in enumerate((b"", b"\xc1", b"\x97\x01\x01\xa4main" + b"\xff" * 40)):
+        async with applying(tmp_path / str(number)) as node:
+            bad = Entry(LogIndex(2), Term(1), EntryKind.COMMAND, noise)
+            node.commit(CREATE, bad, AFTER)
+            await node.reached(3)
+            assert node.fatal == []
+            errors = {index: error for index, _, error in node.reported}
+            assert sorted(errors) == [1, 2, 3]
+            assert isinstance(errors[2], MalformedMessage)  # whoever proposed it hears why
+            assert await node.query("SELECT v FROM t") == [(2,)]

@@ -4,14 +4,19 @@ sending heartbeats and answering."""
 
 from __future__ import annotations
 
+import asyncio
 import random
+import threading
+from pathlib import Path
 
 import pysyncobj.syncobj as upstream
 import pytest
 
 from dqlite_py.raft.messages import AppendRequest
+from tests.faults.ours_applier import applying, units
 from tests.faults.ours_host import hosted
 from tests.faults.stock import StockWorld
+from tests.support.wire import until
 
 pytestmark = pytest.mark.rf("RF-15")
 
@@ -58,3 +63,40 @@ async def test_ours_is_closed() -> None:
         assert slow == later == []
         here.machine.apply()
         assert [len(slow), len(later)] == [1, 1]
+
+
+async def test_ours_applies_beside_the_loop(tmp_path: Path) -> None:
+    """One database's apply thread is stuck: the loop goes on, and so do the other databases and readers."""
+    async with applying(tmp_path / "node") as node:
+        node.commit(units(1, ("CREATE TABLE t(v)", [])))
+        await node.reached(1)
+        gate = threading.Event()
+        node.applier.workers["main"].call(lambda _engine: gate.wait(20))
+        node.commit(
+            units(2, ("INSERT INTO t VALUES (1)", [])),
+            units(3, ("CREATE TABLE u(v)", []), database="other"),
+        )
+        await until(lambda: node.applier.is_applied("other", 3), "the other database goes on")
+        assert not node.applier.is_applied("main", 2)
+        assert await node.query("SELECT v FROM t") == []
+        assert node.applier.applied_index == 1
+        gate.set()
+        await node.reached(3)
+        assert await node.query("SELECT v FROM t") == [(1,)]
+
+
+async def test_ours_lets_go_of_the_interpreter_while_sql_runs(tmp_path: Path) -> None:
+    """A statement of a few hundred milliseconds: the loop's timers run meanwhile."""
+    slow = (
+        "INSERT INTO t SELECT count(*) FROM "
+        "(WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < 500000) SELECT x FROM c)"
+    )
+    async with applying(tmp_path / "node") as node:
+        node.commit(units(1, ("CREATE TABLE t(v)", [])))
+        await node.reached(1)
+        node.commit(units(2, (slow, [])))
+        turns = 0
+        while not node.applier.is_applied("main", 2):
+            await asyncio.sleep(0.001)
+            turns += 1
+        assert turns > 10

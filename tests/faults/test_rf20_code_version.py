@@ -4,6 +4,7 @@ of an unknown format stops the node with UnknownFormat, and the core hands out e
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import msgpack
@@ -12,7 +13,9 @@ from pysyncobj.syncobj import replicated
 
 from dqlite_py.command import decode_header
 from dqlite_py.errors import RaftInvariantBroken, UnknownFormat
+from dqlite_py.model import Entry, EntryKind, LogIndex, Term
 from tests.faults.ours import CoreWorld, payloads, propose_all
+from tests.faults.ours_applier import applying, units
 from tests.faults.ours_host import hosted
 from tests.faults.stock import StockNode, StockWorld
 
@@ -77,3 +80,18 @@ async def test_ours_has_no_code_versions() -> None:
     async with hosted() as here:
         with pytest.raises(RaftInvariantBroken):
             here.host.setCodeVersion(1)
+
+
+async def test_ours_stops_before_what_it_does_not_know(tmp_path: Path) -> None:
+    """Nothing of the unknown entry, and nothing after it, is applied here: no node runs ahead with a hole."""
+    later = Entry(
+        LogIndex(2), Term(1), EntryKind.COMMAND, msgpack.packb([2, 1, "main", 0, bytes(16), None, []])
+    )
+    async with applying(tmp_path / "node") as node:
+        with pytest.raises(UnknownFormat):
+            node.commit(
+                units(1, ("CREATE TABLE t(v)", [])), later, units(3, ("INSERT INTO t VALUES (1)", []))
+            )
+        await node.reached(1)
+        assert await node.query("SELECT v FROM t") == []
+        assert node.applier.applied_index == 1
