@@ -338,6 +338,7 @@ class NodeRuntime:
         self._applier.dispatch(entries)
 
     def on_state_change(self) -> None:
+        self.sync_peers()
         self.view.changed()
 
     def on_became_leader(self, term: Term) -> None:
@@ -357,13 +358,20 @@ class NodeRuntime:
     def sync_peers(self) -> None:
         """Dial the members; before the first configuration arrives, whoever of our cluster has shown itself."""
         members = {m.id: m.address for m in self.core.configuration.members if m.id != self.node_id}
-        if not self.core.configuration.members:
+        leader = self.core.leader_id
+        if not members:
             members = dict(self.inbound.learned)
+        elif leader is not None and leader not in members and leader in self.inbound.learned:
+            members[leader] = self.inbound.learned[
+                leader
+            ]  # a member that our configuration does not hold yet
         self.transport.set_peers(members)
 
-    def accept_sender(self, node_id: NodeId) -> bool:
-        configuration = self.core.configuration
-        return not configuration.members or configuration.get(node_id) is not None
+    def accept_sender(self, _node_id: NodeId) -> bool:
+        """Any node of our cluster (the transport has checked): one's own configuration may be the old one, so
+        requests are taken from members it does not know yet (thesis 4.1). Votes and acknowledgements are counted
+        by the core, from members only (RF-4)."""
+        return True
 
     def on_snapshot_offer(self, offer: SnapshotOffer) -> None:
         self.snapshot_install.offer(offer)

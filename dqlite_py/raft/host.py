@@ -134,6 +134,13 @@ class _TransportAdapter(SyncTransport):  # type: ignore[misc]
         """The node stops PeerTransport itself, after the last message."""
 
 
+def _overwritten(term: Term, entry: Entry) -> Overwritten:
+    return Overwritten(
+        f"entry {entry.index} of term {entry.term} was committed; what was proposed in term {term} at or after that "
+        "index cannot be"
+    )
+
+
 def _bypassed(name: str) -> Callable[..., Any]:
     def raiser(*_args: Any, **_kwargs: Any) -> Any:
         raise RaftInvariantBroken(f"SyncObj.{name} is replaced by RaftCore and must not be called")
@@ -173,6 +180,7 @@ class RaftHost(SyncObj):  # type: ignore[misc]
         self._durable_inbox: deque[tuple[int, list[tuple[NodeId, Message]], BaseException | None]] = deque()
         self._durable_wakeup = False
         self._in_journal = 0
+        self._applied_term = Term(0)
         self._last_gated: list[tuple[NodeId, Message]] = []
         self._tick_handle: asyncio.TimerHandle | None = None
         self.storage_low = False
@@ -210,8 +218,8 @@ class RaftHost(SyncObj):  # type: ignore[misc]
                 return
             now = self._now()
             self.tick_lag_ms = max(0.0, now - last - TICK_MS)
+            self._schedule_tick(now)  # BEFORE the tick: whatever happens in it, the next one comes (RF-14)
             self.doTick(0.0)
-            self._schedule_tick(now)
 
         self._tick_handle = self._loop.call_later(TICK_MS / 1000.0, tick)
 
@@ -309,7 +317,7 @@ class RaftHost(SyncObj):  # type: ignore[misc]
                 effects = self.core.take_effects()
                 if not effects:
                     break
-                self._perform(effects)
+                self._guard(self._perform, effects)
                 self._guard(self._checkCommandsToApply)
         finally:
             self._pumping = False
@@ -400,15 +408,34 @@ class RaftHost(SyncObj):  # type: ignore[misc]
 
     def entry_applied(self, entry: Entry, result: Any, error: Error | None) -> None:
         """The state machine finished `entry`: answer who waits for its index (RF-13: only if the term is theirs)."""
+        if entry.term > self._applied_term:
+            self._applied_term = entry.term
+            self._fail_older_terms(entry)
         for term, callback in self._SyncObj__commandsWaitingCommit.pop(entry.index, ()):
             if term == entry.term:
                 self._answer(callback, result, error)
-            else:
+            else:  # ours of a newer term lost to an older one that a later leader brought along (paper 5.4.2)
+                self._answer(callback, None, _overwritten(term, entry))
+
+    def _fail_older_terms(self, entry: Entry) -> None:
+        """Terms never fall along a log: what we proposed in an older term at this index or later cannot be committed
+        any more, so its writers need not wait for somebody else's entry at their index."""
+        waiting = self._SyncObj__commandsWaitingCommit
+        for index in [i for i in waiting if i >= entry.index]:
+            kept = []
+            for term, callback in waiting.pop(index):
+                if term >= entry.term:
+                    kept.append((term, callback))
+                    continue
                 self._answer(
                     callback,
                     None,
-                    Overwritten(f"another leader's entry was committed at log index {entry.index}"),
+                    Overwritten(
+                        f"an entry of term {entry.term} was committed where ours of term {term} stood"
+                    ),
                 )
+            if kept:
+                waiting[index] = kept
 
     def forget_through(self, index: LogIndex) -> None:
         """A snapshot jumped over these indexes: their writers cannot learn the outcome here (RF-12)."""
