@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import logging
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -44,6 +45,8 @@ def main(big: bool, only: tuple[str, ...], seconds: float, kills: int, parent: P
     parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="bench-", dir=parent))
     figures: list[Figure] = []
+    facts = machine.facts(folder)
+    logging.basicConfig(filename=folder / "bench.log")  # the embedded node's own log lines
     try:
         with console.status("measuring") as status:
 
@@ -52,10 +55,11 @@ def main(big: bool, only: tuple[str, ...], seconds: float, kills: int, parent: P
                 figures.extend(work())
 
             _run_groups(run, groups, folder, seconds, kills)
-        facts = machine.facts(folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     show(console, figures)
+    for warning in machine.doubts(facts, figures):
+        console.print(warning, style="yellow", highlight=False)
     arguments = " ".join([*(f"--only {name}" for name in only), *(["--big"] if big else [])])
     repeat = f"make bench ARGS='{arguments}'" if arguments else "make bench"
     stamp = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d-%H%M%S")

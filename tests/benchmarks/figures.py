@@ -48,17 +48,10 @@ def show(console: Console, figures: Sequence[Figure]) -> None:
     table.add_column("what")
     for column in ("value", "unit", "target", ""):
         table.add_column(column, justify="right" if column in ("value", "target") else "left")
-    table.add_column("note", style="dim")
     for figure in figures:
         style = "red" if figure.verdict == "MISSED" else ""
         table.add_row(
-            figure.name,
-            _shown(figure.value),
-            figure.unit,
-            figure.target,
-            figure.verdict,
-            figure.note,
-            style=style,
+            figure.name, _shown(figure.value), figure.unit, figure.target, figure.verdict, style=style
         )
     console.print(table)
 

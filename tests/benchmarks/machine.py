@@ -15,6 +15,7 @@ from tests.benchmarks.figures import Figure, percentile
 
 SYNCS = 400
 PLAIN_S = 3.0
+FDATASYNC_MS_MAX = 0.3
 
 
 def facts(folder: Path) -> dict[str, Any]:
@@ -27,7 +28,23 @@ def facts(folder: Path) -> dict[str, Any]:
         "python": platform.python_version(),
         "sqlite": apsw.sqlite_lib_version(),
         "commit": _commit(),
+        "load before": f"{os.getloadavg()[0]:.1f}",
     }
+
+
+def doubts(known: dict[str, Any], figures: list[Figure]) -> list[str]:
+    """Why the figures may not be comparable with the targets."""
+    found = []
+    if float(known["load before"]) > 0.5:
+        found.append(
+            f"the machine was busy before the run (load {known['load before']}): the figures are too low"
+        )
+    for figure in figures:
+        if figure.name == "fdatasync, median" and figure.value > FDATASYNC_MS_MAX:
+            found.append(
+                f"the targets suppose an fdatasync of 0.15 ms; here it takes {figure.value:.2f} ms (--dir chooses a disk)"
+            )
+    return found
 
 
 def _processor() -> str:
