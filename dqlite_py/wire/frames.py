@@ -90,7 +90,7 @@ class OutgoingMessage:
         if len(body) > FRAME_BYTES_MAX:
             raise RequestTooLarge(f"a message of {len(body)} bytes is over the limit of {FRAME_BYTES_MAX}")
         self.type = kind
-        self._body = memoryview(body)
+        self._body = body
         self._cut = len(body) > FRAME_FRAGMENT_BYTES
         if self._cut and kind not in _MAY_BE_CUT:
             raise RequestTooLarge(f"a {kind.name} of {len(body)} bytes is over the limit")
@@ -110,7 +110,7 @@ class OutgoingMessage:
             head = _HEAD.pack(MAGIC, FRAME_VERSION, self.type, 0, 0, len(self._body))
             return (b"".join((head, _CRC.pack(crc32c(self._body, crc32c(head))), self._body)),)
         offset = position * FRAME_FRAGMENT_BYTES
-        data = self._body[offset : offset + FRAME_FRAGMENT_BYTES]
+        data = memoryview(self._body)[offset : offset + FRAME_FRAGMENT_BYTES]
         piece = _PIECE.pack(self._id, len(self._body), offset)
         head = _HEAD.pack(MAGIC, FRAME_VERSION, self.type, _FLAG_FRAGMENT, 0, len(piece) + len(data))
         checksum = crc32c(data, crc32c(head + piece))
@@ -207,20 +207,15 @@ class FrameDecoder:
             return None, False
         body_start = start + HEADER_BYTES
         (expected,) = _CRC.unpack_from(self._buffer, start + _HEAD.size)
-        with (
-            memoryview(self._buffer) as view,
-            view[start : start + _HEAD.size] as head,
-            view[body_start : body_start + length] as body,
-        ):
-            found = crc32c(body, crc32c(head))
-            if found != expected:
-                raise MalformedMessage(
-                    f"frame checksum is {found:08x}, expected {expected:08x}", what="checksum"
-                )
-            if not flags:
-                message: Received | None = Received(kind, bytes(body))
-            else:
+        with memoryview(self._buffer) as view, view[body_start : body_start + length] as body:
+            head = bytes(view[start : start + _HEAD.size])
+            if flags:
+                _check_crc(head, body, expected)
                 message = self._take_fragment(kind, body)
+            else:
+                whole = bytes(body)
+                _check_crc(head, whole, expected)
+                message = Received(kind, whole)
         self._position = body_start + length
         return message, message is None
 
@@ -285,6 +280,12 @@ class FrameDecoder:
             raise MalformedMessage("too many bytes in fragments at once", what="fragments")
         partial = self._partials[message_id] = _Partial(kind, total)
         return partial
+
+
+def _check_crc(head: bytes, body: bytes | memoryview, expected: int) -> None:
+    found = crc32c(body, crc32c(head))
+    if found != expected:
+        raise MalformedMessage(f"frame checksum is {found:08x}, expected {expected:08x}", what="checksum")
 
 
 def _check_start(buffer: bytearray, start: int) -> None:

@@ -7,6 +7,7 @@ packed entries are kept for as long as the leader goes on sending them.
 from __future__ import annotations
 
 import operator
+import struct
 from collections import deque
 from typing import Any, Final
 
@@ -24,10 +25,12 @@ from dqlite_py.raft.messages import (
     VoteRequest,
 )
 from dqlite_py.wire.frames import FrameType, OutgoingMessage
-from dqlite_py.wire.tables import BOOL, NODE_ID, U63, Body, Kind, Row, Table
+from dqlite_py.wire.tables import BOOL, NODE_ID, U63, Body, Kind, Raw, Row, Table
 
 _KINDS: Final = {int(kind): kind for kind in EntryKind}
 _REMEMBERED: Final = 8
+_OWN_PIECE_BYTES: Final = 64 * 1024  # from here on msgpack itself writes a length of 32 bits
+_BIN32: Final = struct.Struct(">BI")
 
 
 def _decode_entry(value: Any) -> Entry:
@@ -70,8 +73,23 @@ def _encode_configuration(configuration: Configuration) -> list[Any]:
     return [configuration.to_wire(), configuration.index]
 
 
-def _pack_entries(entries: tuple[Entry, ...]) -> bytes:
-    return bytes(msgpack.packb([list(entry) for entry in entries], use_bin_type=True))
+def _pack_entries(entries: tuple[Entry, ...]) -> Raw:
+    """msgpack of the entries; large payloads are pieces of their own, so that they are copied once only."""
+    packer = msgpack.Packer(use_bin_type=True, autoreset=False)
+    packer.pack_array_header(len(entries))
+    pieces: list[bytes] = []
+    for entry in entries:
+        if len(entry.payload) < _OWN_PIECE_BYTES:
+            packer.pack(entry)
+            continue
+        packer.pack_array_header(4)
+        packer.pack(entry.index)
+        packer.pack(entry.term)
+        packer.pack(int(entry.kind))
+        pieces += (packer.bytes(), _BIN32.pack(0xC6, len(entry.payload)), entry.payload)
+        packer.reset()
+    pieces.append(packer.bytes())
+    return pieces
 
 
 ENTRIES = Kind("entries", _decode_entries, _pack_entries, raw=True)
@@ -174,7 +192,7 @@ class MessageEncoder:
 
     def __init__(self) -> None:
         self._messages: deque[tuple[AppendRequest, OutgoingMessage]] = deque(maxlen=_REMEMBERED)
-        self._entries: deque[tuple[tuple[Entry, ...], bytes]] = deque(maxlen=_REMEMBERED)
+        self._entries: deque[tuple[tuple[Entry, ...], Raw]] = deque(maxlen=_REMEMBERED)
 
     def encode(self, message: Message) -> OutgoingMessage:
         """Raises RequestTooLarge when it is over FRAME_BYTES_MAX."""
@@ -192,7 +210,7 @@ class MessageEncoder:
         self._messages.clear()
         self._entries.clear()
 
-    def _packed(self, entries: tuple[Entry, ...]) -> bytes:
+    def _packed(self, entries: tuple[Entry, ...]) -> Raw:
         for known, packed in self._entries:
             if known is entries or (len(known) == len(entries) and all(map(operator.is_, known, entries))):
                 return packed

@@ -6,7 +6,8 @@ valid record or raise MalformedMessage; nothing larger than the bytes is built f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import operator
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -22,7 +23,7 @@ class Kind:
     """A field's type.
 
     `decode` judges and converts an unpacked value (ValueError or MalformedMessage when wrong); `encode` gives
-    what msgpack packs, or, when `raw`, packed bytes (only for a row's last field).
+    what msgpack packs, or, when `raw`, pieces of packed bytes (only for a row's last field).
     """
 
     name: str
@@ -32,6 +33,7 @@ class Kind:
 
 
 Field = tuple[str, Kind]
+Raw = Sequence[bytes]
 Record = TypeVar("Record")
 
 
@@ -73,6 +75,21 @@ def pack(value: Any, what: str) -> bytes:
     return data
 
 
+class _Plan:
+    """What a row's encoder needs, worked out once."""
+
+    def __init__(self, row: Row[Any]) -> None:
+        self.row = row
+        self.getters = [_getter(name, kind) for name, kind in row.fields if not kind.raw]
+        raw = [_getter(name, kind) for name, kind in row.fields if kind.raw]
+        self.raw: Callable[[Any], Raw] | None = raw[0] if raw else None
+
+
+def _getter(name: str, kind: Kind) -> Callable[[Any], Any]:
+    get, encode = operator.attrgetter(name), kind.encode
+    return get if encode is None else lambda record: encode(get(record))
+
+
 class Table:
     """Rows with distinct numbers and records."""
 
@@ -80,59 +97,56 @@ class Table:
         self.name = name
         self.rows = tuple(rows)
         self._values_max = values_max
-        self._by_number = {row.number: row for row in self.rows}
-        self._by_record = {row.record: row for row in self.rows}
+        self._by_number = {row.number: _Plan(row) for row in self.rows}
+        self._by_record = {plan.row.record: plan for plan in self._by_number.values()}
         if len(self._by_number) != len(self.rows) or len(self._by_record) != len(self.rows):
             raise ValueError(f"table {name}: two rows share a number or a record")
         for row in self.rows:
             if any(kind.raw for _, kind in row.fields[:-1]):
                 raise ValueError(f"table {name}, row {row.number}: only the last field may be raw")
 
-    def encode(self, record: Any, raw: bytes | None = None) -> bytes:
+    def encode(self, record: Any, raw: Raw | None = None) -> bytes:
         """The record's bytes; `raw`: those of its raw field, if they are known already.
 
         Raises InterfaceError when a field cannot be encoded.
         """
-        row = self._by_record[type(record)]
-        values: list[Any] = [row.number]
-        for name, kind in row.fields:
-            if kind.raw:
-                raw = raw if raw is not None else kind.encode(getattr(record, name)) if kind.encode else b""
-                continue
-            value = getattr(record, name)
-            values.append(value if kind.encode is None else kind.encode(value))
-        if raw is None:
+        plan = self._by_record[type(record)]
+        values = [plan.row.number, *[get(record) for get in plan.getters]]
+        if plan.raw is None:
             return pack(values, self.name)
+        if raw is None:
+            raw = plan.raw(record)
         packer = msgpack.Packer(use_bin_type=True, autoreset=False)
         packer.pack_array_header(len(values) + 1)
         for value in values:
             packer.pack(value)
-        return b"".join((packer.bytes(), raw))
+        return b"".join((packer.bytes(), *raw))
 
     def decode(self, body: Body) -> Any:
         """The record; raises MalformedMessage."""
         values = unpack(body, self.name, self._values_max)
         if not isinstance(values, list) or not values or type(values[0]) is not int:
             raise MalformedMessage(f"{self.name}: not a numbered array", what=self.name)
-        row = self._by_number.get(values[0])
-        if row is None:
+        plan = self._by_number.get(values[0])
+        if plan is None:
             raise MalformedMessage(f"{self.name}: message {values[0]} is not known", what=self.name)
+        row = plan.row
         if len(values) != 1 + len(row.fields):
             raise MalformedMessage(
                 f"{row.record.__name__} has {len(row.fields)} fields, not {len(values) - 1}", what=self.name
             )
+        name = ""
         fields: dict[str, Any] = {}
-        for (name, kind), value in zip(row.fields, values[1:], strict=True):
-            try:
+        try:
+            for (name, kind), value in zip(row.fields, values[1:], strict=True):
                 fields[name] = kind.decode(value)
-            except (ValueError, MalformedMessage) as error:
-                raise MalformedMessage(f"{row.record.__name__}.{name}: {error}", what=name) from None
-        record = row.record(**fields)
-        if row.check is not None:
-            try:
+            name = ""
+            record = row.record(**fields)
+            if row.check is not None:
                 row.check(record)
-            except ValueError as error:
-                raise MalformedMessage(f"{row.record.__name__}: {error}", what=self.name) from None
+        except (ValueError, MalformedMessage) as error:
+            where = f"{row.record.__name__}.{name}" if name else row.record.__name__
+            raise MalformedMessage(f"{where}: {error}", what=name or self.name) from None
         return record
 
     def describe(self) -> str:

@@ -129,10 +129,8 @@ def test_entries_are_packed_once_for_all_followers(monkeypatch: pytest.MonkeyPat
     first = AppendRequest(NodeId(1), Term(1), LogIndex(0), Term(0), entries, LogIndex(0), 1)
     assert encoder.encode(first) is encoder.encode(first)
     packed: list[int] = []
-    pack = msgpack.packb
-    monkeypatch.setattr(
-        peer.msgpack, "packb", lambda *args, **kwargs: packed.append(1) or pack(*args, **kwargs)
-    )
+    pack_entries = peer._pack_entries
+    monkeypatch.setattr(peer, "_pack_entries", lambda entries: packed.append(1) or pack_entries(entries))
 
     def sent(message: AppendRequest) -> Message:
         (frame,) = encoder.encode(message).frame(0)
@@ -156,3 +154,14 @@ def test_entries_are_packed_once_for_all_followers(monkeypatch: pytest.MonkeyPat
     encoder.forget()
     assert sent(first) == first
     assert packed == [1, 1]
+
+
+@pytest.mark.parametrize("sizes", [[0], [65_535], [65_536], [70_000, 1, 0, 200_000, 65_536], [3, 65_536, 4]])
+def test_large_payloads_are_packed_as_msgpack_would(sizes: list[int]) -> None:
+    entries = tuple(
+        Entry(LogIndex(n), Term(3), EntryKind.COMMAND, bytes([n]) * size) for n, size in enumerate(sizes, 8)
+    )
+    message = AppendRequest(NodeId(1), Term(5), LogIndex(7), Term(3), entries, LogIndex(6), 12)
+    expected = msgpack.packb([3, 1, 5, 7, 3, 6, 12, [list(entry) for entry in entries]])
+    assert encode_message(message) == expected
+    assert decode_message(expected) == message
