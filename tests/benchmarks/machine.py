@@ -42,7 +42,7 @@ def doubts(known: dict[str, Any], figures: list[Figure]) -> list[str]:
     for figure in figures:
         if figure.name == "fdatasync, median" and figure.value > FDATASYNC_MS_MAX:
             found.append(
-                f"the targets suppose an fdatasync of 0.15 ms; here it takes {figure.value:.2f} ms (--dir chooses a disk)"
+                f"the targets suppose an fdatasync of 0.15 ms; here it takes {figure.value:.2f} ms (see --dir)"
             )
     return found
 
