@@ -5,10 +5,13 @@ what is truncated."""
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from dqlite_py.errors import MembershipRefused
-from dqlite_py.model import Role
+from dqlite_py.model import Address, NodeId, Role
+from dqlite_py.node.runtime import NodeRuntime
 from tests.faults.ours import CoreWorld, Node, member, node_id
 from tests.faults.stock import Outcomes, SimNode, StockWorld
 
@@ -136,3 +139,45 @@ def test_ours_never_campaigns_before_it_is_added() -> None:
     world.run(10_000)
     assert node.state == "follower"
     assert node.term == 0
+
+
+def test_ours_follows_a_leader_that_its_old_configuration_does_not_hold() -> None:
+    """C was down while D joined and took over: requests are taken without asking one's own configuration."""
+    world = CoreWorld("ABC")
+    a = world.elect("A")
+    world.isolate("C")
+    world.start("D")
+    world.connect("AD", "BD")
+    for role in (Role.STANDBY, Role.VOTER):
+        change(a, "D", role)
+        world.pump("ABD")
+        world.heartbeat("A", among="ABD")
+    d = world.elect("D", among="ABD")
+    d.propose(b"value")
+    world.pump("ABD")
+    world.heartbeat("D", among="ABD")
+    c = world["C"]
+    assert node_id("D") not in c.core.configuration.voters
+    world.connect("CD")
+    world.run(2_000)
+    assert c.applied == [b"value"]
+    assert node_id("D") in c.core.configuration.voters
+    assert d.is_leader
+
+
+def test_ours_hears_and_dials_a_leader_that_it_does_not_know_as_a_member() -> None:
+    """The node around the core must let that happen: messages in, answers out."""
+    dialled: dict[NodeId, Address] = {}
+    world = CoreWorld("ABC")
+    core = world["C"].core
+    core.leader_id = node_id("D")
+    node = SimpleNamespace(
+        core=core,
+        node_id=node_id("C"),
+        inbound=SimpleNamespace(learned={node_id("D"): Address("d:1")}),
+        transport=SimpleNamespace(set_peers=dialled.update),
+    )
+    assert NodeRuntime.accept_sender(node, node_id("D"))
+    NodeRuntime.sync_peers(node)
+    assert dialled[node_id("D")] == "d:1"
+    assert set(dialled) == {node_id("A"), node_id("B"), node_id("D")}

@@ -7,13 +7,29 @@ from __future__ import annotations
 
 import asyncio
 import os
+from types import SimpleNamespace
 from typing import Any
 
 import pysyncobj.pipe_notifier as pipe_notifier
 import pytest
 from pysyncobj.fast_queue import FastQueue
 
-from dqlite_py.errors import Busy, JournalFailed, NotLeader, Outcome, OutcomeUnknown, Overwritten
+from dqlite_py.command import encode_unit
+from dqlite_py.errors import (
+    Busy,
+    Error,
+    JournalFailed,
+    NotLeader,
+    Outcome,
+    OutcomeUnknown,
+    Overwritten,
+    from_wire,
+)
+from dqlite_py.limits import PENDING_UNITS_MAX
+from dqlite_py.model import NodeId
+from dqlite_py.node.proposals import DatabaseProposals
+from dqlite_py.node.tickets import Deadline
+from dqlite_py.node.writes import Writes
 from dqlite_py.raft.rpc import RpcContext, RpcLost, RpcNotSent
 from tests.faults.ours import CoreWorld, payloads, propose_all
 from tests.faults.ours_host import Answers, command, hosted
@@ -238,3 +254,102 @@ async def test_ours_says_unknown_when_it_ends(end: str) -> None:
         ((_, error),) = pending
         assert isinstance(error, OutcomeUnknown)
         assert error.outcome is Outcome.UNKNOWN
+
+
+UNIT = encode_unit([("INSERT INTO t VALUES (1)", [])])
+
+
+async def forwarded(*answers: Any) -> tuple[Answers, list[str]]:
+    """A write on a follower; the leader's `answers` come one after the other, the last for ever."""
+    asked: list[str] = []
+
+    async def call(_leader: NodeId, method: str, _body: Any, _timeout_s: float) -> Any:
+        asked.append(method)
+        answer = answers[min(len(asked), len(answers)) - 1]
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+    async def at_once(_wait: Any) -> None:
+        await asyncio.sleep(0)
+
+    view = SimpleNamespace(
+        is_ready_leader=False,
+        remote_leader=NodeId(1),
+        refusal=lambda write: None,
+        wait_for_leader=at_once,
+        wait_change=at_once,
+    )
+    writes = Writes(
+        loop=asyncio.get_running_loop(),
+        view=view,
+        propose=lambda *_: None,
+        pump=lambda: None,
+        call=call,
+        make_proposals=lambda *_: None,
+        now_us=lambda: 1,
+    )
+    heard = Answers()
+    writes.submit("main", UNIT, heard, Deadline(20))
+    await until(lambda: bool(heard), "the writer hears")
+    await writes.stop()
+    return heard, asked
+
+
+async def test_ours_repeats_only_what_certainly_did_not_happen() -> None:
+    heard, asked = await forwarded(RpcNotSent("no connection"), NotLeader("not I"), [0, []])
+    assert heard == [([0, []], None)]
+    assert len(asked) == 3
+    heard, asked = await forwarded(RpcLost("the connection broke"), [0, []])
+    ((_, error),) = heard
+    assert isinstance(error, OutcomeUnknown)
+    assert len(asked) == 1
+
+
+async def test_ours_promises_nothing_after_a_bug_on_this_side() -> None:
+    heard, _ = await forwarded(RuntimeError("a bug on this side, after the request was sent"))
+    ((_, error),) = heard
+    assert error is not None
+    assert error.outcome is Outcome.UNKNOWN
+
+
+async def test_ours_promises_nothing_after_a_bug_on_the_leader() -> None:
+    one, two = Station(1), Station(2)
+
+    async def breaks(_context: RpcContext, _body: Any) -> Any:
+        raise RuntimeError("a bug on the leader, after it had proposed")
+
+    two.transport.register("leader.write", breaks)
+    async with stations(one, two):
+        await one.reach(two)
+        with pytest.raises(Error) as caught:
+            await one.transport.call(two.id, "leader.write", {}, 20)
+        assert caught.value.outcome is Outcome.UNKNOWN
+
+
+def test_ours_promises_nothing_after_an_error_that_only_a_newer_release_knows() -> None:
+    assert from_wire(["AnErrorOfTheNextRelease", "?", None, {}]).outcome is Outcome.UNKNOWN
+
+
+def test_ours_refuses_before_it_queues() -> None:
+    """Full means that nothing of the refused write is queued, and that all others are proposed."""
+    proposed: list[bytes] = []
+    soon: list[Any] = []
+    queue = DatabaseProposals(
+        "main",
+        propose=lambda payload, done: proposed.append(payload),
+        now_us=lambda: 1,
+        state_hash=lambda _database: None,
+        call_soon=soon.append,
+    )
+    accepted = Answers()
+    for _ in range(PENDING_UNITS_MAX):
+        queue.submit(UNIT, accepted)
+    refused = Answers()
+    with pytest.raises(Busy) as caught:
+        queue.submit(UNIT, refused)
+    assert caught.value.outcome is Outcome.NOT_APPLIED
+    queue.fail_queued(NotLeader("leadership went away"))
+    assert len(accepted) == PENDING_UNITS_MAX
+    assert all(isinstance(error, NotLeader) for _, error in accepted)
+    assert refused == proposed == []

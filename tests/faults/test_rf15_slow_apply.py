@@ -13,6 +13,7 @@ import pysyncobj.syncobj as upstream
 import pytest
 
 from dqlite_py.raft.messages import AppendRequest
+from tests.faults.ours import CoreWorld
 from tests.faults.ours_applier import applying, units
 from tests.faults.ours_host import hosted
 from tests.faults.stock import StockWorld
@@ -100,3 +101,21 @@ async def test_ours_lets_go_of_the_interpreter_while_sql_runs(tmp_path: Path) ->
             await asyncio.sleep(0.001)
             turns += 1
         assert turns > 10
+
+
+def test_ours_forgives_its_own_stalls() -> None:
+    """A node that stood still for 1.5 s reads what its buffers kept before it accuses the leader."""
+    for seed in range(20):
+        for stalled in "AB":  # the leader, a follower
+            world = CoreWorld("ABC", seed=seed)
+            a = world.elect("A")
+            world.run(1_000)
+            term = a.term
+            others = "ABC".replace(stalled, "")
+            if stalled == "B":
+                world.run(1_500, among=others)
+            else:
+                world.now += 300  # a leader's stall is borne as long as the others can bear it
+            world.run(2_000)
+            assert {node.term for node in world.nodes.values()} == {term}
+            assert world.leaders() == ["A"]

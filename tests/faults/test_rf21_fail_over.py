@@ -5,15 +5,20 @@ staggers elections, so one round does it."""
 
 from __future__ import annotations
 
+import asyncio
 import select
 import socket
 import statistics
+from dataclasses import replace
 
 import pysyncobj.tcp_connection as stock_connection
 import pytest
 
+from dqlite_py.model import LogIndex, Term
+from dqlite_py.raft.messages import VoteRequest
 from tests.faults.ours import CoreWorld
 from tests.faults.stock import NullPoller
+from tests.support.wire import FAST, Station, stations, until
 
 pytestmark = pytest.mark.rf("RF-21")
 
@@ -48,3 +53,17 @@ def test_ours_is_closed() -> None:
     assert max(took_ms) <= 3 * settings.election_max_ms
     assert statistics.median(terms) == 1
     assert sum(term > 1 for term in terms) <= 4
+
+
+async def test_ours_sends_the_first_message_over_a_link_that_was_idle() -> None:
+    """Followers have nothing to say to each other for longer than the idle time: the vote request arrives."""
+    timing = replace(FAST, idle_ms=200)
+    one, two = Station(1, timing=timing), Station(2, timing=timing)
+    async with stations(one, two):
+        await one.reach(two)
+        await asyncio.sleep(3 * timing.idle_ms / 1000)
+        request = VoteRequest(one.id, Term(2), True, LogIndex(1), Term(1), False)
+        assert one.transport.send(two.id, request)
+        await until(lambda: bool(two.messages), "the request arrives")
+        assert two.messages == [(one.id, request)]
+        assert one.events == [("connected", two.id)]
