@@ -427,13 +427,7 @@ class RaftHost(SyncObj):  # type: ignore[misc]
                 if term >= entry.term:
                     kept.append((term, callback))
                     continue
-                self._answer(
-                    callback,
-                    None,
-                    Overwritten(
-                        f"an entry of term {entry.term} was committed where ours of term {term} stood"
-                    ),
-                )
+                self._answer(callback, None, _overwritten(term, entry))
             if kept:
                 waiting[index] = kept
 

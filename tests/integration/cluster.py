@@ -59,7 +59,8 @@ class Client:
 
     def call(self, address: str, method: str, body: Any = None, timeout_s: float = 10.0) -> Any:
         return self._run(
-            self._caller.call(Address(address), method, {} if body is None else body, timeout_s), timeout_s + 5
+            self._caller.call(Address(address), method, {} if body is None else body, timeout_s),
+            timeout_s + 5,
         )
 
     def write(self, address: str, sql: str, *params: Any, timeout_s: float = 10.0) -> Any:
@@ -67,7 +68,9 @@ class Client:
         body = {"database": DATABASE, "unit": unit, "timeout_s": timeout_s}
         return self.call(address, "sql.write", body, timeout_s + 1)
 
-    def read(self, address: str, sql: str, *params: Any, level: str = "linearizable") -> list[tuple[Any, ...]]:
+    def read(
+        self, address: str, sql: str, *params: Any, level: str = "linearizable"
+    ) -> list[tuple[Any, ...]]:
         body = {"database": DATABASE, "sql": sql, "params": list(params), "level": level, "timeout_s": 10.0}
         return [tuple(row) for row in self.call(address, "sql.read", body, 11.0)[1]]
 
