@@ -4,6 +4,7 @@ durable, and after a power cut the journal holds every entry it was told so abou
 
 from __future__ import annotations
 
+import asyncio
 import mmap
 import os
 import threading
@@ -16,13 +17,17 @@ import pysyncobj.journal as stock_journal
 import pytest
 
 from dqlite_py.errors import JournalFailed
-from dqlite_py.model import LogIndex, Snapshot, Term
+from dqlite_py.model import LogIndex, NodeId, Snapshot, Term
+from dqlite_py.ports import SystemDisk
 from dqlite_py.raft.effects import Effects
-from dqlite_py.raft.journal import JournalBatch, JournalThread
+from dqlite_py.raft.journal import Journal, JournalBatch, JournalThread
+from dqlite_py.raft.messages import AppendReply
 from tests.faults.ours import CoreWorld, Image, Node, configuration, payloads, propose_all
+from tests.faults.ours_host import command, hosted
 from tests.faults.stock import Outcomes, StockWorld
 from tests.support.faultdisk import FaultDisk, Loss, PowerLoss
 from tests.support.journals import FOLDER, contents, entries, open_journal
+from tests.support.wire import until
 
 pytestmark = pytest.mark.rf("RF-2")
 
@@ -188,3 +193,53 @@ def test_ours_never_acknowledges_after_a_failed_sync() -> None:
     submit(3)
     thread.stop()
     assert [type(error) for error in heard] == [JournalFailed] * 3
+
+
+async def test_ours_holds_acknowledgements_back_until_the_disk_has_the_entries() -> None:
+    """A follower's host, journal thread and disk together."""
+    async with hosted() as here:
+        here.follow("B", (0, 0), command(1, 1))
+        await until(lambda: bool(here.sent(AppendReply)), "the first entry is acknowledged")
+        gate, syncing = threading.Event(), threading.Event()
+
+        def slow() -> None:
+            syncing.set()
+            gate.wait(20)
+
+        here.disk.before_sync = slow
+        for index in range(2, 7):
+            here.follow("B", (index - 1, 1), command(index, 1))
+        await until(syncing.is_set, "the entries are on their way to the disk")
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert here.core.last_index == 6
+        assert max(reply.match_index for reply in here.sent(AppendReply)) == 1
+        gate.set()
+        await until(lambda: here.sent(AppendReply)[-1].match_index == 6, "all are acknowledged")
+        assert here.journal.last_index == 6
+
+
+def test_ours_asks_the_real_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What stock never calls: after the last byte of a group was written, fdatasync of the same file."""
+    calls: list[tuple[str, int]] = []
+    pwrite, fdatasync = os.pwrite, os.fdatasync
+
+    def noted_pwrite(fd: int, data: bytes, offset: int) -> int:
+        calls.append(("pwrite", fd))
+        return pwrite(fd, data, offset)
+
+    def noted_fdatasync(fd: int) -> None:
+        calls.append(("fdatasync", fd))
+        fdatasync(fd)
+
+    monkeypatch.setattr(os, "pwrite", noted_pwrite)
+    monkeypatch.setattr(os, "fdatasync", noted_fdatasync)
+    journal = Journal.open(SystemDisk(), str(tmp_path), cluster_id=bytes(16), node_id=NodeId(1), create=True)
+    for index in range(1, 4):
+        calls.clear()
+        batch = JournalBatch(reset=None, hard_state=None, truncate_from=None, entries=entries(index, index))
+        journal.write([batch])
+        (_, written), (last, synced) = calls[-2:]
+        assert last == "fdatasync"
+        assert synced == written
+    journal.close()

@@ -4,6 +4,8 @@ BEFORE any message that reveals them leaves; damage of both slots stops the node
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,9 @@ from dqlite_py.raft.journal import HardStateFile
 from dqlite_py.raft.journal.hardstate import SLOT_OFFSETS
 from dqlite_py.raft.messages import VoteReply, VoteRequest
 from tests.faults.ours import CoreWorld, node_id
+from tests.faults.ours_host import hosted
 from tests.faults.stock import StockNode, StockWorld
+from tests.support.wire import until
 
 pytestmark = pytest.mark.rf("RF-5")
 
@@ -164,3 +168,26 @@ def test_ours_does_not_start_without_its_vote(tmp_path: Path, harm: str) -> None
     with pytest.raises(CorruptState) as caught:
         reopened(path)
     assert caught.value.details["file"] == str(path)
+
+
+async def test_ours_holds_the_vote_back_until_the_disk_has_it() -> None:
+    """The host, the journal thread and the disk together: the sync is slow, the candidate waits."""
+    async with hosted() as here:
+        gate, syncing = threading.Event(), threading.Event()
+
+        def slow() -> None:
+            syncing.set()
+            gate.wait(20)
+
+        here.disk.before_sync = slow
+        log = here.core.log
+        request = VoteRequest(node_id("B"), Term(1), False, log.last_index, log.last_term, False)
+        here.host.receive(node_id("B"), request)
+        await until(syncing.is_set, "the vote is on its way to the disk")
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert here.sent(VoteReply) == []
+        gate.set()
+        await until(lambda: bool(here.sent(VoteReply)), "the vote is given")
+        assert here.sent(VoteReply)[0].granted
+        assert here.journal.hard_state == HardState(Term(1), node_id("B"))
