@@ -275,7 +275,8 @@ class RaftCore(ElectionPart):
             return
         heirs = [p for p in self._progress.values() if self._is_voter(p.id) and self._may_take_over(p)]
         best = max(heirs, key=lambda p: p.match_index, default=None)
-        self._feed_followers()  # they learn the commit index
+        self._commit_push_wanted = True
+        self._feed_followers()
         if best is not None and best.match_index == self.log.last_index:
             self._effects.messages.append((best.id, TimeoutNow(self.node_id, self.term)))
         self._become_follower(self.term, None)

@@ -52,7 +52,7 @@ class FollowerPart(LeaderPart):
             self._reject(request)
             return
         reached = LogIndex(prev_index + len(entries))
-        if reached > self.log.base_index and entries:
+        if entries and reached >= self.log.base_index:
             first = self._first_missing(prev_index, entries)
             if first is not None:
                 self._append_from(first, entries[first - prev_index - 1 :], configurations)

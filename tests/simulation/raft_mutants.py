@@ -136,7 +136,11 @@ class CountsLearners(RaftCore):
         members = [m.id for m in self.configuration.members if m.role is not Role.SPARE]
         matches = sorted(
             (
-                self._own_match() if m == self.node_id else p.match_index if (p := self._progress.get(m)) else 0
+                self._own_match()
+                if m == self.node_id
+                else p.match_index
+                if (p := self._progress.get(m))
+                else 0
                 for m in members
             ),
             reverse=True,

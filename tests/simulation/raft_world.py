@@ -49,6 +49,7 @@ SETTINGS = RaftSettings(
 )
 TICK_MS = 20.0
 EMPTY_STATE = 0
+NOTHING = Snapshot(LogIndex(0), Term(0), Configuration())
 
 
 class SafetyViolation(AssertionError):
@@ -75,6 +76,23 @@ class Faults:
     change_per_s: float = 0.0
     transfer_per_s: float = 0.0
     quarantine_per_s: float = 0.0
+
+    @classmethod
+    def churn(cls, rng: random.Random) -> Faults:
+        """Elections all the time, slow disks, crashes, late messages: for what needs several leaders in a row."""
+        return cls(
+            loss=rng.uniform(0.0, 0.25),
+            duplicate=rng.uniform(0.0, 0.3),
+            late=rng.uniform(0.1, 0.4),
+            late_ms=rng.uniform(200, 1500),
+            slow_disk=rng.uniform(0.0, 0.4),
+            slow_disk_ms=rng.uniform(100, 800),
+            crash_per_s=rng.uniform(0.0, 3.0),
+            cut_per_s=rng.uniform(0.0, 3.0),
+            disturb_per_s=rng.uniform(4.0, 15.0),
+            compact_per_s=rng.choice((0.0, 5.0)),
+            transfer_per_s=rng.uniform(0.0, 3.0),
+        )
 
     @classmethod
     def of_seed(cls, rng: random.Random) -> Faults:
@@ -113,7 +131,7 @@ class Disk:
     base_index: int = 0
     base_term: int = 0
     entries: list[Entry] = field(default_factory=list)  # base_index + 1 …
-    snapshot: Snapshot = Snapshot(LogIndex(0), Term(0), Configuration())
+    snapshot: Snapshot = NOTHING
     snapshot_state: int = EMPTY_STATE
 
     def write(self, effects: Effects, entries: int | None = None) -> None:
@@ -127,7 +145,9 @@ class Disk:
             del self.entries[effects.truncate_from - self.base_index - 1 :]
         for entry in effects.entries[:entries]:
             if entry.index != self.base_index + len(self.entries) + 1:
-                raise SafetyViolation(f"journal hole: {entry.index} after {self.base_index + len(self.entries)}")
+                raise SafetyViolation(
+                    f"journal hole: {entry.index} after {self.base_index + len(self.entries)}"
+                )
             self.entries.append(entry)
 
     def read(self, first: int, last: int, bytes_max: int) -> list[Entry]:
@@ -174,6 +194,12 @@ class SimNode:
     # -- life ------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
+        try:
+            self._start()
+        except RaftInvariantBroken as error:
+            raise SafetyViolation(f"node {self.id} cannot start again: {error}") from error
+
+    def _start(self) -> None:
         world, disk = self.world, self.disk
         self.life += 1
         start = LogStart.of(disk.entries, disk.base_index, disk.base_term)
@@ -276,7 +302,9 @@ class SimNode:
             for read_id in effects.reads_failed:
                 self.reads.pop(read_id)
             if effects.snapshot_offer is not None:
-                world.at(world.rng.uniform(1, 60), self.run, self.life, self.fetch_snapshot, effects.snapshot_offer)
+                world.at(
+                    world.rng.uniform(1, 60), self.run, self.life, self.fetch_snapshot, effects.snapshot_offer
+                )
             if effects.lost_data:
                 raise SafetyViolation(f"node {self.id} accuses {effects.lost_data} of having lost data")
 
@@ -472,7 +500,9 @@ class World:
         core = node.core
         assert core is not None
         if core.commit_index < node.commit_seen:
-            raise SafetyViolation(f"commit index of {node.id} went back: {node.commit_seen} to {core.commit_index}")
+            raise SafetyViolation(
+                f"commit index of {node.id} went back: {node.commit_seen} to {core.commit_index}"
+            )
         node.commit_seen = core.commit_index
         if effects.became_leader is not None:
             self.check_leader(node, core, effects.became_leader)
@@ -496,7 +526,9 @@ class World:
         for index in range(self.committed_max, max(core.log.base_index, self.committed_max - 50), -1):
             entry = self.committed[index]
             if self.commit_term[index] < term and not core.log.matches(entry.index, entry.term):
-                raise SafetyViolation(f"leader completeness: {node.id} leads term {term} without entry {index}")
+                raise SafetyViolation(
+                    f"leader completeness: {node.id} leads term {term} without entry {index}"
+                )
 
     def check_applied(self, node: SimNode, entry: Entry) -> None:
         known = self.committed.setdefault(entry.index, entry)
@@ -687,7 +719,7 @@ class World:
             leader = self.leader()
             if leader is None or leader.core is None:
                 return False
-            if not target or target[0] not in leader.proposals and target[0] not in self.acked:
+            if not target or (target[0] not in leader.proposals and target[0] not in self.acked):
                 target[:] = []
                 if self.propose(leader):
                     target.append(leader.core.last_index)
@@ -710,9 +742,10 @@ class World:
 
 
 def storm(seed: int, *, core_class: type[RaftCore] = RaftCore, duration_ms: float = 12_000) -> World:
-    """One run: a random mixture of faults, then healing."""
-    world = World(seed, core_class=core_class, voters=5 if seed % 4 == 3 else 3)
-    world.load()
+    """One run: a random mixture of faults, then healing. Every third seed is a churn of elections."""
+    churn = Faults.churn(random.Random(seed)) if seed % 3 == 2 else None
+    world = World(seed, core_class=core_class, voters=5 if seed % 4 == 3 else 3, faults=churn)
+    world.load(25.0 if churn is None else 120.0)
     world.misfortunes()
     world.run_for(duration_ms)
     world.check_recovers()

@@ -6,7 +6,6 @@ import pytest
 
 from dqlite_py.errors import Error
 from dqlite_py.raft.core import RaftCore
-
 from tests.simulation import raft_mutants as mutants
 from tests.simulation.raft_world import SafetyViolation, storm
 from tests.unit.raft import rules

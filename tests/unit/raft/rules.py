@@ -12,7 +12,6 @@ from dqlite_py.model import Entry, EntryKind, HardState, LogIndex, NodeId, Snaps
 from dqlite_py.raft.core import RaftCore
 from dqlite_py.raft.messages import AppendReply, AppendRequest, VoteReply
 from dqlite_py.raft.progress import ProgressState
-
 from tests.unit.raft.solo import ME, Solo, append, command, configuration_entry, members, offer, vote
 
 Rule = Callable[[type[RaftCore]], None]
@@ -98,7 +97,9 @@ def a_leader_counts_itself_when_durable(core_class: type[RaftCore]) -> None:
     solo = Solo(core_class=core_class).elect().ack(2, 2).settle()
     solo.core.propose(b"x", solo.now)
     effects = solo.take()
-    assert [m.entries for _, m in effects.messages if isinstance(m, AppendRequest)], "sent before the disk is done"
+    assert [m.entries for _, m in effects.messages if isinstance(m, AppendRequest)], (
+        "sent before the disk is done"
+    )
     solo.core.tick(solo.now)
     assert solo.core.commit_index == 2
     solo.core._advance_commit()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from dqlite_py.raft.core import RaftCore
-
 from tests.unit.raft.rules import RULES, Rule
 
 
