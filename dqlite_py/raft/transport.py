@@ -16,7 +16,7 @@ from typing import Any
 
 from dqlite_py.config import TlsSettings
 from dqlite_py.errors import InterfaceError, MalformedMessage, RequestTooLarge, WrongCluster
-from dqlite_py.limits import FRAME_FRAGMENT_BYTES
+from dqlite_py.limits import FRAME_FRAGMENT_BYTES, MEMBERS_MAX
 from dqlite_py.model import Address, NodeId
 from dqlite_py.raft.callers import AddressCallers
 from dqlite_py.raft.connection import Connection, TransportTiming
@@ -40,7 +40,7 @@ def _nothing(*_: object) -> None:
 
 
 class PeerTransport:
-    """Create on the loop thread's side, `await start()`, `await stop()`; a stopped transport stays stopped.
+    """Create, `await start()`, `await stop()`; a stopped transport stays stopped. Unstarted it can only `call`.
 
     identity: this node's ids, asked at every handshake. on_message(sender, message): from a member's
     connection only. on_connected / on_disconnected(peer): our connection TO the peer is there / gone.
@@ -202,6 +202,8 @@ class PeerTransport:
         if self._learned.get(node_id) == address:
             return
         self._learned[node_id] = address
+        while len(self._learned) > 4 * MEMBERS_MAX:
+            del self._learned[next(iter(self._learned))]
         link = self._links.get(node_id)
         if link is not None:
             link.learned(address)
@@ -283,7 +285,10 @@ class PeerTransport:
         self._connections[connection] = PendingCalls(connection) if connection.dialled else None
         if connection.purpose is Purpose.PEER and not connection.dialled:
             self._replace_incoming(connection)
-        if connection.verified and connection.peer_address:
+        if self._housekeeping is None:  # a transport that only calls is never started
+            self._plan_housekeeping()
+        # A client may be a command that names a member's address as its own.
+        if connection.verified and (connection.dialled or connection.purpose is Purpose.PEER):
             self._learn(connection.peer_id, connection.peer_address)
 
     def _replace_incoming(self, newer: Connection) -> None:

@@ -289,6 +289,21 @@ class TestMaybeDelivered:
             methods.gate.set()
             assert await call == 1
 
+    async def test_a_transport_that_is_never_started_can_call(self) -> None:
+        a, b = Station(1, advertise="127.0.0.1:1"), Station(2)
+        async with stations(b):
+            methods = Methods(b)
+            try:
+                assert await a.transport.call(b.address, "echo", 1, WAIT_S) == 1
+                call = asyncio.ensure_future(a.transport.call(b.address, "held", 2, WAIT_S))
+                await until(lambda: methods.asked == [1, 2])
+                await asyncio.sleep(FAST.idle_ms / 1000 * 1.5)
+                methods.gate.set()
+                assert await call == 2
+                assert b.learned == []
+            finally:
+                await a.transport.stop()
+
 
 class TestBounds:
     async def test_requests_beyond_the_bound_are_refused_unexecuted(self) -> None:
