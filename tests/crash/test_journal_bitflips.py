@@ -128,7 +128,7 @@ def test_hard_state_never_goes_back() -> None:
     small_journal(disk).close()
     path = FOLDER + "/hardstate"
     size = len(disk.contents(path))
-    for offset in [*range(0, 80), *range(4096, size)]:
+    for offset in [*range(80), *range(4096, size)]:
         assert open_journal(flipped(disk, path, offset, rng)).hard_state == HARD
     for offset in range(68):
         damaged = flipped(flipped(disk, path, offset, rng), path, 4096 + rng.randrange(68), rng)

@@ -27,7 +27,12 @@ def crashed_at(change: int) -> tuple[FaultDisk, Oracle] | None:
     return None
 
 
-def all_crashes() -> list[tuple[int, FaultDisk, Oracle]]:
+Crashes = list[tuple[int, FaultDisk, Oracle]]
+
+
+@pytest.fixture(scope="module")
+def crashes() -> Crashes:
+    """A disk and its oracle for every change that the script makes."""
     found = []
     change = 1
     while crash := crashed_at(change):
@@ -36,16 +41,13 @@ def all_crashes() -> list[tuple[int, FaultDisk, Oracle]]:
     return found
 
 
-CRASHES = all_crashes()
-
-
-def test_the_script_makes_many_changes() -> None:
-    assert len(CRASHES) > 150
+def test_the_script_makes_many_changes(crashes: Crashes) -> None:
+    assert len(crashes) > 150
 
 
 @pytest.mark.parametrize(("loss", "seed"), LOSSES, ids=str)
-def test_what_was_acknowledged_is_there(loss: Loss, seed: int) -> None:
-    for change, disk, oracle in CRASHES:
+def test_what_was_acknowledged_is_there(crashes: Crashes, loss: Loss, seed: int) -> None:
+    for change, disk, oracle in crashes:
         found = disk.after_power_loss(loss, seed * 1000 + change)
         after = copy.deepcopy(oracle)
         journal = open_journal(found)
@@ -65,8 +67,8 @@ def test_what_was_acknowledged_is_there(loss: Loss, seed: int) -> None:
 @pytest.mark.parametrize(
     ("loss", "seed"), [(Loss.DROP, 0), (Loss.KEEP, 0), (Loss.TEAR, 1), (Loss.TEAR, 2)], ids=str
 )
-def test_power_loss_during_recovery(loss: Loss, seed: int) -> None:
-    for change, disk, oracle in CRASHES[::4]:
+def test_power_loss_during_recovery(crashes: Crashes, loss: Loss, seed: int) -> None:
+    for change, disk, oracle in crashes[::4]:
         recovering = 1
         while True:
             found = disk.after_power_loss(loss, seed * 1000 + change)
@@ -82,9 +84,9 @@ def test_power_loss_during_recovery(loss: Loss, seed: int) -> None:
             recovering += 1
 
 
-def test_kill_before_any_change_then_power_loss() -> None:
+def test_kill_before_any_change_then_power_loss(crashes: Crashes) -> None:
     """kill -9 loses nothing: the page cache stays. What the next process read from it must not be lost later."""
-    for change, *_ in CRASHES:
+    for change, *_ in crashes:
         disk, oracle = FaultDisk(FOLDER), Oracle()
         disk.power_fails_at = change
         with pytest.raises(PowerLoss):

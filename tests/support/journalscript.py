@@ -16,12 +16,14 @@ from dqlite_py.ports import Disk
 from dqlite_py.raft.journal import Journal, JournalBatch
 from tests.support.journals import contents, entries, entry, hard, open_journal
 
+NO_VOTE = hard(0)
+
 
 @dataclass(frozen=True, slots=True)
 class State:
     """What a journal holds: entries behind (start, start_term); compaction may have dropped up to `floor`."""
 
-    hard: HardState = hard(0)
+    hard: HardState = NO_VOTE
     start: int = 0
     start_term: int = 0
     log: tuple[Entry, ...] = ()

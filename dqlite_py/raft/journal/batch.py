@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from dqlite_py.errors import RaftInvariantBroken
 from dqlite_py.model import Entry, HardState
-from dqlite_py.raft.journal.format import PAYLOAD_BYTES_MAX
+from dqlite_py.raft.journal.format import NUMBER_END, PAYLOAD_BYTES_MAX
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ def _append(plan: Plan, entries: Sequence[Entry], disk_last: int, term_at: Calla
         index = plan.truncate_from - 1 if plan.truncate_from is not None else disk_last
         term = plan.reset[1] if plan.reset else term_at(index)
     for entry in entries:
-        if entry.index != index + 1 or entry.term < term:
+        if entry.index != index + 1 or not term <= entry.term < NUMBER_END:
             raise RaftInvariantBroken(
                 f"journal: entry {entry.index} of term {entry.term} after entry {index} of term {term}"
             )

@@ -1,6 +1,6 @@
 """Bytes of the journal: segment header, write group, record. No I/O.
 
-All integers little-endian. Format version 1.
+All integers little-endian; indexes, terms and sequences are below 2**63. Format version 1.
 
 Envelope (first 16 bytes of every file of ours; the same in all versions, so that a version is known by name)
     0  8  magic
@@ -73,6 +73,7 @@ RECORD_HEADER_BYTES: Final = 32
 PAYLOAD_BYTES_MAX: Final = RECORD_BYTES_MAX - RECORD_HEADER_BYTES - 8
 SEAL_BYTES: Final = GROUP_HEADER_BYTES + RECORD_HEADER_BYTES
 GROUP_BYTES_MAX: Final = 2**30
+NUMBER_END: Final = 2**63
 
 _ENVELOPE: Final = struct.Struct("<8sII")
 _SEGMENT: Final = struct.Struct("<16s16sQQQQQQQIII")
@@ -154,13 +155,15 @@ def pack_segment_header(header: SegmentHeader) -> bytes:
 
 
 def parse_segment_header(block: bytes) -> SegmentHeader | None:
-    """Return the header of a block of the present version, None when it is damaged."""
+    """Return the header of a block of the present version, None when it is damaged or cannot be."""
     if len(block) != HEADER_BYTES or block[100:].strip(b"\0"):
         return None
     fields = _SEGMENT.unpack_from(block)
     if fields[11] != crc32c(block[:96]) or fields[10] != 0:
         return None
-    return SegmentHeader(*fields[1:10])
+    header = SegmentHeader(*fields[1:10])
+    possible = max(fields[2:9]) < NUMBER_END and header.previous_sequence < header.sequence
+    return header if possible and header.first_index > 0 and header.first_group > 0 else None
 
 
 def pack_group_header(header: GroupHeader, salt: int) -> bytes:

@@ -35,6 +35,7 @@ from dqlite_py.raft.journal.format import (
     group_bytes,
 )
 from dqlite_py.raft.journal.hardstate import HardStateFile
+from dqlite_py.raft.journal.hint import SyncedHint
 from dqlite_py.raft.journal.repair import open_files
 from dqlite_py.raft.journal.segment import Segment
 from dqlite_py.raft.journal.space import Space
@@ -51,12 +52,13 @@ class Journal:
     """Use `open`."""
 
     def __init__(
-        self, disk: Disk, folder: str, hard: HardStateFile, space: Space, table: SegmentTable,
+        self, disk: Disk, folder: str, hard: HardStateFile, hint: SyncedHint, space: Space, table: SegmentTable,
         salt: Callable[[], int],
     ) -> None:  # fmt: skip
         self._disk = disk
         self._folder = folder
         self._hard = hard
+        self._hint = hint
         self._space = space
         self._table = table
         self._salt = salt
@@ -82,7 +84,7 @@ class Journal:
         """
         space = Space(disk, f"{path}/journal", segment_bytes, step_bytes)
         try:
-            hard, segments, runs = open_files(
+            opened = open_files(
                 disk, path, space, cluster_id=cluster_id, node_id=node_id, create=create, salt=salt
             )
         except BaseException as error:
@@ -90,7 +92,8 @@ class Journal:
             if not isinstance(error, OSError):
                 raise
             raise JournalFailed(f"cannot open the journal in {path}: {error}", folder=path) from error
-        journal = cls(disk, f"{path}/journal", hard, space, SegmentTable(disk, segments, runs), salt)
+        table = SegmentTable(disk, opened.segments, opened.runs)
+        journal = cls(disk, f"{path}/journal", opened.hard, opened.hint, space, table, salt)
         try:
             journal.prepare()
             journal.mark()
@@ -215,14 +218,16 @@ class Journal:
         return True
 
     def mark(self) -> None:
-        """Write the proof that all groups so far were synced; cheap, without a sync. Raises JournalFailed."""
+        """Leave the proof that all groups so far were synced; cheap, without a sync. Raises JournalFailed."""
         self._check_usable()
-        segment = self._table.current
-        if self._is_marked or segment.end + GROUP_HEADER_BYTES > segment.allocated:
+        if self._is_marked:
             return
-        mark = build_mark(segment.last_group + 1, segment.end, segment.header.salt)
+        segment = self._table.current
         try:
-            write_fully(self._disk, segment.fd, mark, segment.end)
+            if segment.end + GROUP_HEADER_BYTES <= segment.allocated:
+                mark = build_mark(segment.last_group + 1, segment.end, segment.header.salt)
+                write_fully(self._disk, segment.fd, mark, segment.end)
+            self._hint.write(segment.last_group)
         except OSError as error:
             raise self._fail(error) from error
         self._is_marked = True
@@ -235,11 +240,14 @@ class Journal:
             if self._failure is None:
                 self.mark()
                 self._sync(self._table.current)
+                self._hint.sync()
+                self._disk.fsync_dir(self._folder)
         except OSError as error:
             raise self._fail(error) from error
         finally:
             self._closed = True
             self._table.close()
+            self._hint.close()
             self._hard.close()
             self._space.close()
 

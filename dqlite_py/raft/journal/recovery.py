@@ -6,10 +6,10 @@ Repair is the caller's (Journal.open), after this returned without an error.
 What is cut and what is refused. A group's header is written only after the group before it was synced. So
 bytes at the very end that are no valid group can be a write that power loss tore: they were never
 acknowledged and are cut. With a valid group header behind them (in this segment, or a later segment) they
-were durable once: damage. Limit: damage of exactly the LAST group, when not even a mark follows it, cannot be
-told from a torn write and is cut. Marks narrow that to a crash within a second of the last write (a second
-and the kernel's write-back time for power loss) together with damage of just these bytes; after a clean close
-nothing is ambiguous.
+were durable once: damage. The same holds for a group that the hint (hint.py) says was synced.
+Limit: damage at the very end, when neither a mark nor the hint covers it, cannot be told from a torn write and is
+cut. Both are written a second after the last group, and durably at a clean close; so it takes a crash within that
+second (for power loss: plus the kernel's write-back time) together with damage of just those bytes.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Final
 from dqlite_py.errors import CorruptJournal
 from dqlite_py.ports import Disk
 from dqlite_py.raft.journal.format import SegmentHeader
+from dqlite_py.raft.journal.hint import read_hint
 from dqlite_py.raft.journal.scan import Scan, read_header, scan_segment, truncate_scan
 from dqlite_py.raft.journal.segment import damage
 
@@ -54,7 +55,7 @@ def recover(disk: Disk, folder: str, cluster_id: bytes, node_id: int) -> Recover
     for before, after in itertools.pairwise(scans):
         _check_link(before, after, is_last=after is scans[-1])
     if scans:
-        _check_last(scans[-1])
+        _check_last(scans[-1], read_hint(disk, folder, cluster_id, node_id))
     return Recovered(scans, [*dead, *(name for name in names if name == SPARE_NAME)])
 
 
@@ -134,9 +135,9 @@ def _check_link(before: Scan, after: Scan, *, is_last: bool) -> None:
         raise damage(before.path, before.end, wanted, f"term {before.last_term}")
 
 
-def _check_last(last: Scan) -> None:
+def _check_last(last: Scan, synced_group: int) -> None:
     if last.sealed_for is not None:
         folder = last.path.rpartition("/")[0]
         raise _missing(folder, f"segment {last.sealed_for} after {last.path}", "no later segment")
-    if last.later_group is not None:
+    if last.later_group is not None or last.last_group < synced_group:
         raise last.damage()

@@ -7,16 +7,28 @@ in which a crash leaves a folder that opens with the same contents.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from dqlite_py.errors import CorruptJournal
 from dqlite_py.ports import Disk
 from dqlite_py.raft.journal.files import read_up_to, write_fully
 from dqlite_py.raft.journal.format import GROUP_HEADER_BYTES, SEAL_BYTES, SegmentHeader, build_seal
 from dqlite_py.raft.journal.hardstate import HardStateFile
+from dqlite_py.raft.journal.hint import SyncedHint
 from dqlite_py.raft.journal.recovery import SUFFIX, recover
 from dqlite_py.raft.journal.scan import Scan
 from dqlite_py.raft.journal.segment import Segment
 from dqlite_py.raft.journal.space import Space
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The files of a data folder, open, and what the journal holds."""
+
+    hard: HardStateFile
+    hint: SyncedHint
+    segments: list[Segment]
+    runs: list[tuple[int, int]]
 
 
 def open_files(
@@ -28,8 +40,8 @@ def open_files(
     node_id: int,
     create: bool,
     salt: Callable[[], int],
-) -> tuple[HardStateFile, list[Segment], list[tuple[int, int]]]:
-    """Return hard state, live segments and term runs; raises as Journal.open, OSError."""
+) -> Opened:
+    """Open everything; raises as Journal.open, OSError, and leaves nothing open then."""
     folder, hard_path = f"{path}/journal", f"{path}/hardstate"
     has_segments = disk.exists(folder) and any(name.endswith(SUFFIX) for name in disk.listdir(folder))
     if create and not has_segments and not disk.exists(hard_path):
@@ -42,16 +54,30 @@ def open_files(
             disk.fsync_dir(path)
             disk.close(space.create(SegmentHeader(cluster_id, node_id, 1, 0, 1, 0, 0, 1, salt()), 0).fd)
         recovered = recover(disk, folder, cluster_id, node_id)
-        disk.fsync_dir(folder)  # the names that were read are durable BEFORE dead files go
-        for name in recovered.dead_names:
-            disk.unlink(f"{folder}/{name}")
-        if recovered.dead_names:
-            disk.fsync_dir(folder)
+        _remove_dead(disk, folder, recovered.dead_names)
         segments = _open_segments(disk, recovered.scans)
+        try:
+            hint = SyncedHint(disk, folder, cluster_id, node_id)
+        except OSError:
+            _close(disk, segments)
+            raise
     except BaseException:
         hard.close()
         raise
-    return hard, segments, _join_runs(recovered.scans)
+    return Opened(hard, hint, segments, _join_runs(recovered.scans))
+
+
+def _remove_dead(disk: Disk, folder: str, names: list[str]) -> None:
+    disk.fsync_dir(folder)  # the names that were read are durable BEFORE dead files go
+    for name in names:
+        disk.unlink(f"{folder}/{name}")
+    if names:
+        disk.fsync_dir(folder)
+
+
+def _close(disk: Disk, segments: list[Segment]) -> None:
+    for segment in segments:
+        disk.close(segment.fd)
 
 
 def _check_unused(folder: str, hard: HardStateFile, create: bool) -> None:
@@ -78,8 +104,7 @@ def _open_segments(disk: Disk, scans: list[Scan]) -> list[Segment]:
             _seal_again(disk, segments[-2], scans[-1].header.sequence)
         _settle(disk, segments[-1], scans[-1])
     except BaseException:
-        for segment in segments:
-            disk.close(segment.fd)
+        _close(disk, segments)
         raise
     return segments
 

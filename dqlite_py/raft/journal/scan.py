@@ -22,6 +22,7 @@ from dqlite_py.raft.journal.format import (
     GROUP_HEADER_BYTES,
     GROUP_MAGIC,
     HEADER_BYTES,
+    NUMBER_END,
     PAYLOAD_BYTES_MAX,
     RECORD,
     RECORD_HEADER_BYTES,
@@ -115,7 +116,7 @@ def read_header(disk: Disk, path: str, cluster_id: bytes, node_id: int) -> Segme
             version=version,
         )
     header = parse_segment_header(block) if version is not None else None
-    if header is None or header.previous_sequence >= header.sequence or header.first_index == 0:
+    if header is None:
         raise damage(path, 0, "a segment header with a valid crc", block[:16].hex() or "an empty file")
     if (header.cluster_id, header.node_id) != (cluster_id, node_id):
         raise WrongCluster(
@@ -249,7 +250,7 @@ class _Scanner:
         if index != scan.last_index + 1:
             raise damage(scan.path, at, f"entry {scan.last_index + 1}", f"entry {index}")
         last_term = scan.last_term
-        if term < last_term:
+        if not last_term <= term < NUMBER_END:
             raise damage(scan.path, at, f"term {last_term} or above", f"term {term}")
         if not scan.runs or term != last_term:
             scan.runs.append((index, term))

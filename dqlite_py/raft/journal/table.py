@@ -75,6 +75,8 @@ class SegmentTable:
     def index_before_tail(self, tail_bytes: int) -> int:
         """The largest index behind which the log still holds `tail_bytes`; base_index when it holds less."""
         with self._lock:
+            if tail_bytes <= 0:
+                return self._segments[-1].last_index
             for segment in reversed(self._segments):
                 start = segment.offsets[0] if segment.offsets else segment.end
                 if segment.end - start >= tail_bytes:
