@@ -152,10 +152,8 @@ static int check_table(struct dq_guard *guard, int action, const char *table, co
     }
     bool changes = action == SQLITE_INSERT || action == SQLITE_UPDATE || action == SQLITE_DELETE;
     bool statistics = has_prefix(table, "sqlite_stat");
-    bool schema_table = has_prefix(table, "sqlite_master") || has_prefix(table, "sqlite_schema");
-    if (changes && guard->is_dml && (statistics || schema_table)) {
-        refuse(guard, "table %.60s cannot be written directly: use %s", table,
-               statistics ? "\"ANALYZE <table>\"" : "CREATE, ALTER and DROP");
+    if (changes && guard->is_dml && statistics) { /* ANALYZE and DROP TABLE write them too */
+        refuse(guard, "table %.60s cannot be written directly: use \"ANALYZE <table>\"", table);
         return SQLITE_DENY;
     }
     if (action == SQLITE_DROP_TABLE && statistics) {
