@@ -1,8 +1,7 @@
-"""A Gateway over one in-process SQLite, so that the API layers are tested without a cluster.
+"""Gateways for tests of the API layers: one over SQLite in memory, and a recorder around any gateway.
 
-It decodes units as the replicas do and follows the same rules (each unit's last_insert_rowid starts from 0,
-one failing statement undoes its unit), but replicates nothing. `fail_next` makes the next write or read
-raise.
+`FakeGateway` decodes units as the replicas do and follows the same rules (each unit's last_insert_rowid
+starts from 0, one failing statement undoes its unit), but replicates nothing.
 """
 
 from __future__ import annotations
@@ -17,10 +16,49 @@ import msgpack
 
 from dqlite_py.command import check_database_name, check_unit
 from dqlite_py.errors import Error, OperationalError, ProgrammingError
-from dqlite_py.gateway import QueryResult, ReadLevel, StatementResult
+from dqlite_py.gateway import Gateway, QueryResult, ReadLevel, StatementResult
 from dqlite_py.storage.sqlerrors import error_from_apsw
 
 _CHANGING = ("INSERT", "REPLACE", "UPDATE", "DELETE", "WITH")
+
+
+class RecordingGateway:
+    """Passes calls on to a gateway and notes them. `fail_next` makes the next write, read or open raise."""
+
+    def __init__(self, inner: Gateway) -> None:
+        self.inner = inner
+        self.calls: list[str] = []
+        self.units: list[list[Any]] = []
+        self.levels: list[ReadLevel] = []
+        self.timeouts: list[float] = []
+        self.fail_next: BaseException | None = None
+        self.before_write: Callable[[], None] = lambda: None
+
+    def open_database(self, database: str, timeout_s: float) -> None:
+        self._called("open_database", timeout_s)
+        self.inner.open_database(database, timeout_s)
+
+    def write(self, database: str, unit: bytes, timeout_s: float) -> list[StatementResult]:
+        self._called("write", timeout_s)
+        self.before_write()
+        self.units.append(_statements(unit))
+        return self.inner.write(database, unit, timeout_s)
+
+    def read(self, database: str, sql: str, params: Any, level: ReadLevel, timeout_s: float) -> QueryResult:
+        self._called("read", timeout_s)
+        self.levels.append(level)
+        return self.inner.read(database, sql, params, level, timeout_s)
+
+    def is_read(self, sql: str, database: str) -> bool:
+        self.calls.append("is_read")
+        return self.inner.is_read(sql, database)
+
+    def _called(self, name: str, timeout_s: float) -> None:
+        self.calls.append(name)
+        self.timeouts.append(timeout_s)
+        failure, self.fail_next = self.fail_next, None
+        if failure is not None:
+            raise failure
 
 
 class FakeGateway:
@@ -29,17 +67,8 @@ class FakeGateway:
     def __init__(self) -> None:
         self._databases: dict[str, apsw.Connection] = {}
         self._lock = threading.RLock()
-        self.calls: list[str] = []
-        self.units: list[list[Any]] = []
-        self.levels: list[ReadLevel] = []
-        self.timeouts: list[float] = []
-        self.fail_next: BaseException | None = None
-        self.before_write: Callable[[], None] = lambda: None
-
-    # -- Gateway --------------------------------------------------------------------------------------
 
     def open_database(self, database: str, timeout_s: float) -> None:
-        self._called("open_database", timeout_s)
         with self._lock:
             if check_database_name(database) not in self._databases:
                 connection = apsw.Connection(":memory:")
@@ -48,17 +77,13 @@ class FakeGateway:
                 self._databases[database] = connection
 
     def write(self, database: str, unit: bytes, timeout_s: float) -> list[StatementResult]:
-        self._called("write", timeout_s)
-        self.before_write()
-        statements = _statements(unit)
         with self._lock:
-            self.units.append(statements)
             connection = self._database(database)
             connection.set_last_insert_rowid(0)
             results: list[StatementResult] = []
             connection.execute("BEGIN IMMEDIATE")
             try:
-                for sql, params in statements:
+                for sql, params in _statements(unit):
                     results.append(_run(connection, sql, params))
             except (apsw.Error, KeyError) as error:
                 connection.execute("ROLLBACK")
@@ -67,8 +92,6 @@ class FakeGateway:
             return results
 
     def read(self, database: str, sql: str, params: Any, level: ReadLevel, timeout_s: float) -> QueryResult:
-        self._called("read", timeout_s)
-        self.levels.append(level)
         with self._lock:
             connection = self._database(database)
             connection.pragma("query_only", True)
@@ -82,22 +105,12 @@ class FakeGateway:
         return QueryResult(tuple(name for name, _ in columns), tuple(kind for _, kind in columns), rows)
 
     def is_read(self, sql: str, database: str) -> bool:
-        self.calls.append("is_read")
         with self._lock:
             try:
                 details = apsw.ext.query_info(self._database(database), sql)
             except apsw.Error as error:
                 raise _translate(error) from None
-            return bool(details.is_readonly)
-
-    # -- inside ---------------------------------------------------------------------------------------
-
-    def _called(self, name: str, timeout_s: float) -> None:
-        self.calls.append(name)
-        self.timeouts.append(timeout_s)
-        failure, self.fail_next = self.fail_next, None
-        if failure is not None:
-            raise failure
+            return bool(details.is_readonly) or sql.lstrip().upper().startswith("PRAGMA")  # as a node does
 
     def _database(self, database: str) -> apsw.Connection:
         if database not in self._databases:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from dqlite_py import dbapi
+from dqlite_py import Node, dbapi
 from dqlite_py.dbapi import Connection, connect
 from dqlite_py.errors import (
     DataError,
@@ -23,16 +23,32 @@ from dqlite_py.errors import (
 )
 from dqlite_py.gateway import ReadLevel
 from dqlite_py.limits import STATEMENT_PARAMS_MAX, UNIT_BYTES_MAX
-from tests.support.fakegateway import FakeGateway
+from tests.support.fakegateway import FakeGateway, RecordingGateway
+
+
+@pytest.fixture(scope="module", autouse=True)
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    with Node(tmp_path_factory.mktemp("node") / "data", listen="127.0.0.1:0") as running:
+        for database in ("main", "other"):
+            running.connect(database).close()
+        yield running
+
+
+@pytest.fixture(params=["fake", "node"])
+def gateway(request: pytest.FixtureRequest, node: Node) -> RecordingGateway:
+    """Each test runs on SQLite in memory and on a real node."""
+    if request.param == "fake":
+        return RecordingGateway(FakeGateway())
+    connection = node.connect("main")
+    tables = connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall()
+    connection.executescript(
+        "".join(f'DROP TABLE "{name}";' for (name,) in tables if not name.startswith("_dqlite"))
+    )
+    return RecordingGateway(connection._executor.check_open())
 
 
 @pytest.fixture
-def gateway() -> FakeGateway:
-    return FakeGateway()
-
-
-@pytest.fixture
-def conn(gateway: FakeGateway) -> Iterator[Connection]:
+def conn(gateway: RecordingGateway) -> Iterator[Connection]:
     with connect(gateway, "main") as connection:
         connection.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, name TEXT UNIQUE)")
         connection.commit()
@@ -44,44 +60,45 @@ def conn(gateway: FakeGateway) -> Iterator[Connection]:
 # -- where statements go ---------------------------------------------------------------------------------
 
 
-def test_connect_opens_the_database(gateway: FakeGateway) -> None:
+def test_connect_opens_the_database(gateway: RecordingGateway) -> None:
     connect(gateway, "other", timeout=3)
     assert gateway.calls == ["open_database"]
     assert gateway.timeouts == [3.0]
 
 
-def test_write_is_one_unit_and_read_is_none(gateway: FakeGateway, conn: Connection) -> None:
+def test_write_is_one_unit_and_read_is_none(gateway: RecordingGateway, conn: Connection) -> None:
     conn.execute("INSERT INTO t VALUES (?, ?)", (1, "a"))
     conn.execute("SELECT * FROM t WHERE id = :id", {"id": 1})
     assert gateway.calls == ["write", "read"]
     assert gateway.units == [[["INSERT INTO t VALUES (?, ?)", [1, "a"]]]]
 
 
-def test_pragma_goes_where_sqlite_says(gateway: FakeGateway, conn: Connection) -> None:
+def test_pragma_goes_where_the_node_says(gateway: RecordingGateway, conn: Connection) -> None:
     assert [row[1] for row in conn.execute("PRAGMA table_info(t)")] == ["id", "name"]
-    conn.execute("PRAGMA user_version = 3")
-    assert gateway.calls == ["is_read", "read", "is_read", "write"]
-    assert conn.execute("PRAGMA user_version").fetchone() == (3,)
+    assert gateway.calls == ["is_read", "read"]
+    with pytest.raises(OperationalError if isinstance(gateway.inner, FakeGateway) else NotSupportedError):
+        conn.execute("PRAGMA user_version = 3")
+    assert gateway.units == []
 
 
-def test_misspelt_statement_never_reaches_the_log(gateway: FakeGateway, conn: Connection) -> None:
+def test_misspelt_statement_never_reaches_the_log(gateway: RecordingGateway, conn: Connection) -> None:
     with pytest.raises(OperationalError, match="syntax error"):
         conn.execute("SELEC 1")
     assert gateway.units == []
 
 
-def test_empty_statement_does_nothing(gateway: FakeGateway, conn: Connection) -> None:
+def test_empty_statement_does_nothing(gateway: RecordingGateway, conn: Connection) -> None:
     cursor = conn.execute(" -- nothing")
     assert (cursor.description, cursor.rowcount, gateway.calls) == (None, -1, [])
 
 
-def test_more_than_one_statement_is_refused(gateway: FakeGateway, conn: Connection) -> None:
+def test_more_than_one_statement_is_refused(gateway: RecordingGateway, conn: Connection) -> None:
     with pytest.raises(ProgrammingError, match="executescript"):
         conn.execute("DELETE FROM t; DELETE FROM t")
     assert gateway.calls == []
 
 
-def test_read_level(gateway: FakeGateway, conn: Connection) -> None:
+def test_read_level(gateway: RecordingGateway, conn: Connection) -> None:
     conn.execute("SELECT 1")
     conn.read_level = "stale"
     conn.execute("SELECT 1")
@@ -92,20 +109,20 @@ def test_read_level(gateway: FakeGateway, conn: Connection) -> None:
 
 
 @pytest.mark.parametrize("timeout", [0, -1, "5", None, True, float("inf"), float("nan")])
-def test_bad_timeout(gateway: FakeGateway, timeout: object) -> None:
+def test_bad_timeout(gateway: RecordingGateway, timeout: object) -> None:
     with pytest.raises(InterfaceError, match="timeout"):
         connect(gateway, "main", timeout=timeout)  # type: ignore[arg-type]
     assert gateway.calls == []
 
 
 @pytest.mark.parametrize("name", ["", "a/b", ".hidden", "_dqlite_x", "n" * 129, "é", 5])
-def test_bad_database_name(gateway: FakeGateway, name: str) -> None:
+def test_bad_database_name(gateway: RecordingGateway, name: str) -> None:
     with pytest.raises(InterfaceError, match="database name"):
         connect(gateway, name)
     assert gateway.calls == []
 
 
-def test_timeout_is_given_to_each_call(gateway: FakeGateway, conn: Connection) -> None:
+def test_timeout_is_given_to_each_call(gateway: RecordingGateway, conn: Connection) -> None:
     conn.timeout = 1.5
     conn.execute("SELECT 1")
     conn.execute("DELETE FROM t")
@@ -163,7 +180,7 @@ def test_failure_leaves_no_old_result(conn: Connection) -> None:
 # -- units ----------------------------------------------------------------------------------------------
 
 
-def test_executemany_is_one_unit(gateway: FakeGateway, conn: Connection) -> None:
+def test_executemany_is_one_unit(gateway: RecordingGateway, conn: Connection) -> None:
     cursor = conn.executemany("INSERT INTO t VALUES (?, ?)", ((n, str(n)) for n in range(1, 4)))
     assert (cursor.rowcount, cursor.lastrowid, len(gateway.units)) == (3, None, 1)
     with pytest.raises(IntegrityError) as raised:
@@ -172,7 +189,7 @@ def test_executemany_is_one_unit(gateway: FakeGateway, conn: Connection) -> None
     assert conn.execute("SELECT count(*) FROM t").fetchone() == (3,)
 
 
-def test_executemany_returning_and_empty(gateway: FakeGateway, conn: Connection) -> None:
+def test_executemany_returning_and_empty(gateway: RecordingGateway, conn: Connection) -> None:
     cursor = conn.executemany("INSERT INTO t(name) VALUES (:n) RETURNING id", [{"n": "a"}, {"n": "b"}])
     assert cursor.fetchall() == [(1,), (2,)]
     cursor.executemany("DELETE FROM t WHERE id = ?", [])
@@ -185,7 +202,7 @@ def test_executemany_is_for_changes(conn: Connection, sql: str) -> None:
         conn.executemany(sql, [(1,)])
 
 
-def test_executescript_is_one_unit(gateway: FakeGateway, conn: Connection) -> None:
+def test_executescript_is_one_unit(gateway: RecordingGateway, conn: Connection) -> None:
     conn.executescript(
         """
         CREATE TABLE log (name TEXT);  -- a trigger holds semicolons
@@ -210,7 +227,7 @@ def test_executescript_takes_a_dump(conn: Connection) -> None:
     assert conn.execute("SELECT a FROM u").fetchone() == (1,)
 
 
-def test_execute_atomic(gateway: FakeGateway, conn: Connection) -> None:
+def test_execute_atomic(gateway: RecordingGateway, conn: Connection) -> None:
     inserted, seen, changed = conn.execute_atomic(
         [
             ("INSERT INTO t(name) VALUES (?) RETURNING id", ("a",)),
@@ -249,7 +266,7 @@ def test_execute_atomic_wants_single_statements(conn: Connection) -> None:
     ["BEGIN", "begin immediate", "COMMIT", "END", "ROLLBACK", "SAVEPOINT a", "RELEASE a", "ROLLBACK TO a"],
 )
 def test_transaction_control_is_refused_with_the_way_out(
-    gateway: FakeGateway, conn: Connection, sql: str
+    gateway: RecordingGateway, conn: Connection, sql: str
 ) -> None:
     for run in (conn.execute, lambda s: conn.executemany(s, [()]), lambda s: conn.execute_atomic([s])):
         with pytest.raises(NotSupportedError, match=r"execute_atomic"):
@@ -273,7 +290,7 @@ def test_rollback_never_pretends(conn: Connection) -> None:
     assert conn.autocommit
 
 
-def test_rollback_after_a_write_that_may_have_happened(gateway: FakeGateway, conn: Connection) -> None:
+def test_rollback_after_a_write_that_may_have_happened(gateway: RecordingGateway, conn: Connection) -> None:
     for failure, is_counted in (
         (NoLeader("nobody leads"), False),
         (OutcomeUnknown("no answer"), True),
@@ -349,14 +366,14 @@ def test_dates_are_stored_as_iso_text(conn: Connection) -> None:
 )
 @pytest.mark.parametrize("sql", ["SELECT ?", "INSERT INTO t(name) VALUES (?)"])
 def test_bad_parameters_are_refused_here(
-    gateway: FakeGateway, conn: Connection, sql: str, params: object, error: type[Exception]
+    gateway: RecordingGateway, conn: Connection, sql: str, params: object, error: type[Exception]
 ) -> None:
     with pytest.raises(error):
         conn.execute(sql, params)
     assert gateway.calls == []
 
 
-def test_unit_over_the_limit(gateway: FakeGateway, conn: Connection) -> None:
+def test_unit_over_the_limit(gateway: RecordingGateway, conn: Connection) -> None:
     with pytest.raises(RequestTooLarge, match="split"):
         conn.execute("INSERT INTO t(name) VALUES (?)", (bytes(UNIT_BYTES_MAX),))
     assert gateway.calls == []
@@ -374,7 +391,7 @@ def test_bad_sql_types(conn: Connection) -> None:
 # -- closing and threads ------------------------------------------------------------------------------------
 
 
-def test_closed_connection(gateway: FakeGateway) -> None:
+def test_closed_connection(gateway: RecordingGateway) -> None:
     connection = connect(gateway, "main")
     cursor = connection.execute("SELECT 1")
     connection.close()
@@ -424,7 +441,7 @@ def test_connection_is_shared_by_threads(conn: Connection) -> None:
         conn.rollback()
 
 
-def test_cursor_in_use_by_another_thread(gateway: FakeGateway, conn: Connection) -> None:
+def test_cursor_in_use_by_another_thread(gateway: RecordingGateway, conn: Connection) -> None:
     cursor = conn.cursor()
     entered, leave = threading.Event(), threading.Event()
 

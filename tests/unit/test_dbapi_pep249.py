@@ -1,4 +1,7 @@
-"""PEP 249, requirement by requirement (peps.python.org/pep-0249), on the module dqlite_py.dbapi."""
+"""PEP 249, requirement by requirement (peps.python.org/pep-0249), on the module dqlite_py.dbapi.
+
+Every test runs twice: on the fake gateway, and on a real node.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +13,26 @@ from collections.abc import Iterator
 
 import pytest
 
-from dqlite_py import dbapi
+from dqlite_py import Node, dbapi
 from dqlite_py.dbapi import Connection, Cursor
 from tests.support.fakegateway import FakeGateway
 
 
-@pytest.fixture
-def conn() -> Iterator[Connection]:
-    connection = dbapi.connect(FakeGateway(), "main")
+@pytest.fixture(scope="module", autouse=True)
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    with Node(tmp_path_factory.mktemp("node") / "data", listen="127.0.0.1:0") as running:
+        running.connect("main").close()
+        yield running
+
+
+@pytest.fixture(params=["fake", "node"])
+def conn(request: pytest.FixtureRequest) -> Iterator[Connection]:
+    if request.param == "fake":
+        connection = dbapi.connect(FakeGateway(), "main")
+    else:
+        running: Node = request.getfixturevalue("node")
+        connection = running.connect("main")
+        connection.execute("DROP TABLE IF EXISTS booze")
     connection.execute("CREATE TABLE booze (name TEXT, litres REAL, made DATE, label BLOB)")
     yield connection
     connection.close()
