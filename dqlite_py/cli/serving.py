@@ -19,7 +19,7 @@ from types import FrameType
 from typing import Any, Final, NoReturn, Protocol, TextIO
 
 from dqlite_py.cli.exits import CommandFailed, ExitCode, explain
-from dqlite_py.errors import Error, OperationalError
+from dqlite_py.errors import Error
 from dqlite_py.logs import Format, event
 
 log = logging.getLogger("dqlite_py.cli")
@@ -98,12 +98,21 @@ def serve(node: ServedNode, stop: StopSignals, out: TextIO, form: Format) -> Non
         log.debug("start failed", exc_info=True)
         raise CommandFailed(f"cannot start: {explain(error)}", ExitCode.CANNOT_START) from error
     _wait_ready(node, stop)
-    if not stop.is_set and node.failure is None:
-        out.write(ready_line(node.status(), form) + "\n")
-        out.flush()
+    if not stop.is_set:
+        _tell_ready(node, out, form)
     while not stop.is_set and not node.join_thread(_POLL_S):
         pass
     _finish(node, stop)
+
+
+def _tell_ready(node: ServedNode, out: TextIO, form: Format) -> None:
+    try:
+        line = ready_line(node.status(), form)
+    except Error as error:  # it failed just now; the caller finds the reason
+        event(log, logging.WARNING, "not ready after all", reason=str(error))
+        return
+    out.write(line + "\n")
+    out.flush()
 
 
 def _wait_ready(node: ServedNode, stop: StopSignals) -> None:
@@ -111,7 +120,7 @@ def _wait_ready(node: ServedNode, stop: StopSignals) -> None:
     while not stop.is_set and not node.join_thread(0):
         try:
             node.wait_ready(_READY_TRY_S)
-        except OperationalError as error:
+        except Error as error:
             if time.monotonic() >= remind_at:
                 event(log, logging.WARNING, "still waiting for a leader", reason=str(error))
                 remind_at = time.monotonic() + _REMIND_S

@@ -15,7 +15,7 @@ import pytest
 
 from dqlite_py.cli.exits import CommandFailed, ExitCode
 from dqlite_py.cli.serving import StopSignals, ready_line, serve
-from dqlite_py.errors import DirectoryLocked, JournalFailed, NoLeader, OperationalError
+from dqlite_py.errors import DirectoryLocked, JournalFailed, NodeStopped, NoLeader, OperationalError
 
 STATUS = {
     "node_id": 7,
@@ -161,6 +161,17 @@ def test_failure_before_it_is_ready(stop: StopSignals) -> None:
     node = IdleNode()
     node.fail(JournalFailed("write failed"))
     with pytest.raises(CommandFailed, match="write failed"):
+        run(node, stop)
+
+
+def test_failure_between_ready_and_status(stop: StopSignals) -> None:
+    def fail() -> None:
+        node.fail(JournalFailed("fdatasync failed"))
+        raise NodeStopped("the node is not running")
+
+    node = IdleNode()
+    node.on_ready = fail
+    with pytest.raises(CommandFailed, match="fdatasync failed"):
         run(node, stop)
 
 
