@@ -27,6 +27,7 @@ from dqlite_py.errors import (
 )
 from dqlite_py.limits import PENDING_UNITS_MAX
 from dqlite_py.model import NodeId
+from dqlite_py.node.cluster_view import ClusterView
 from dqlite_py.node.proposals import DatabaseProposals
 from dqlite_py.node.tickets import Deadline
 from dqlite_py.node.writes import Writes
@@ -270,16 +271,8 @@ async def forwarded(*answers: Any) -> tuple[Answers, list[str]]:
             raise answer
         return answer
 
-    async def at_once(_wait: Any) -> None:
-        await asyncio.sleep(0)
-
-    view = SimpleNamespace(
-        is_ready_leader=False,
-        remote_leader=NodeId(1),
-        refusal=lambda write: None,
-        wait_for_leader=at_once,
-        wait_change=at_once,
-    )
+    follower = SimpleNamespace(is_leader=False, leader_id=NodeId(1), node_id=NodeId(2), term=1)
+    view = ClusterView(asyncio.get_running_loop(), follower)
     writes = Writes(
         loop=asyncio.get_running_loop(),
         view=view,

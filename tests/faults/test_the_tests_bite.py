@@ -229,7 +229,7 @@ def received_files_not_synced(patch: Patch) -> None:
 
 
 def damage_is_skipped(patch: Patch) -> None:
-    patch.setattr(recovery, "_check_last", lambda last: None)
+    patch.setattr(recovery, "_check_last", lambda *_: None)
 
 
 MUTANTS: list[tuple[Callable[[Patch], None], Test]] = [
