@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from types import SimpleNamespace
 from typing import Any
 
 import pysyncobj.pipe_notifier as pipe_notifier
@@ -271,8 +270,9 @@ async def forwarded(*answers: Any) -> tuple[Answers, list[str]]:
             raise answer
         return answer
 
-    follower = SimpleNamespace(is_leader=False, leader_id=NodeId(1), node_id=NodeId(2), term=1)
-    view = ClusterView(asyncio.get_running_loop(), follower)
+    world = CoreWorld("ABC")
+    world.elect("A")
+    view = ClusterView(asyncio.get_running_loop(), world["B"].core)
     writes = Writes(
         loop=asyncio.get_running_loop(),
         view=view,
