@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from dqlite_py.errors import Error, NoLeader
+from dqlite_py.errors import Error, NoLeader, NotLeader
 from dqlite_py.model import NodeId, Term
 from dqlite_py.node.tickets import Deadline
 from dqlite_py.raft.core import RaftCore
@@ -34,6 +34,14 @@ class ClusterView:
     def remote_leader(self) -> NodeId | None:
         leader = self._core.leader_id
         return None if leader is None or leader == self._core.node_id else leader
+
+    def not_leader(self) -> NotLeader:
+        """The refusal of what only the leader does, naming the leader where it is known."""
+        leader = self.remote_leader
+        member = self._core.configuration.get(leader) if leader is not None else None
+        address = member.address if member is not None else ""
+        known = f": ask {address}" if address else ", and does not know the leader"
+        return NotLeader(f"this node is not the leader{known}", leader_id=leader or 0, leader_address=address)
 
     def block(self, reason: str, error: Callable[[], Error], *, writes_only: bool = False) -> None:
         """Stop serving (all, or writes only) until `unblock(reason)`; callers get `error()`."""

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
-from dqlite_py.errors import Error, MemberRefused, MembershipRefused, NotLeader, RaftInvariantBroken
+from dqlite_py.errors import Error, MemberRefused, MembershipRefused, RaftInvariantBroken
 from dqlite_py.limits import MEMBERS_MAX
 from dqlite_py.model import Address, Configuration, Member, NodeId, Role
 from dqlite_py.node.cluster_view import ClusterView
@@ -22,6 +22,7 @@ from dqlite_py.raft.core import RaftCore
 log = logging.getLogger("dqlite_py.membership")
 
 CAUGHT_UP_ENTRIES = 256
+QUORUM_WAIT_S = 2.0  # for connections that are just being made, before a removal is refused
 PROMOTE_EVERY_S = 0.1
 
 
@@ -35,6 +36,7 @@ class Membership:
         pump: Callable[[], None],
         now_ms: Callable[[], float],
         is_connected: Callable[[NodeId], bool],
+        hand_over: Callable[[], Awaitable[bool]],
     ) -> None:
         self._loop = loop
         self._core = core
@@ -42,6 +44,7 @@ class Membership:
         self._pump = pump
         self._now_ms = now_ms
         self._is_connected = is_connected
+        self._hand_over = hand_over
         self._lock = asyncio.Lock()
         self._promoter: asyncio.Task[None] | None = None
 
@@ -71,7 +74,14 @@ class Membership:
             return self._core.configuration
 
     async def remove(self, node_id: NodeId, deadline: Deadline) -> Configuration:
-        """Remove a member; refused when the remaining voters would have no quorum."""
+        """Remove a member; refused when the remaining voters would have no quorum.
+
+        Asked to remove itself, the leader hands over first and raises NotLeader: the next leader removes it.
+        """
+        if node_id == self._core.node_id and len(self._core.configuration.voters) > 1:
+            self._check_leader()
+            if await self._hand_over():
+                raise self._view.not_leader()
         async with self._lock:
             self._check_leader()
             configuration = self._core.configuration
@@ -80,24 +90,32 @@ class Membership:
                 raise MembershipRefused(f"no member has the id {node_id}")
             remaining = configuration.without(node_id)
             if member.role is Role.VOTER:
-                self._check_quorum_without(node_id, remaining)
+                await self._check_quorum_without(
+                    node_id, remaining, Deadline(min(QUORUM_WAIT_S, deadline.left_s))
+                )
             await self._change(remaining, deadline)
             log.info("member %s at %s was removed", node_id, member.address)
             return self._core.configuration
 
-    def _check_quorum_without(self, node_id: NodeId, remaining: Configuration) -> None:
+    async def _check_quorum_without(
+        self, node_id: NodeId, remaining: Configuration, deadline: Deadline
+    ) -> None:
         voters = remaining.voters
         if not voters:
             raise MembershipRefused(
                 f"{node_id} is the last voter: the cluster would be gone. Stop the node instead"
             )
-        alive = {v for v in voters if v == self._core.node_id or self._is_connected(v)}
-        if len(alive) <= len(voters) // 2:
-            gone = sorted(voters - alive)
-            raise MembershipRefused(
-                f"without {node_id}, {len(alive)} of {len(voters)} voters would be reachable, fewer than a majority: "
-                f"bring back or remove {', '.join(map(str, gone))} first"
-            )
+        while True:
+            alive = {v for v in voters if v == self._core.node_id or self._is_connected(v)}
+            if len(alive) > len(voters) // 2:
+                return
+            if deadline.passed:
+                gone = ", ".join(map(str, sorted(voters - alive)))
+                raise MembershipRefused(
+                    f"without {node_id}, {len(alive)} of {len(voters)} voters would be reachable, fewer than a "
+                    f"majority: bring back or remove {gone} first"
+                )
+            await asyncio.sleep(0.05)
 
     async def update_address(self, node_id: NodeId, address: Address, deadline: Deadline) -> None:
         """A member listens on a new address; its identity stays."""
@@ -123,7 +141,7 @@ class Membership:
 
     def _check_leader(self) -> None:
         if not self._view.is_ready_leader:
-            raise NotLeader("this node is not the leader", leader_id=self._view.remote_leader or 0)
+            raise self._view.not_leader()
 
     async def _change(self, new: Configuration, deadline: Deadline) -> None:
         """Propose and wait until committed; retries while another change is pending."""

@@ -63,7 +63,7 @@ class ReadBarriers:
     async def read_index_here(self) -> LogIndex:
         """Confirm leadership with a quorum after this call; raises NotLeader."""
         if not self._view.is_ready_leader:
-            raise NotLeader("this node is not the leader", leader_id=self._view.remote_leader or 0)
+            raise self._view.not_leader()
         read_id = self._next_id
         self._next_id += 1
         future: asyncio.Future[LogIndex] = self._loop.create_future()

@@ -14,9 +14,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from dqlite_py.command import StateHash
-from dqlite_py.errors import Error, NodeStopped, NotLeader, OperationalError
+from dqlite_py.errors import Error, NodeStopped, OperationalError
 from dqlite_py.limits import TICK_MS
-from dqlite_py.model import Configuration, Entry, EntryKind, LogIndex, NodeId, Term
+from dqlite_py.model import Address, Configuration, Entry, EntryKind, LogIndex, NodeId, Term
 from dqlite_py.node.applier import Applier
 from dqlite_py.node.cluster_view import ClusterView
 from dqlite_py.node.compaction import Compaction
@@ -48,6 +48,8 @@ from dqlite_py.raft.transport import PeerTransport
 log = logging.getLogger("dqlite_py.node")
 
 WORKERS = 4
+HAND_OVER_S = 1.5
+ASK_IF_REMOVED_S = 2.0
 
 
 class NodeRuntime:
@@ -78,6 +80,7 @@ class NodeRuntime:
         self._clock = clock
         self._on_fatal = on_fatal
         self._last_now_us = 0
+        self._addresses: dict[NodeId, Address] = {}  # of every member ever seen
         self._tasks: set[asyncio.Task[Any]] = set()
         self._leads_term: Term | None = None
         self._workers = ThreadPoolExecutor(WORKERS, thread_name_prefix="dqlite-worker")
@@ -132,6 +135,7 @@ class NodeRuntime:
             pump=self.host.pump_soon,
             now_ms=clock.monotonic_ms,
             is_connected=transport.is_connected,
+            hand_over=self._hand_over,
         )
         self.divergence = Divergence(
             loop=loop,
@@ -218,6 +222,7 @@ class NodeRuntime:
         self.storage_watch.start()
         self.compaction.start()
         self.spawn(self._keep_address())
+        self.spawn(self._ask_if_removed())
 
     async def stop(self, *, hand_over: bool = True) -> None:
         """Hand leadership over, answer everybody, finish what is committed, close everything."""
@@ -227,10 +232,7 @@ class NodeRuntime:
             and len(self.core.configuration.voters) > 1
             and self.failed is None
         ):
-            try:
-                await self.transfer(None, 1.5)
-            except (Error, RpcError) as error:
-                log.info("leadership was not handed over: %s", error)
+            await self._hand_over()
         self.view.block("stopping", lambda: NodeStopped("the node is stopping"))
         self.view.changed()
         self.inbox.close()
@@ -358,6 +360,11 @@ class NodeRuntime:
     def sync_peers(self) -> None:
         """Dial the members; before the first configuration arrives, whoever of our cluster has shown itself."""
         members = {m.id: m.address for m in self.core.configuration.members if m.id != self.node_id}
+        self._addresses.update(members)
+        for departed in self.core.peers:
+            # A removed member is fed until it knows (thesis 4.2.2).
+            if departed not in members and departed in self._addresses:
+                members[departed] = self._addresses[departed]
         leader = self.core.leader_id
         if not members:
             members = dict(self.inbound.learned)
@@ -424,7 +431,7 @@ class NodeRuntime:
     async def transfer(self, target: NodeId | None, timeout_s: float) -> NodeId | None:
         """Hand leadership over; the target once it leads (or another node does), None when nobody took over in time."""
         if not self.core.is_leader:
-            raise NotLeader("this node is not the leader", leader_id=self.view.remote_leader or 0)
+            raise self.view.not_leader()
         chosen = self.host.transferLeadership(target)
         deadline = Deadline(timeout_s)
         while not deadline.passed:
@@ -432,6 +439,14 @@ class NodeRuntime:
             if not self.core.is_leader and self.view.remote_leader is not None:
                 return chosen
         return None
+
+    async def _hand_over(self) -> bool:
+        """Give leadership to another voter; False when nobody took it."""
+        try:
+            return await self.transfer(None, HAND_OVER_S) is not None
+        except Error as error:
+            log.info("leadership was not handed over: %s", error)
+            return False
 
     async def _keep_address(self) -> None:
         """Tell the leader when our advertised address is not the one in the configuration."""
@@ -451,6 +466,26 @@ class NodeRuntime:
                 except (Error, RpcError) as error:
                     log.warning("the cluster does not know our new address yet: %s", error)
             await asyncio.sleep(1.0)
+
+    async def _ask_if_removed(self) -> None:
+        """A node that was down while it was removed hears from no leader: members tell it."""
+        while not self.removed.is_set():
+            await asyncio.sleep(ASK_IF_REMOVED_S)
+            mine = self.core.configuration
+            if self.core.leader_id is not None or mine.get(self.node_id) is None:
+                continue
+            for member in mine.members:
+                if member.id == self.node_id or self.core.leader_id is not None:
+                    continue
+                try:
+                    answer = await self.call(member.id, "raft.configuration", {}, 1.0)
+                    theirs = Configuration.from_wire(answer["members"], answer["index"])
+                except (Error, RpcError, KeyError, TypeError) as error:
+                    log.debug("member %s gave no configuration: %s", member.id, error)
+                    continue
+                if theirs.index > mine.index and theirs.get(self.node_id) is None:
+                    self.on_removed()
+                    return
 
     def status(self) -> dict[str, Any]:
         return node_status(self)

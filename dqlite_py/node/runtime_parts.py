@@ -13,11 +13,13 @@ from dqlite_py.node.local_gateway import LocalGateway
 from dqlite_py.node.membership import Membership
 from dqlite_py.node.reads import ReadBarriers
 from dqlite_py.node.writes import Writes
+from dqlite_py.raft.core import RaftCore
 from dqlite_py.raft.transport import PeerTransport
 
 
 class Parts(Protocol):
     loop: asyncio.AbstractEventLoop
+    core: RaftCore
     transport: PeerTransport
     writes: Writes
     reads: ReadBarriers

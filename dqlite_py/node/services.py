@@ -55,6 +55,7 @@ class Services:
             "leader.remove": self.leader_remove,
             "leader.address": self.leader_address,
             "raft.read_index": self.read_index,
+            "raft.configuration": self.configuration,
             "state.hash_at": self.state_hash_at,
             "state.suspect": self.state_suspect,
         }.items():
@@ -98,6 +99,11 @@ class Services:
 
     async def read_index(self, _ctx: Any, _body: Any) -> Any:
         return int(await self._parts.reads.read_index_here())
+
+    async def configuration(self, _ctx: Any, _body: Any) -> Any:
+        """The committed configuration, for a member that was away."""
+        committed = self._parts.core.committed_configuration
+        return {"index": committed.index, "members": committed.to_wire()}
 
     async def join(self, _ctx: Any, body: Any) -> Any:
         """Answered by the leader; others name it (the joiner asks there)."""

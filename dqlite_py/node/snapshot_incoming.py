@@ -177,7 +177,6 @@ class IncomingSnapshot:
             try:
                 if self._disk.size(fd) < size:
                     return False
-                self._disk.ftruncate(fd, size)  # what follows was never recorded as durable
             finally:
                 self._disk.close(fd)
         self._file, self._offset = number, offset

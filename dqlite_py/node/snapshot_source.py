@@ -179,7 +179,7 @@ class SnapshotSource:
             try:
                 copy = await self._run(lambda: self._copy_all(state))
             finally:
-                for database in state.databases:  # closed already, unless the executor refused the job
+                for database in state.databases:  # those that were copied are closed already
                     database.close()
             while len(self._copies) >= _COPIES_MAX:
                 await self._drop(min(self._copies.values(), key=lambda old: old.used_ms))
@@ -191,27 +191,23 @@ class SnapshotSource:
 
     def _copy_all(self, state: PinnedState) -> _Copy:
         """Copy every database; closes each pin as soon as it is done with it (executor thread)."""
+        self._total_bytes = sum(database.size_bytes for database in state.databases)
+        self._disk.mkdir(self._folder)
+        free = self._disk.free_bytes(self._folder)
+        # The journal shares this disk: its reserve is not for copies.
+        if self._total_bytes + self._reserve_bytes > free:
+            raise SnapshotUnavailable(
+                f"a copy of {self._total_bytes} bytes does not fit: {free} are free in {self._folder}, "
+                f"{self._reserve_bytes} of them reserved"
+            )
+        identifier = secrets.token_bytes(ID_BYTES)
+        folder = os.path.join(self._folder, identifier.hex())
+        self._disk.mkdir(folder)
         try:
-            self._total_bytes = sum(database.size_bytes for database in state.databases)
-            self._disk.mkdir(self._folder)
-            free = self._disk.free_bytes(self._folder)
-            # The journal shares this disk: its reserve is not for copies.
-            if self._total_bytes + self._reserve_bytes > free:
-                raise SnapshotUnavailable(
-                    f"a copy of {self._total_bytes} bytes does not fit: {free} are free in {self._folder}, "
-                    f"{self._reserve_bytes} of them reserved"
-                )
-            identifier = secrets.token_bytes(ID_BYTES)
-            folder = os.path.join(self._folder, identifier.hex())
-            self._disk.mkdir(folder)
-            try:
-                files = [self._copy_one(database, folder) for database in state.databases]
-            except BaseException:
-                remove_folder(self._disk, folder)
-                raise
-        finally:
-            for database in state.databases:
-                database.close()
+            files = [self._copy_one(database, folder) for database in state.databases]
+        except BaseException:
+            remove_folder(self._disk, folder)
+            raise
         manifest = Manifest(
             self._cluster_id,
             state.index,

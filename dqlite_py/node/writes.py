@@ -67,14 +67,11 @@ class Writes:
         if refusal is not None:
             raise refusal
         if not self._view.is_ready_leader:
-            raise self._not_leader()
+            raise self._view.not_leader()
         queue = self._queues.get(database)
         if queue is None:
             queue = self._queues[database] = self._make_proposals(database, self._propose)
         queue.submit(unit, callback)
-
-    def _not_leader(self) -> NotLeader:
-        return NotLeader("this node is not the leader", leader_id=self._view.remote_leader or 0)
 
     async def submit_here_async(self, database: str, unit: bytes) -> Any:
         """For a forwarded write: the unit's result, or raises."""
@@ -97,7 +94,7 @@ class Writes:
         if refusal is not None:
             raise refusal
         if not self._view.is_ready_leader:
-            raise self._not_leader()
+            raise self._view.not_leader()
         future: asyncio.Future[None] = self._loop.create_future()
 
         def done(_result: Any, error: Error | None) -> None:
@@ -118,7 +115,7 @@ class Writes:
 
     def lost_leadership(self) -> None:
         """What was still queued certainly did not happen: route it again or say so."""
-        error = self._not_leader()
+        error = self._view.not_leader()
         for queue in self._queues.values():
             queue.fail_queued(error)
 

@@ -140,7 +140,7 @@ class PeerLink:
     def _failed(self, failure: DialFailed) -> None:
         known = self.last_failure
         if known is None or str(known) != str(failure):
-            level = logging.ERROR if failure.reason is Refusal.WRONG_CLUSTER else logging.WARNING
+            level = refusal_level(failure.reason)
             log.log(level, "no connection to node %s at %s", self.node_id, failure)
         self.last_failure = failure
         self._tell_waiters(failure)
@@ -184,6 +184,12 @@ class PeerLink:
                 future.set_exception(result)
             else:
                 future.set_result(result)
+
+
+def refusal_level(reason: Refusal | None) -> int:
+    """How loudly to log a failed connection; a node that is just joining is no trouble."""
+    levels = {Refusal.WRONG_CLUSTER: logging.ERROR, Refusal.NO_CLUSTER: logging.DEBUG}
+    return logging.WARNING if reason is None else levels.get(reason, logging.WARNING)
 
 
 class Search:

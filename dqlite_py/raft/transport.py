@@ -16,22 +16,24 @@ from typing import Any
 
 from dqlite_py.config import TlsSettings
 from dqlite_py.errors import InterfaceError, MalformedMessage, RequestTooLarge, WrongCluster
-from dqlite_py.limits import FRAME_FRAGMENT_BYTES, MEMBERS_MAX
+from dqlite_py.limits import MEMBERS_MAX
 from dqlite_py.model import Address, NodeId
 from dqlite_py.raft.callers import AddressCallers
 from dqlite_py.raft.connection import Connection, TransportTiming
 from dqlite_py.raft.dialer import Dialer, DialFailed
-from dqlite_py.raft.links import PeerLink, PeerStatus, Search
+from dqlite_py.raft.links import PeerLink, PeerStatus, Search, refusal_level
 from dqlite_py.raft.listener import Listener, Predicate
-from dqlite_py.raft.messages import AppendRequest, Message
+from dqlite_py.raft.messages import Message
+from dqlite_py.raft.quietlog import QuietLog
 from dqlite_py.raft.rpc import Handler, PendingCalls, RpcNotSent, RpcServer
 from dqlite_py.raft.tls import TlsContexts
-from dqlite_py.wire.address import split_address
+from dqlite_py.wire.address import is_unspecified, split_address
 from dqlite_py.wire.handshake import LocalIdentity, Purpose, Refusal, Refused
-from dqlite_py.wire.peer import MessageEncoder, decode_message
+from dqlite_py.wire.peer import MessageEncoder, decode_message, lane_of
 from dqlite_py.wire.sendqueue import Lane
 
 log = logging.getLogger(__name__)
+quiet = QuietLog(log)
 _STOP_WAIT_S = 0.25
 
 
@@ -94,8 +96,13 @@ class PeerTransport:
     # -- life
 
     async def start(self) -> None:
-        """Listen; raises OSError when the address cannot be used."""
+        """Listen; raises OSError when the address cannot be used, InterfaceError when peers could not dial it."""
         await self._listener.start(self._listen)
+        if is_unspecified(split_address(self.advertised_address())[0]):
+            await self._listener.stop()
+            raise InterfaceError(
+                f"peers cannot dial {self.advertised_address()}: give an address to advertise"
+            )
         self._plan_housekeeping()
 
     async def stop(self) -> None:
@@ -196,7 +203,7 @@ class PeerTransport:
     def _link_changed(self, node_id: NodeId, connected: bool) -> None:
         link = self._links.get(node_id)
         if not self._stopped and link is not None:
-            (self._on_connected if connected else self._on_disconnected)(node_id)
+            self._tell(self._on_connected if connected else self._on_disconnected, node_id)
 
     def _learn(self, node_id: NodeId, address: Address) -> None:
         if self._learned.get(node_id) == address:
@@ -208,7 +215,14 @@ class PeerTransport:
         if link is not None:
             link.learned(address)
         if not self._stopped:
-            self._on_learned(node_id, address)
+            self._tell(self._on_learned, node_id, address)
+
+    def _tell(self, callback: Callable[..., None], *arguments: object) -> None:
+        """A callback that fails must not end a link."""
+        try:
+            callback(*arguments)
+        except Exception:
+            log.exception("a callback of the transport failed")
 
     # -- raft messages
 
@@ -223,7 +237,7 @@ class PeerTransport:
         except (RequestTooLarge, InterfaceError) as error:
             log.error("a message to node %s cannot be sent: %s", peer, error.message)
             return False
-        return connection.send(_lane(connection, message), outgoing) is not None
+        return connection.send(lane_of(message, connection.lane_bytes(Lane.APPEND)), outgoing) is not None
 
     def raft_received(self, connection: Connection, body: bytes | bytearray) -> None:
         message = decode_message(body)
@@ -285,6 +299,9 @@ class PeerTransport:
         self._connections[connection] = PendingCalls(connection) if connection.dialled else None
         if connection.purpose is Purpose.PEER and not connection.dialled:
             self._replace_incoming(connection)
+            link = self._links.get(connection.peer_id)
+            if link is not None and link.open_connection is None:
+                link.nudge()  # it is up and of our cluster now: an earlier refusal need not be waited out
         if self._housekeeping is None:  # a transport that only calls is never started
             self._plan_housekeeping()
         # A client may be a command that names a member's address as its own.
@@ -330,8 +347,8 @@ class PeerTransport:
     def handshake_refused(self, connection: Connection, refusal: Refused, by_us: bool) -> None:
         text = f"{'refused' if by_us else 'refused by the peer'}: {refusal.message}"
         if text not in self._refusals:
-            level = logging.ERROR if refusal.reason is Refusal.WRONG_CLUSTER else logging.WARNING
-            log.log(level, "%r: %s", connection, text)
+            level = refusal_level(refusal.reason)
+            quiet.log(level, "%r: %s", connection, text)
         self._refusals.pop(text, None)
         self._refusals[text] = None
         while len(self._refusals) > 16:
@@ -380,15 +397,3 @@ class PeerTransport:
                 connection.close("not used any more")
         elif now - min(connection.received_at, connection.sent_at) > self._timing.ping_ms / 1000:
             connection.ping()
-
-
-def _lane(connection: Connection, message: Message) -> Lane:
-    """Entries stay in order. A heartbeat may overtake them only where they would delay it.
-
-    The follower refuses one that refers to entries still on their way, and the leader would probe in vain.
-    """
-    if type(message) is not AppendRequest:
-        return Lane.CONTROL
-    if message.entries or connection.lane_bytes(Lane.APPEND) <= FRAME_FRAGMENT_BYTES:
-        return Lane.APPEND
-    return Lane.CONTROL
