@@ -50,7 +50,7 @@ class Space:
             return
         if segment.allocated < self.segment_bytes:
             self._grow(segment, min(segment.allocated + self.step_bytes, self.segment_bytes))
-        elif self._spare_fd is None:
+        if segment.room_bytes < self.step_bytes // 2 and self._spare_fd is None:
             self._fill_spare(self.step_bytes)
 
     def _grow(self, segment: Segment, size: int) -> None:
@@ -84,12 +84,11 @@ class Space:
         return Segment(path, fd, header, HEADER_BYTES, size, header.first_group - 1)
 
     def _fill_spare(self, size: int) -> None:
-        """Have a spare of at least `size` bytes; raises StorageFull, OSError."""
+        """Have a spare of at least `size` bytes; raises StorageFull (a smaller spare stays as it was), OSError."""
         try:
             if self._spare_fd is None:
                 self._spare_fd = self._disk.open(f"{self._folder}/{SPARE_NAME}", create=True)
                 self._disk.ftruncate(self._spare_fd, 0)
-                self._spare_bytes = 0
             if self._spare_bytes < size:
                 write_zeros(self._disk, self._spare_fd, self._spare_bytes, size)
                 self._disk.fsync(self._spare_fd)
@@ -97,7 +96,10 @@ class Space:
         except OSError as error:
             if not is_full(error):
                 raise
-            self._drop_spare()
+            if self._spare_fd is not None and self._spare_bytes:
+                self._disk.ftruncate(self._spare_fd, self._spare_bytes)
+            else:
+                self._drop_spare()
             raise self._full(error) from error
 
     def _drop_spare(self) -> None:
