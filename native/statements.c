@@ -115,7 +115,7 @@ static struct dq_statement *wrap(sqlite3_stmt *handle, const struct dq_guard *gu
     statement->handle = handle;
     statement->parameter_count = sqlite3_bind_parameter_count(handle);
     statement->column_count = sqlite3_column_count(handle);
-    statement->is_readonly = sqlite3_stmt_readonly(handle) != 0;
+    statement->is_readonly = sqlite3_stmt_readonly(handle) != 0 || sqlite3_stmt_isexplain(handle) != 0;
     statement->is_dml = guard->is_dml && !statement->is_readonly;
     return statement;
 }

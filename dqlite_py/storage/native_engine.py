@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from enum import IntEnum
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import apsw
 
@@ -23,8 +23,8 @@ STATEMENTS_MAX: Final = 256
 SQLITE_ERROR: Final = 1
 SQLITE_NOTFOUND: Final = 12
 
-_ffi: Any = _native.ffi
-_lib: Any = _native.lib
+_ffi = _native.ffi
+_lib = _native.lib
 _bootstrap_lock = threading.Lock()
 
 

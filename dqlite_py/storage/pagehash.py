@@ -6,14 +6,14 @@ hash (engine.py). Any thread; reads in chunks, the hashing itself in C without t
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from dqlite_py import _native
 from dqlite_py.errors import CorruptState
 from dqlite_py.limits import MIB
 
-_ffi: Any = _native.ffi
-_lib: Any = _native.lib
+_ffi = _native.ffi
+_lib = _native.lib
 
 CHUNK_BYTES: Final = 1 * MIB
 HEADER_BYTES: Final = 100

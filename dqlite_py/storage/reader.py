@@ -54,19 +54,26 @@ class Reader:
         self._connection.set_progress_handler(self._must_stop, PROGRESS_OPS)
 
     def query(
-        self, sql: str, params: Any, *, timeout_s: float | None, is_cancelled: Callable[[], bool] | None = None
+        self,
+        sql: str,
+        params: Any,
+        *,
+        timeout_s: float | None,
+        is_cancelled: Callable[[], bool] | None = None,
     ) -> QueryResult:
         """Run one reading statement to its end.
 
         Raises ProgrammingError (several statements, parameters), NotSupportedError (refused), RequestTooLarge,
         OperationalError (timed out or cancelled: code INTERRUPT), and what SQLite reports.
         """
-        if not describe(sql).is_single:
+        statement = describe(sql)
+        if not statement.is_single:
             raise ProgrammingError(SEVERAL_STATEMENTS, code=MISUSE)
         bindings = check_params(params)
         self._deadline = time.monotonic() + timeout_s if timeout_s is not None else float("inf")
         self._is_cancelled = is_cancelled
         self._authorizer.reason = None
+        self._authorizer.explains = statement.keyword == "EXPLAIN"
         self._description = None
         try:
             cursor = self._connection.execute(sql, bindings)
@@ -82,7 +89,9 @@ class Reader:
         except KeyError as error:
             raise ProgrammingError(f"no value was given for parameter {error}", code=RANGE) from None
         except UnicodeDecodeError as error:
-            raise DataError(f"a text value is not valid UTF-8: {error.reason}; select CAST(... AS BLOB)") from None
+            raise DataError(
+                f"a text value is not valid UTF-8: {error.reason}; select CAST(... AS BLOB)"
+            ) from None
         description = self._description
         if description is None:
             raise ProgrammingError("the SQL text holds no statement", code=ERROR)
@@ -111,7 +120,7 @@ class Reader:
             return True
         if self._description is not None:
             raise ProgrammingError(SEVERAL_STATEMENTS, code=MISUSE)
-        if not cursor.is_readonly:
+        if not (cursor.is_readonly or cursor.is_explain):
             raise NotSupportedError("the statement changes the database: send it as a write", code=AUTH)
         self._description = cursor.get_description()
         return True
