@@ -4,13 +4,17 @@ round per term of difference, and the log is not kept in memory beyond a bounded
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 
 import pytest
 
+from dqlite_py.limits import KIB, MIB, SEND_QUEUE_BYTES_MAX
 from dqlite_py.model import Entry, EntryKind, HardState, LogIndex, NodeId, Snapshot, Term
-from dqlite_py.raft.messages import AppendRequest
-from tests.faults.ours import CoreWorld, Image, configuration, payloads, propose_all
+from dqlite_py.raft.messages import AppendRequest, Message
+from dqlite_py.wire.peer import lane_of
+from dqlite_py.wire.sendqueue import Lane
+from tests.faults.ours import TICK_MS, CoreWorld, Image, configuration, payloads, propose_all
 from tests.faults.stock import StockWorld
 
 pytestmark = pytest.mark.rf("RF-18")
@@ -100,3 +104,62 @@ def test_ours_bounds_what_it_keeps_in_memory() -> None:
     world.run(3_000)
     assert world["C"].applied == a.applied
     assert len(a.applied) == 300
+
+
+class SlowLink:
+    """A connection's lanes as the transport has them, over a network of `bytes_per_ms`."""
+
+    def __init__(self, world: CoreWorld, source: str, target: str, bytes_per_ms: int) -> None:
+        self.world, self.source, self.target = world, source, target
+        self.bytes_per_tick = int(bytes_per_ms * TICK_MS)
+        self.lane: deque[tuple[Message, int]] = deque()
+        self.held_bytes = self.credit_bytes = self.sent_bytes = 0
+
+    def tick(self) -> None:
+        queue = self.world.queue(self.source, self.target)
+        control = []
+        while queue:
+            message = queue.popleft()
+            size = sum(len(e.payload) for e in message.entries) if isinstance(message, AppendRequest) else 0
+            if lane_of(message, self.held_bytes) is not Lane.APPEND:
+                control.append(message)
+            elif not self.held_bytes or self.held_bytes + size <= SEND_QUEUE_BYTES_MAX:
+                self.lane.append((message, size))
+                self.held_bytes += size
+                self.sent_bytes += size
+        self.world.hand(self.target, *control)
+        self.credit_bytes += self.bytes_per_tick
+        while self.lane and self.lane[0][1] <= self.credit_bytes:
+            message, size = self.lane.popleft()
+            self.held_bytes -= size
+            self.credit_bytes -= size
+            self.world.hand(self.target, message)
+        if not self.lane:
+            self.credit_bytes = 0
+
+
+@pytest.mark.parametrize("bytes_per_ms", [1_000, 10_000])
+def test_ours_catches_up_over_a_slow_link(bytes_per_ms: int) -> None:
+    """Heartbeats overtake entries that wait in the connection's queue; nothing is sent many times for that."""
+    world = CoreWorld("ABC")
+    world.isolate("C")
+    a = world.elect("A", among="AB")
+    total_bytes = 12 * MIB
+    for _ in range(total_bytes // (256 * KIB)):
+        a.propose(bytes(256 * KIB))
+        world.pump("AB")
+    world.heartbeat("A", among="AB")
+    link = SlowLink(world, "A", "C", bytes_per_ms)
+    world.connect("AC", "BC")
+    ticks_max = 4 * total_bytes // link.bytes_per_tick + 100
+    for _ in range(ticks_max):
+        world.now += TICK_MS
+        for name in "ABC":
+            world[name].tick()
+        link.tick()
+        for source, target in ("CA", "AB", "BA", "BC", "CB"):
+            world.deliver(source, target, len(world.queue(source, target)))
+        if world["C"].last_index == a.last_index:
+            break
+    assert link.sent_bytes <= 3 * total_bytes
+    assert world["C"].last_index == a.last_index
