@@ -7,9 +7,9 @@ Every waiter hears exactly once: a result, or an error whose outcome is true.
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable
+from random import Random
 from typing import Any
 
 from dqlite_py.command import StateHash, encode_units
@@ -37,6 +37,8 @@ class DatabaseProposals:
         self._now_us = now_us
         self._state_hash = state_hash
         self._call_soon = call_soon
+        # Seeds of SQL's random(), no secrets: a system call per entry would cost more than the entry.
+        self._random = Random()
         self._queue: deque[tuple[bytes, UnitCallback]] = deque()
         self._queued_bytes = 0
         self._in_flight = 0
@@ -75,7 +77,7 @@ class DatabaseProposals:
         claim = self._state_hash(self.database)
         if claim is not None and claim.index == self._claimed:
             claim = None
-        payload = encode_units(self.database, self._now_us(), os.urandom(16), claim, units)
+        payload = encode_units(self.database, self._now_us(), self._random.randbytes(16), claim, units)
         if claim is not None:
             self._claimed = claim.index
         self._in_flight += 1

@@ -8,10 +8,11 @@ A frame (big-endian):
        5     1  flags; bit 0: fragment
        6     2  reserved, zero
        8     4  length of the body
-      12     4  crc32c of bytes 0..12 and the body
+      12     4  crc32 of bytes 0..12 and the body
       16     n  body
 The body of a fragment starts with message id u64, total u32, offset u32; its data follow. Every fragment but
 the last carries FRAME_FRAGMENT_BYTES of data. Lengths are judged BEFORE the bytes they promise are kept.
+The checksum is zlib's: it keeps the GIL for small frames, which costs less than to give it up on the loop thread.
 The content of a body is not looked at here. Used by raft/connection.py on the loop thread.
 """
 
@@ -23,6 +24,7 @@ import random
 import struct
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
+from zlib import crc32
 
 from dqlite_py.errors import MalformedMessage, RequestTooLarge, UnknownFormat
 from dqlite_py.limits import (
@@ -31,7 +33,6 @@ from dqlite_py.limits import (
     HANDSHAKE_BYTES_MAX,
     PARTIAL_MESSAGES_MAX,
 )
-from dqlite_py.nativelib import crc32c
 
 MAGIC: Final = b"\xd1lp"
 FRAME_VERSION: Final = 1
@@ -108,12 +109,12 @@ class OutgoingMessage:
     def _build(self, position: int) -> tuple[bytes | memoryview, ...]:
         if not self._cut:
             head = _HEAD.pack(MAGIC, FRAME_VERSION, self.type, 0, 0, len(self._body))
-            return (b"".join((head, _CRC.pack(crc32c(self._body, crc32c(head))), self._body)),)
+            return (b"".join((head, _CRC.pack(crc32(self._body, crc32(head))), self._body)),)
         offset = position * FRAME_FRAGMENT_BYTES
         data = memoryview(self._body)[offset : offset + FRAME_FRAGMENT_BYTES]
         piece = _PIECE.pack(self._id, len(self._body), offset)
         head = _HEAD.pack(MAGIC, FRAME_VERSION, self.type, _FLAG_FRAGMENT, 0, len(piece) + len(data))
-        checksum = crc32c(data, crc32c(head + piece))
+        checksum = crc32(data, crc32(head + piece))
         return (b"".join((head, _CRC.pack(checksum), piece)), data)
 
 
@@ -283,7 +284,7 @@ class FrameDecoder:
 
 
 def _check_crc(head: bytes, body: bytes | memoryview, expected: int) -> None:
-    found = crc32c(body, crc32c(head))
+    found = crc32(body, crc32(head))
     if found != expected:
         raise MalformedMessage(f"frame checksum is {found:08x}, expected {expected:08x}", what="checksum")
 
