@@ -147,7 +147,8 @@ def check_unit(data: bytes) -> bytes:
     if len(data) > UNIT_BYTES_MAX:
         raise RequestTooLarge(f"a unit of {len(data)} bytes is over the limit of {UNIT_BYTES_MAX}")
     unit = _unpack(data, "unit")
-    if not (isinstance(unit, list) and len(unit) == 3 and unit[0] is None and unit[1] == 0):
+    is_triple = isinstance(unit, list) and len(unit) == 3
+    if not (is_triple and unit[0] is None and type(unit[1]) is int and unit[1] == 0):
         raise MalformedMessage("a unit is [nil, 0, statements]", what="unit")
     statements = unit[2]
     if not (isinstance(statements, list) and statements):
