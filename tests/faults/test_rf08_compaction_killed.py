@@ -6,6 +6,7 @@ rename."""
 from __future__ import annotations
 
 import asyncio
+import random
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
@@ -16,9 +17,12 @@ import pytest
 from pysyncobj.journal import FileJournal
 
 from dqlite_py.errors import CorruptState
-from dqlite_py.model import Configuration, LogIndex, Snapshot, Term
+from dqlite_py.model import Address, Configuration, LogIndex, NodeId, Snapshot, Term
 from dqlite_py.node.compaction import Compaction
-from dqlite_py.raft.journal import Journal, JournalBatch
+from dqlite_py.node.startup import create_folder, open_folder
+from dqlite_py.raft.core import RaftCore
+from dqlite_py.raft.journal import Identity, Journal, JournalBatch
+from dqlite_py.raft.settings import RaftSettings
 from dqlite_py.storage.state_folder import StateFolder
 from tests.faults.stock import Outcomes, StockNode, StockWorld
 from tests.support.faultdisk import FaultDisk, Loss, PowerLoss
@@ -252,3 +256,31 @@ async def test_ours_switches_to_a_received_snapshot_in_one_step() -> None:
         if finished:
             break
     assert points > 5
+
+
+@pytest.mark.parametrize("term", [1, 8])
+def test_ours_starts_after_a_crash_behind_the_switch_to_a_snapshot(term: int) -> None:
+    """The state folder is switched, journal and hard state have not followed: the next start finishes it, also
+    when the snapshot was made in a later term than this node has heard of (its source followed a new leader)."""
+    disk = FaultDisk(FOLDER)
+    identity = Identity(CLUSTER, NodeId(7), 0)
+    opened = create_folder(disk, FOLDER, identity, bootstrap=Address("a:1"))
+    path = opened.state.begin_generation()
+    manifest = replace(opened.state.manifest, index=LogIndex(50), term=Term(term))
+    opened.state.activate(path, manifest)
+    opened.journal.close()
+    found = disk.after_power_loss(Loss.DROP)
+    opened = open_folder(found, FOLDER, identity)
+    core = RaftCore(
+        node_id=identity.node_id,
+        settings=RaftSettings(),
+        random=random.Random(1),
+        hard_state=opened.journal.hard_state,
+        snapshot=opened.state.manifest.snapshot,
+        log=opened.log,
+        applied_index=opened.state.manifest.index,
+        now_ms=0.0,
+    )
+    assert core.last_index == 50
+    assert core.term >= term
+    opened.journal.close()
