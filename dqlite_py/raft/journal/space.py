@@ -40,6 +40,10 @@ class Space:
             return True
         is_empty = segment.end == HEADER_BYTES
         if needed > self.segment_bytes and not is_empty:
+            if (
+                segment.allocated < segment.end + TAIL_BYTES
+            ):  # cut at the last start: the seal needs its place
+                self._grow(segment, segment.end + TAIL_BYTES)
             return False
         self._grow(segment, max(needed, min(segment.allocated + self.step_bytes, self.segment_bytes)))
         return True

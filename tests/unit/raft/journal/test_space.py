@@ -79,6 +79,23 @@ def test_a_full_disk_at_a_later_start_still_opens_and_reads() -> None:
     assert journal.last_index == 9
 
 
+def test_a_seal_after_a_cut_finds_its_place_or_storage_full() -> None:
+    """Opening cuts the file behind the last group, so the seal's reserve must be made again before the roll."""
+    disk = FaultDisk(FOLDER)
+    journal = open_journal(disk)
+    journal.write([batch(entries=[entry(1, size=3000)])])  # past the segment's size
+    disk.after_kill()
+    journal = open_journal(disk)
+    disk.capacity_bytes = disk.used_bytes()
+    with pytest.raises(StorageFull):
+        journal.write([batch(entries=[entry(2)])])
+    assert journal.failure is None
+    disk.capacity_bytes += 72
+    journal.write([batch(entries=[entry(2)])])
+    assert len(journal._table.segments) == 2
+    assert journal._table.segments[0].is_sealed
+
+
 def test_no_space_in_the_middle_of_a_group_is_final() -> None:
     """A file system that promised the space and does not have it (thin provisioning): fail-stop."""
     disk = FaultDisk(FOLDER)
