@@ -37,7 +37,7 @@ int dq_ready(void);
 dq_engine *dq_engine_open(uintptr_t handle, uint32_t statements_max, uint64_t results_max, dq_outcome *outcome);
 /* Recompute the state hash from the database file; the WAL must be empty. An SQLite code. */
 int dq_engine_scan(dq_engine *engine, dq_outcome *outcome);
-/* Finalizes every statement: BEFORE the connection is closed. */
+/* Finalizes every statement: BEFORE the connection is closed. random() and friends are then gone from it. */
 void dq_engine_close(dq_engine *engine);
 
 int dq_apply(dq_engine *engine, const uint8_t *payload, size_t size, int64_t index, int want_results,

@@ -1,0 +1,33 @@
+#!/bin/bash
+# Build the extension with the address and undefined-behaviour sanitizers and run the C code's tests with it.
+# Works on a copy under build/asan: the ordinary build stays as it is. Needs gcc's libasan and libubsan.
+set -euo pipefail
+
+root=$(cd "$(dirname "$0")/.." && pwd)
+python=${PYTHON:-$root/.venv/bin/python}
+copy=$root/build/asan
+asan=$(${CC:-gcc} -print-file-name=libasan.so)
+ubsan=$(${CC:-gcc} -print-file-name=libubsan.so)
+
+if [[ $asan != /* || $ubsan != /* ]]; then
+    echo "asan_test.sh: ${CC:-gcc} has no libasan and libubsan on this machine: install them to run this" >&2
+    exit 1
+fi
+
+rm -rf "$copy"
+mkdir -p "$copy"
+cp -r "$root"/{dqlite_py,native,tests,setup.py,pyproject.toml} "$copy"
+rm -f "$copy"/dqlite_py/*.so
+cd "$copy"
+
+flags="-O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined"
+CFLAGS=$flags LDFLAGS="-fsanitize=address,undefined" "$python" setup.py -q build_ext --inplace
+
+tests=("$@")
+if [[ ${#tests[@]} -eq 0 ]]; then
+    tests=(tests/unit/native tests/unit/storage/test_engine_*.py tests/unit/storage/test_readers.py
+           tests/property/test_apply_*.py tests/property/test_engine_*.py)
+fi
+# Python keeps memory until its end, which is no leak of ours: only errors count here.
+export ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1
+LD_PRELOAD="$asan $ubsan" PYTHONPATH=$copy "$python" -m pytest -q -p no:randomly -p no:cacheprovider "${tests[@]}"
