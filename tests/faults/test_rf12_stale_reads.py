@@ -5,10 +5,16 @@ result or a stated outcome."""
 
 from __future__ import annotations
 
+import asyncio
+from typing import Any
+
 import pytest
 
-from dqlite_py.errors import Outcome, OutcomeUnknown, Overwritten
+from dqlite_py.errors import Error, Outcome, OutcomeUnknown, Overwritten
 from dqlite_py.model import LogIndex, Snapshot
+from dqlite_py.node.cluster_view import ClusterView
+from dqlite_py.node.reads import ReadBarriers
+from dqlite_py.node.tickets import Deadline
 from tests.faults.ours import CoreWorld, configuration
 from tests.faults.ours_host import command, hosted
 from tests.faults.stock import Outcomes, StockWorld
@@ -160,3 +166,34 @@ async def test_ours_answers_writers_whose_entries_can_no_longer_be_committed() -
         here.follow("B", (first - 1, term), command(first, term + 1), commit=first)
         await until(lambda: here.core.applied_index == first, "the new leader's first entry is applied")
         assert [type(error) for heard in answers for _, error in heard] == [Overwritten] * 5
+
+
+async def test_ours_answers_readers_when_it_stops() -> None:
+    """One waits for the leader's confirmation, one for the next round: both hear why they get no answer."""
+    world = CoreWorld("ABC")
+    world.elect("A")
+    core = world["B"].core
+    asked = asyncio.Event()
+
+    async def call(*_: Any) -> Any:
+        asked.set()
+        await asyncio.Event().wait()
+
+    loop = asyncio.get_running_loop()
+    reads = ReadBarriers(
+        loop=loop,
+        core=core,
+        view=ClusterView(loop, core),
+        applier=lambda: None,
+        pump=lambda: None,
+        now_ms=lambda: world.now,
+        call=call,
+    )
+    heard: list[tuple[Any, Error | None]] = []
+    reads.barrier("main", lambda index, error: heard.append((index, error)), Deadline(20))
+    await asyncio.wait_for(asked.wait(), 20)
+    reads.barrier("main", lambda index, error: heard.append((index, error)), Deadline(20))
+    reads.stop()
+    await asyncio.sleep(0.01)
+    assert len(heard) == 2
+    assert all(isinstance(error, Error) for _, error in heard)
