@@ -35,10 +35,24 @@ DIRECTED: dict[type[RaftCore], rules.Rule] = {
     mutants.TrustsLostData: rules.lost_data_is_noticed,
     mutants.OwnVoteBeforeDurable: rules.an_own_vote_counts_when_durable,
 }
-# Found by random faults alone: (mutant, a seed that finds it).
+# Found by random faults alone, and a seed that does it. The others need more luck than a test has time for.
 BY_STORM: dict[type[RaftCore], int] = {
     mutants.TruncatesMatching: 0,
+    mutants.ReadsWithoutQuorum: 1,
+    mutants.ReadsBeforeOwnTermCommit: 1,
+    mutants.VotesForShortLogs: 2,
+    mutants.AcksUnverified: 5,
+    mutants.CommitsUnverified: 5,
+    mutants.CountsItselfBeforeDurable: 6,
+    mutants.AcksBeforeDurable: 7,
+    mutants.SnapshotDropsSuffix: 9,
+    mutants.CountsLearners: 10,
+    mutants.CommitsOnOffer: 35,
+    mutants.CountsDuplicateVotes: 71,
+    mutants.HandsOutBeforeDurable: 80,
+    mutants.VotesBeforeDurable: 173,
 }
+NEARBY = 12  # the core may draw its random numbers differently one day: look a little further
 
 
 def _mutants() -> set[type[RaftCore]]:
@@ -59,5 +73,13 @@ def test_a_directed_rule_notices(mutant: type[RaftCore]) -> None:
 
 @pytest.mark.parametrize("mutant", BY_STORM, ids=lambda mutant: mutant.__name__)
 def test_the_simulation_notices(mutant: type[RaftCore]) -> None:
-    with pytest.raises(SafetyViolation):
-        storm(BY_STORM[mutant], core_class=mutant)
+    first = BY_STORM[mutant]
+    assert any(_notices(mutant, seed) for seed in range(first, first + NEARBY))
+
+
+def _notices(mutant: type[RaftCore], seed: int) -> bool:
+    try:
+        storm(seed, core_class=mutant)
+    except SafetyViolation:
+        return True
+    return False
