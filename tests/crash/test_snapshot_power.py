@@ -43,6 +43,8 @@ def old_disk() -> FaultDisk:
     folder = StateFolder.open(DIR, disk, CLUSTER)
     for database in OLD.databases:
         write(disk, folder.database_path(database.name), content(database), sync=True)
+    for suffix in ("-wal", "-shm"):
+        write(disk, folder.database_path("old") + suffix, b"wal", sync=True)
     folder.write_manifest(OLD)
     return disk.after_power_loss(Loss.DROP)  # everything so far is durable
 
@@ -113,11 +115,12 @@ def test_write_manifest() -> None:
 def test_drop_database() -> None:
     def drop(disk: FaultDisk) -> None:
         folder = StateFolder.open(DIR, disk, CLUSTER)
-        for suffix in ("-wal", "-shm"):
-            write(disk, folder.database_path("old") + suffix, b"wal", sync=True)
         folder.drop_database("old")
 
     for at, disk, finished in crashes(drop):
+        # A database without its WAL would be a sound file of an older state.
+        old = f"{DIR}/state/g1/old.db"
+        assert disk.exists(old + "-wal") or not disk.exists(old), f"change {at}"
         folder = opened(disk)
         assert folder.manifest in (OLD, OLD.without("old")), f"change {at}"
         if finished:

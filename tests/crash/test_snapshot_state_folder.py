@@ -134,6 +134,8 @@ def test_drop_database_is_all_or_nothing_for_the_manifest(tmp_path: Path, kind: 
         folder.drop_database("old")
 
     for at, raised in failures(tmp_path / "n", kind, drop):
+        left = os.listdir(tmp_path / "n/state/g1")
+        assert "old.db-wal" in left or "old.db" not in left  # without its WAL it would be an older state
         folder = StateFolder.open(str(tmp_path / "n"), SystemDisk(), CLUSTER)
         names = folder.list_databases()
         assert folder.manifest in (OLD, OLD.without("old")), f"call {at}"

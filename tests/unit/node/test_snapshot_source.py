@@ -111,6 +111,8 @@ async def test_preparing_is_answered_with_progress(tmp_path: Path, executor: Thr
         may_go_on = threading.Event()
         source.disk.exists = lambda path: may_go_on.wait(30) and os.path.exists(path)  # type: ignore[method-assign]
         body = BeginRequest(LogIndex(0), None).to_wire()
+        assert isinstance(begin_reply_from_wire(await source.source.begin(None, body)), Preparing)
+        await until(lambda: source.source._total_bytes)
         for _ in range(3):
             reply = begin_reply_from_wire(await source.source.begin(None, body))
             assert reply == Preparing(0, source.pins[0].size_bytes)
