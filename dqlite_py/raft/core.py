@@ -41,6 +41,8 @@ from dqlite_py.raft.messages import (
 from dqlite_py.raft.progress import ProgressState
 from dqlite_py.raft.settings import RaftSettings
 
+NOTHING_TO_DO = Effects()
+
 
 class RaftCore(ElectionPart):
     """One member's consensus state. Not thread-safe: one thread, no re-entrance.
@@ -74,6 +76,7 @@ class RaftCore(ElectionPart):
         self._init_leader_part()
         self._init_follower_part()
         self._init_election_part()
+        self._must_leave = False
         self.dropped_messages = 0  # from peers, malformed; for status
         self.last_dropped: MalformedMessage | None = None
         self._handlers: dict[type[Any], Callable[[Any], None]] = {
@@ -249,8 +252,8 @@ class RaftCore(ElectionPart):
 
     def take_effects(self) -> Effects:
         """Everything to do since the last call, in Effects' order. The caller owns it."""
-        if self.state is RaftState.LEADER:
-            self._check_still_member()
+        if self._must_leave:
+            self._leave()
         if self._feed_wanted:
             self._feed_followers()
         if self._ack_wanted:
@@ -258,20 +261,22 @@ class RaftCore(ElectionPart):
         if self.commit_index > self._handed_index:
             self._hand_out_committed()
         effects = self._effects
+        if not effects.has_batch and not effects:
+            return NOTHING_TO_DO
         self._effects = Effects()
-        if (
-            effects.entries
-            or effects.hard_state is not None
-            or effects.truncate_from is not None
-            or effects.journal_reset is not None
-        ):
+        if effects.has_batch:
             effects.token = self._durability.close_batch(self.log.last_index)
-        self.log.evict(min(self._durability.durable_index, self._handed_index))
+        if self.log.is_over_full:
+            self.log.evict(min(self._durability.durable_index, self._handed_index))
         return effects
 
-    def _check_still_member(self) -> None:
+    def _configuration_took_hold(self) -> None:
+        self._must_leave = self.state is RaftState.LEADER and not self.is_voter
+
+    def _leave(self) -> None:
         """A leader outside the voters leads until that is committed, then steps down (thesis 4.2.2)."""
-        if self.is_voter or self.configuration.index > self.commit_index:
+        self._must_leave = False
+        if self.state is not RaftState.LEADER:
             return
         heirs = [p for p in self._progress.values() if self._is_voter(p.id) and self._may_take_over(p)]
         best = max(heirs, key=lambda p: p.match_index, default=None)

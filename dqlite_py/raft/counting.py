@@ -40,7 +40,7 @@ class CountingPart(CoreState):
 
     def _quorum_index(self) -> LogIndex:
         matches: list[int] = []
-        for voter in self.configuration.voters:
+        for voter in self._configurations.voters:
             if voter == self.node_id:
                 matches.append(self._own_match())
             else:
@@ -60,7 +60,7 @@ class CountingPart(CoreState):
     def _confirm_reads(self) -> None:
         rounds = [
             self._round if voter == self.node_id else self._echoed_round(voter)
-            for voter in self.configuration.voters
+            for voter in self._configurations.voters
         ]
         self._effects.reads_ready.extend(self._reads.round_confirmed(reached_by_quorum(rounds)))
         if self._reads.wants_round:
@@ -73,7 +73,7 @@ class CountingPart(CoreState):
     def _has_active_quorum(self) -> bool:
         """True when a quorum of voters answered within the maximum election timeout."""
         oldest = self._now - self.settings.election_max_ms
-        return self._active_voters(self.configuration.voters, oldest) * 2 > len(self.configuration.voters)
+        return self._active_voters(self._configurations.voters, oldest) * 2 > len(self._configurations.voters)
 
     def _active_voters(self, voters: frozenset[NodeId], oldest_ms: float) -> int:
         active = 0

@@ -61,6 +61,16 @@ class Effects:
         default_factory=list
     )  # peers found to have forgotten entries they had acknowledged
 
+    @property
+    def has_batch(self) -> bool:
+        """True when there is something for the journal."""
+        return bool(
+            self.entries
+            or self.hard_state is not None
+            or self.truncate_from is not None
+            or self.journal_reset is not None
+        )
+
     def __bool__(self) -> bool:
         return bool(
             self.token

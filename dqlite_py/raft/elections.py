@@ -41,6 +41,8 @@ class ElectionPart(FollowerPart):
             self._restart_election_timer()
             if self._may_campaign():
                 self._campaign(pre=True)
+            elif self.leader_id is not None:
+                self._become_follower(self.term, None)  # nobody leads any more, and it will not be us
 
     def _tick_leader(self, stalled: bool) -> None:
         if not stalled and not self._has_active_quorum():
@@ -77,7 +79,7 @@ class ElectionPart(FollowerPart):
         term = Term(self.term + 1) if pre else self.term
         last_index, last_term = self.log.last_index, self.log.last_term
         request = VoteRequest(self.node_id, term, pre, last_index, last_term, transfer)
-        for voter in sorted(self.configuration.voters - {self.node_id}):
+        for voter in sorted(self._configurations.voters - {self.node_id}):
             self._send_durable(voter, request)
         if pre:
             self._count_vote(self.node_id)
@@ -90,7 +92,7 @@ class ElectionPart(FollowerPart):
     def _count_vote(self, voter: NodeId) -> None:
         """Count a grant. A set: duplicates count once; is_quorum: members only (RF-4)."""
         self._votes.add(voter)
-        if not is_quorum(self.configuration.voters, self._votes - self._lost_data):
+        if not is_quorum(self._configurations.voters, self._votes - self._lost_data):
             return
         if self.state is RaftState.PRE_CANDIDATE:
             self._campaign(pre=False)
@@ -143,7 +145,7 @@ class ElectionPart(FollowerPart):
         self._send_durable(request.sender, reply)
 
     def _on_vote_reply(self, reply: VoteReply) -> None:
-        if reply.sender not in self.configuration.voters:
+        if reply.sender not in self._configurations.voters:
             return
         if reply.term > self.term:
             self._become_follower(reply.term, None)

@@ -155,6 +155,11 @@ class RaftLog:
     def first_index(self) -> LogIndex:
         return LogIndex(self.base_index + 1)
 
+    @property
+    def is_over_full(self) -> bool:
+        """True when the cache is over its bound."""
+        return self._cache_bytes > self._bytes_max
+
     def holds(self, index: LogIndex) -> bool:
         """True when the term at `index` is known."""
         return self.base_index <= index <= self.last_index

@@ -43,11 +43,15 @@ def decode_configuration(entry: Entry) -> Configuration:
 class ConfigurationHistory:
     """The snapshot's configuration and every later one in the log, oldest first."""
 
-    __slots__ = ("_history", "latest")
+    __slots__ = ("_history", "latest", "voters")
 
     def __init__(self, base: Configuration, later: Iterable[Configuration]) -> None:
         self._history = [base, *later]
+        self._look_up()
+
+    def _look_up(self) -> None:
         self.latest = self._history[-1]
+        self.voters = self.latest.voters  # kept: asked for with every acknowledgement
 
     def at(self, index: LogIndex) -> Configuration:
         """The configuration of the state at `index` (the base's, below it)."""
@@ -58,21 +62,21 @@ class ConfigurationHistory:
 
     def appended(self, configuration: Configuration) -> None:
         self._history.append(configuration)
-        self.latest = configuration
+        self._look_up()
 
     def truncated(self, index: LogIndex) -> bool:
         """Entries >= `index` went; True when the configuration in force changed."""
         before = len(self._history)
         while len(self._history) > 1 and self._history[-1].index >= index:
             self._history.pop()
-        self.latest = self._history[-1]
+        self._look_up()
         return len(self._history) != before
 
     def rebased(self, base: Configuration, index: LogIndex, *, keep_later: bool) -> None:
         """The snapshot is now at `index` with configuration `base`; later ones stay with the log's suffix."""
         later = [c for c in self._history if c.index > index] if keep_later else []
         self._history = [base, *later]
-        self.latest = self._history[-1]
+        self._look_up()
 
 
 def check_change(current: Configuration, new: Configuration, members_max: int) -> Member | None:

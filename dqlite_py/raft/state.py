@@ -11,7 +11,7 @@ from collections import deque
 from random import Random
 
 from dqlite_py.errors import RaftInvariantBroken
-from dqlite_py.model import Configuration, HardState, LogIndex, NodeId, Role, Snapshot, Term
+from dqlite_py.model import Configuration, HardState, LogIndex, NodeId, Snapshot, Term
 from dqlite_py.raft.durability import Durability
 from dqlite_py.raft.effects import Effects, RaftState
 from dqlite_py.raft.log import LogStart, RaftLog
@@ -121,7 +121,7 @@ class CoreState:
 
     @property
     def is_voter(self) -> bool:
-        return self._is_voter(self.node_id)
+        return self.node_id in self._configurations.voters
 
     @property
     def is_quarantined(self) -> bool:
@@ -142,8 +142,7 @@ class CoreState:
     # -- transitions every part makes --------------------------------------------------------------
 
     def _is_voter(self, node_id: NodeId) -> bool:
-        member = self._configurations.latest.get(node_id)
-        return member is not None and member.role is Role.VOTER
+        return node_id in self._configurations.voters
 
     def _set_hard_state(self, term: Term, voted_for: NodeId) -> None:
         """Change term or vote; every message that tells of it waits for the disk (RF-5)."""
@@ -207,12 +206,16 @@ class CoreState:
         if old is new:
             return
         self._effects.state_changed = True
+        self._configuration_took_hold()
         # A re-added node reads its own removal on the way: a newer entry that has us again must count.
         still_in = new.get(self.node_id) or self.configuration.get(self.node_id)
         if old.get(self.node_id) is not None and still_in is None:
             self._effects.removed = True
 
     # -- hooks that upper layers fill --------------------------------------------------------------
+
+    def _configuration_took_hold(self) -> None:
+        """A configuration was committed: a leader outside it has to go."""
 
     def _leadership_ended(self) -> None:
         """Drop what only a leader has."""

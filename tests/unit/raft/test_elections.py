@@ -53,6 +53,19 @@ def test_only_voters_campaign(configuration: Configuration) -> None:
     assert solo.core.state is RaftState.FOLLOWER
 
 
+def test_who_cannot_campaign_forgets_a_silent_leader() -> None:
+    """Or requests would be sent to it for ever."""
+    solo = Solo(members(2, 3, standbys=(1,)))
+    solo.step(append(2, 1, (1, 1))).settle().forget()
+    solo.wait(390)
+    assert solo.core.leader_id == 2
+    solo.wait(450)
+    assert solo.core.leader_id is None
+    assert any(effects.state_changed for effects in solo.effects)
+    solo.step(append(2, 1, (1, 1))).settle()
+    assert solo.core.leader_id == 2
+
+
 def test_requests_go_to_voters_only() -> None:
     solo = Solo(members(1, 2, 3, standbys=(4,), spares=(5,)))
     solo.core.campaign(0)
