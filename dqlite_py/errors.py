@@ -17,7 +17,7 @@ class Outcome(enum.Enum):
     UNKNOWN = "UNKNOWN"
 
 
-class Warning(Exception):  # noqa: A001 - the name PEP 249 prescribes
+class Warning(Exception):
     """PEP 249 Warning."""
 
 
@@ -213,7 +213,8 @@ def from_wire(value: Any) -> Error:
         and isinstance(value[3], dict)
         and all(isinstance(key, str) for key in value[3])
     ):
-        cls = _tree(Error).get(value[0], DatabaseError)
+        # A newer release's error says nothing that this one can promise.
+        cls = _tree(Error).get(value[0], OutcomeUnknown)
         details = {key: item for key, item in value[3].items() if key not in ("code", "message", "self")}
         return cls(value[1], code=value[2], **details)
     return MalformedMessage("malformed error value", what=repr(value)[:80])

@@ -104,6 +104,7 @@ class ReadBarriers:
             self._round = self._loop.create_task(self._rounds())
 
     async def _rounds(self) -> None:
+        waiting: list[tuple[str, BarrierCallback, Deadline]] = []
         try:
             while self._waiting:
                 waiting, self._waiting = self._waiting, []
@@ -111,11 +112,13 @@ class ReadBarriers:
                 try:
                     index = await self._read_index(deadline)
                 except Error as error:
-                    for _database, callback, _deadline in waiting:
-                        callback(None, error)
+                    _refuse(waiting, error)
                     continue
                 for database, callback, _deadline in waiting:
                     self._resolve_when_applied(database, index, callback)
+        except asyncio.CancelledError:
+            _refuse(waiting, OperationalError("the node is stopping"))
+            raise
         finally:
             self._round = None
 
@@ -138,5 +141,9 @@ class ReadBarriers:
         if self._round is not None:
             self._round.cancel()
         waiting, self._waiting = self._waiting, []
-        for _database, callback, _deadline in waiting:
-            callback(None, OperationalError("the node is stopping"))
+        _refuse(waiting, OperationalError("the node is stopping"))
+
+
+def _refuse(waiting: list[tuple[str, BarrierCallback, Deadline]], error: Error) -> None:
+    for _database, callback, _deadline in waiting:
+        callback(None, error)

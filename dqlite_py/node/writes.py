@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from dqlite_py.command import encode_drop, encode_open
-from dqlite_py.errors import Error, InternalError, NoLeader, NotLeader, OutcomeUnknown
+from dqlite_py.errors import Error, NoLeader, NotLeader, OutcomeUnknown
 from dqlite_py.model import NodeId
 from dqlite_py.node.cluster_view import ClusterView
 from dqlite_py.node.proposals import DatabaseProposals, UnitCallback
@@ -155,7 +155,7 @@ class Writes:
             raise
         except Exception as error:
             log.exception("write failed unexpectedly")
-            callback(None, InternalError(f"write failed: {error!r}"))
+            callback(None, OutcomeUnknown(f"write failed: {error!r}"))
         else:
             callback(result, None)
 
