@@ -16,7 +16,7 @@ from typing import Final
 
 from dqlite_py.nativelib import crc32c
 from dqlite_py.ports import Disk
-from dqlite_py.raft.journal.files import read_small_file, write_fully
+from dqlite_py.raft.journal.files import is_full, read_small_file, write_fully
 from dqlite_py.raft.journal.format import ENVELOPE_BYTES, FORMAT_VERSION, envelope_version, pack_envelope
 
 NAME: Final = "synced"
@@ -37,21 +37,35 @@ def read_hint(disk: Disk, folder: str, cluster_id: bytes, node_id: int) -> int:
 
 
 class SyncedHint:
-    """The note of an open journal."""
+    """The note of an open journal. A full disk leaves it out: a node must start and read on one."""
 
     def __init__(self, disk: Disk, folder: str, cluster_id: bytes, node_id: int) -> None:
         """Open or make the file; raises OSError."""
         self._disk = disk
         self._owner = cluster_id, node_id
-        self._fd = disk.open(f"{folder}/{NAME}", create=True)
+        self._fd: int | None = None
+        try:
+            self._fd = disk.open(f"{folder}/{NAME}", create=True)
+        except OSError as error:
+            if not is_full(error):
+                raise
 
     def write(self, group: int) -> None:
         """Note that `group` is durable (it was synced BEFORE this is called); raises OSError."""
+        if self._fd is None:
+            return
         body = _BODY.pack(pack_envelope(MAGIC), *self._owner, group)
-        write_fully(self._disk, self._fd, body + crc32c(body).to_bytes(4, "little"), 0)
+        try:
+            write_fully(self._disk, self._fd, body + crc32c(body).to_bytes(4, "little"), 0)
+        except OSError as error:
+            if not is_full(error):
+                raise
 
     def sync(self) -> None:
-        self._disk.fsync(self._fd)
+        if self._fd is not None:
+            self._disk.fsync(self._fd)
 
     def close(self) -> None:
-        self._disk.close(self._fd)
+        if self._fd is not None:
+            self._disk.close(self._fd)
+            self._fd = None

@@ -69,6 +69,7 @@ def test_a_full_disk_at_a_later_start_still_opens_and_reads() -> None:
     journal = open_journal(disk)
     journal.write([batch(entries=entries(1, 8))])
     disk.after_kill()
+    disk.remove(FOLDER + "/journal/synced")
     disk.capacity_bytes = 0
     journal = open_journal(disk)
     assert contents(journal) == entries(1, 8)
