@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 from collections.abc import Iterator
 
 import pytest
 
 from tests.faults.stock import StockWorld
+
+if importlib.util.find_spec("uvloop") is not None:
+    import uvloop
+
+    uvloop.new_event_loop().close()  # libuv opens one pair of pipes per process: before descriptors are counted
 
 
 @pytest.fixture

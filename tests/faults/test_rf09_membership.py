@@ -5,13 +5,16 @@ what is truncated."""
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
+from dqlite_py import Node as DatabaseNode
 from dqlite_py.errors import MembershipRefused
-from dqlite_py.model import Address, NodeId, Role
-from dqlite_py.node.runtime import NodeRuntime
+from dqlite_py.model import Role
 from tests.faults.ours import CoreWorld, Node, member, node_id
 from tests.faults.stock import Outcomes, SimNode, StockWorld
 
@@ -165,19 +168,38 @@ def test_ours_follows_a_leader_that_its_old_configuration_does_not_hold() -> Non
     assert d.is_leader
 
 
-def test_ours_hears_and_dials_a_leader_that_it_does_not_know_as_a_member() -> None:
-    """The node around the core must let that happen: messages in, answers out."""
-    dialled: dict[NodeId, Address] = {}
-    world = CoreWorld("ABC")
-    core = world["C"].core
-    core.leader_id = node_id("D")
-    node = SimpleNamespace(
-        core=core,
-        node_id=node_id("C"),
-        inbound=SimpleNamespace(learned={node_id("D"): Address("d:1")}),
-        transport=SimpleNamespace(set_peers=dialled.update),
-    )
-    assert NodeRuntime.accept_sender(node, node_id("D"))
-    NodeRuntime.sync_peers(node)
-    assert dialled[node_id("D")] == "d:1"
-    assert set(dialled) == {node_id("A"), node_id("B"), node_id("D")}
+def wait_for(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline, f"never came true: {what}"
+        time.sleep(0.02)
+
+
+def voters(node: DatabaseNode) -> int:
+    return sum(member["role"] == "voter" for member in node.members())
+
+
+def test_ours_follows_it_with_whole_nodes(tmp_path: Path) -> None:
+    """The same with sockets, disks and databases: the returning node hears, answers and dials its unknown leader."""
+    with ExitStack() as running:
+
+        def start(name: str, *join: str, listen: str = "127.0.0.1:0") -> DatabaseNode:
+            node = DatabaseNode(tmp_path / name, listen=listen, join=join)
+            running.callback(node.stop, hand_over=False)
+            return node.start()
+
+        a = start("a")
+        a.wait_ready()
+        start("b", a.address)
+        c = start("c", a.address)
+        wait_for(lambda: voters(a) == 3, "three voters")
+        wait_for(lambda: len(c.members()) == 3, "C knows that it is one")
+        address = c.address
+        c.stop()
+        d = start("d", a.address)
+        wait_for(lambda: voters(a) == 4, "four voters")
+        a.transfer_leadership(d.node_id)
+        wait_for(lambda: d.status()["state"] == "leader", "D leads")
+        c = start("c", listen=address)
+        wait_for(lambda: len(c.members()) == 4, "C learns of D")
+        assert c.status()["leader_id"] == d.node_id
