@@ -34,9 +34,9 @@ bench: ## figures of docs/performance.md, written to results/ (ARGS=--big: 1 GiB
 	@tools/environment dev
 	@$(BIN)/python -m tests.benchmarks $(ARGS)
 
-sim: ## simulated cluster under faults (SEEDS=200 runs)
+sim: ## simulated cluster under faults (SEEDS=200 runs, or SEEDS=1000-1500)
 	@tools/environment dev
-	@SIM_SEEDS=$(SEEDS) $(BIN)/pytest -n $(WORKERS) tests/simulation $(ARGS)
+	@DQLITE_SIM_SEEDS=$(SEEDS) $(BIN)/pytest -n $(WORKERS) tests/simulation $(ARGS)
 
 native: ## rebuild the C extension
 	@tools/environment runtime --rebuild
