@@ -10,18 +10,16 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final, Literal
+from contextlib import suppress
+from typing import Any, Final, Literal
 
 from dqlite_py.errors import Busy, InterfaceError, NotSupportedError, ProgrammingError
 from dqlite_py.limits import PENDING_READS_MAX, REQUEST_TIMEOUT_MS, RESULT_BYTES_MAX
 from dqlite_py.sqltext import StatementKind, describe
+from dqlite_py.storage.authorizer import RESERVED_PREFIX
 from dqlite_py.storage.native_engine import refusal
 from dqlite_py.storage.reader import MISUSE, SEVERAL_STATEMENTS, QueryResult, Reader
 from dqlite_py.storage.sqlerrors import AUTH
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 __all__ = ["QueryResult", "ReadFuture", "ReaderPool"]
 
@@ -52,6 +50,7 @@ class ReaderPool:
         self._idle: list[Reader] = []
         self._changed = threading.Condition()
         self._pending = 0
+        self._waiting = 0
         self._closed = False
         self._threads = ThreadPoolExecutor(size, thread_name_prefix="reader")
         try:
@@ -76,9 +75,12 @@ class ReaderPool:
         Raises what Reader.query raises, Busy (no connection came free in time; nothing ran), InterfaceError.
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        with self._checked_out(timeout_s) as reader:
+        reader = self._take(timeout_s)
+        try:
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
             return reader.query(sql, params, timeout_s=left, is_cancelled=is_cancelled)
+        finally:
+            self._give_back(reader)
 
     def submit(
         self, sql: str, params: Any = (), *, timeout_s: float | None = REQUEST_TIMEOUT_MS / 1000
@@ -112,8 +114,18 @@ class ReaderPool:
             raise NotSupportedError(reason, code=AUTH)
         if statement.kind in _WRITES:
             return "write"
-        with self._checked_out(REQUEST_TIMEOUT_MS / 1000) as reader:
+        reader = self._take(REQUEST_TIMEOUT_MS / 1000)
+        try:
             return "read" if reader.is_readonly(sql) else "write"
+        finally:
+            self._give_back(reader)
+
+    def tables(self) -> list[str]:
+        """Ordinary tables of clients, by name."""
+        found = self.query(
+            "SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 'table' ORDER BY name"
+        )
+        return [name for (name,) in found.rows if not name.startswith(("sqlite_", RESERVED_PREFIX))]
 
     def close(self) -> None:
         """Wait for the queries under way, then close all connections. Idempotent."""
@@ -122,7 +134,9 @@ class ReaderPool:
             self._changed.notify_all()
         self._threads.shutdown(wait=True, cancel_futures=False)
         with self._changed:
+            self._waiting += 1
             self._changed.wait_for(lambda: len(self._idle) == self._size)
+            self._waiting -= 1
             self._size = 0
             self._close_idle()
 
@@ -143,20 +157,30 @@ class ReaderPool:
             with self._changed:
                 self._pending -= 1
 
-    @contextmanager
-    def _checked_out(self, timeout_s: float | None) -> Iterator[Reader]:
+    def _take(self, timeout_s: float | None) -> Reader:
+        """Check a connection out. The first line is the whole cost while there are enough of them."""
+        with suppress(IndexError):
+            return self._idle.pop()
         with self._changed:
-            if self._closed and self._size == 0:
+            self._waiting += 1  # BEFORE looking again: whoever gives back then notifies
+            try:
+                self._changed.wait_for(lambda: bool(self._idle) or self._closed, timeout_s)
+                if self._idle:
+                    return self._idle.pop()
+            finally:
+                self._waiting -= 1
+            if self._closed:
                 raise InterfaceError("the database's readers are closed")
-            if not self._changed.wait_for(lambda: bool(self._idle), timeout_s):
-                raise Busy("no reader connection came free in time: nothing was read")
-            reader = self._idle.pop()
-        try:
-            yield reader
-        finally:
+            raise Busy("no reader connection came free in time: nothing was read")
+
+    def _give_back(self, reader: Reader) -> None:
+        if self._size == 0:  # closed meanwhile
+            reader.close()
+            return
+        self._idle.append(reader)
+        if self._waiting:
             with self._changed:
-                self._idle.append(reader)
-                self._changed.notify()
+                self._changed.notify_all()
 
     def _close_idle(self) -> None:
         while self._idle:
