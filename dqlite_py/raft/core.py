@@ -120,6 +120,8 @@ class RaftCore(ElectionPart):
                 f"{self.uncommitted_bytes} bytes wait to be committed; the limit is "
                 f"{self.settings.uncommitted_bytes_max}"
             )
+        if self.log.cache_bytes > self.settings.log_cache_bytes_max + self.settings.uncommitted_bytes_max:
+            raise Busy("the disk is behind: too many entries wait to be written")
         entry = self._append_own(EntryKind.COMMAND, payload)
         return entry.term, entry.index
 
@@ -267,7 +269,7 @@ class RaftCore(ElectionPart):
         if effects.has_batch:
             effects.token = self._durability.close_batch(self.log.last_index)
         if self.log.is_over_full:
-            self.log.evict(min(self._durability.durable_index, self._handed_index))
+            self.log.evict(self._durability.durable_index)  # what the journal holds can be read again
         return effects
 
     def _configuration_took_hold(self) -> None:

@@ -23,6 +23,7 @@ class ElectionPart(FollowerPart):
     def _init_election_part(self) -> None:
         self._votes: set[NodeId] = set()
         self._last_tick_ms = self._now
+        self._stalled_before = False
         self._transfer: tuple[NodeId, float] | None = None  # (target, give up at)
 
     # -- time --------------------------------------------------------------------------------------
@@ -30,8 +31,7 @@ class ElectionPart(FollowerPart):
     def tick(self, now_ms: float) -> None:
         """Let time pass: elections, heartbeats, check-quorum. Call every limits.TICK_MS."""
         self._advance_clock(now_ms)
-        stalled = self._now - self._last_tick_ms > self.settings.election_min_ms / 2
-        self._last_tick_ms = self._now
+        stalled = self._has_stalled()
         if self.state is RaftState.LEADER:
             self._tick_leader(stalled)
         elif stalled:
@@ -43,6 +43,14 @@ class ElectionPart(FollowerPart):
                 self._campaign(pre=True)
             elif self.leader_id is not None:
                 self._become_follower(self.term, None)  # nobody leads any more, and it will not be us
+
+    def _has_stalled(self) -> bool:
+        """True when the last tick is long ago; not twice in a row, or a slow process would never elect."""
+        late = self._now - self._last_tick_ms > self.settings.election_min_ms / 2
+        self._last_tick_ms = self._now
+        stalled = late and not self._stalled_before
+        self._stalled_before = stalled
+        return stalled
 
     def _tick_leader(self, stalled: bool) -> None:
         if not stalled and not self._has_active_quorum():

@@ -113,11 +113,11 @@ class RaftLog:
     __slots__ = (
         "_bytes_max",
         "_cache",
-        "_cache_bytes",
         "_run_firsts",
         "_run_terms",
         "base_index",
         "base_term",
+        "cache_bytes",
         "cache_first",
         "last_index",
         "last_term",
@@ -135,7 +135,7 @@ class RaftLog:
             self._run_terms[-1] if kept and start.last_index > start.base_index else start.base_term
         )
         self._cache = list(start.recent)
-        self._cache_bytes = sum(len(e.payload) + ENTRY_OVERHEAD_BYTES for e in start.recent)
+        self.cache_bytes = sum(len(e.payload) + ENTRY_OVERHEAD_BYTES for e in start.recent)
         self.cache_first = LogIndex(start.last_index + 1 - len(start.recent))
         self._check_start(start)
 
@@ -158,7 +158,7 @@ class RaftLog:
     @property
     def is_over_full(self) -> bool:
         """True when the cache is over its bound."""
-        return self._cache_bytes > self._bytes_max
+        return self.cache_bytes > self._bytes_max
 
     def holds(self, index: LogIndex) -> bool:
         """True when the term at `index` is known."""
@@ -200,7 +200,7 @@ class RaftLog:
         self.last_term = last_term
         self.last_index = LogIndex(self.last_index + len(entries))
         self._cache.extend(entries)
-        self._cache_bytes += size + ENTRY_OVERHEAD_BYTES * len(entries)
+        self.cache_bytes += size + ENTRY_OVERHEAD_BYTES * len(entries)
 
     def truncate(self, index: LogIndex) -> None:
         """Drop entries >= `index`."""
@@ -209,7 +209,7 @@ class RaftLog:
                 f"truncation from {index}, the log holds {self.base_index}..{self.last_index}"
             )
         keep = max(0, index - self.cache_first)
-        self._cache_bytes -= sum(len(e.payload) + ENTRY_OVERHEAD_BYTES for e in self._cache[keep:])
+        self.cache_bytes -= sum(len(e.payload) + ENTRY_OVERHEAD_BYTES for e in self._cache[keep:])
         del self._cache[keep:]
         self.cache_first = min(self.cache_first, index)
         self.last_index = LogIndex(index - 1)
@@ -226,7 +226,7 @@ class RaftLog:
         self.base_term = self.last_term = term
         self.cache_first = LogIndex(index + 1)
         self._run_firsts, self._run_terms = [], []
-        self._cache, self._cache_bytes = [], 0
+        self._cache, self.cache_bytes = [], 0
 
     def compact(self, base_index: LogIndex) -> None:
         """Forget entries <= `base_index` (the journal dropped them or is about to)."""
@@ -243,9 +243,9 @@ class RaftLog:
 
     def evict(self, upto: LogIndex) -> None:
         """Bound the cache: forget the oldest entries <= `upto`, which the host can read again."""
-        if self._cache_bytes <= self._bytes_max:
+        if self.cache_bytes <= self._bytes_max:
             return
-        size, target, count = self._cache_bytes, self._bytes_max * 3 // 4, 0
+        size, target, count = self.cache_bytes, self._bytes_max * 3 // 4, 0
         limit = min(len(self._cache), upto - self.cache_first + 1)
         while count < limit and size > target:
             size -= len(self._cache[count].payload) + ENTRY_OVERHEAD_BYTES
@@ -256,7 +256,7 @@ class RaftLog:
         if count <= 0:
             return
         count = min(count, len(self._cache))
-        self._cache_bytes -= sum(len(e.payload) + ENTRY_OVERHEAD_BYTES for e in self._cache[:count])
+        self.cache_bytes -= sum(len(e.payload) + ENTRY_OVERHEAD_BYTES for e in self._cache[:count])
         del self._cache[:count]
         self.cache_first = LogIndex(self.cache_first + count)
 

@@ -200,6 +200,13 @@ def test_a_stall_of_our_own_deposes_nobody() -> None:
     assert not leader.core.is_leader, "but silence after it counts"
 
 
+def test_a_process_that_always_stalls_still_elects() -> None:
+    solo = Solo()
+    for _ in range(4):
+        solo.tick(500).settle()
+    assert solo.heard(VoteRequest)
+
+
 # -- transfer (thesis 3.10) ------------------------------------------------------------------------------
 
 

@@ -63,6 +63,21 @@ def test_uncommitted_bytes_are_bounded() -> None:
     propose(solo, 1, 5000)  # one larger than the bound passes when nothing waits
 
 
+def test_entries_that_the_disk_does_not_take_are_bounded() -> None:
+    """Followers may commit without our disk: memory must not grow with it."""
+    solo = leader().ack(3, 2).settle()
+    while solo.core.log.cache_bytes <= SMALL.log_cache_bytes_max + SMALL.uncommitted_bytes_max:
+        propose(solo, 1, 200)
+        solo.take()
+        solo.ack(2, solo.core.last_index).ack(3, solo.core.last_index)
+    with pytest.raises(Busy, match="disk"):
+        solo.core.propose(b"x", solo.now)
+    assert solo.core.log.cache_first == 3
+    assert solo.core.commit_index == solo.core.last_index < 20
+    solo.settle()
+    propose(solo, 1)
+
+
 def test_an_entry_over_the_limit_is_refused() -> None:
     with pytest.raises(RequestTooLarge):
         leader().core.propose(b"x" * (ENTRY_BYTES_MAX + 1), 0)
