@@ -16,19 +16,17 @@ from dqlite_py.limits import MIB
 from dqlite_py.raft.rpc import RpcError
 from tests.benchmarks.figures import Figure
 
-DATABASE_MIB = 1024
 ROW_BYTES = 64 * 1024
 ROWS_PER_UNIT = 64
-REPLAY_ENTRIES = 100_000
 OUTSTANDING = 32
 TIMEOUT_S = 60.0
 
 
-def big(folder: Path) -> list[Figure]:
-    return asyncio.run(_big(folder))
+def big(folder: Path, size_mib: int, entries: int) -> list[Figure]:
+    return asyncio.run(_big(folder, size_mib, entries))
 
 
-async def _big(folder: Path) -> list[Figure]:
+async def _big(folder: Path, size_mib: int, entries: int) -> list[Figure]:
     with Processes(folder, 1) as processes:
         node = processes.nodes[0]
         node.start()
@@ -45,14 +43,14 @@ async def _big(folder: Path) -> list[Figure]:
             await call("sql.open", {"database": "big"})
             await write("CREATE TABLE blobs(id INTEGER PRIMARY KEY, data BLOB)", [[]])
             await write("CREATE TABLE small(id INTEGER PRIMARY KEY, value TEXT)", [[]])
-            for _ in range(DATABASE_MIB * MIB // (ROW_BYTES * ROWS_PER_UNIT)):
+            for _ in range(size_mib * MIB // (ROW_BYTES * ROWS_PER_UNIT)):
                 await write(
                     "INSERT INTO blobs(data) VALUES (?)",
                     [[os.urandom(ROW_BYTES)] for _ in range(ROWS_PER_UNIT)],
                 )
             peak_mib = _resident_mib(node.pid, "VmHWM")
             before = (await call("status", {}))["applied_index"]
-            await _small_entries(write)
+            await _small_entries(write, entries)
             resident_mib = _resident_mib(node.pid, "VmRSS")
             goal = (await call("status", {}))["applied_index"]
             node.kill()
@@ -61,12 +59,19 @@ async def _big(folder: Path) -> list[Figure]:
             await _until_ready(call)
             await _until_applied(call, goal)
             took_s = time.monotonic() - started
-            size_mib = sum(p.stat().st_size for p in node.folder.rglob("big.db*")) / MIB
+            on_disk_mib = sum(p.stat().st_size for p in node.folder.rglob("big.db*")) / MIB
             return [
                 Figure(
-                    "1 GiB database, resident", resident_mib, "MiB", 250, True, f"files {size_mib:,.0f} MiB"
+                    f"{size_mib:,} MiB database, resident",
+                    resident_mib,
+                    "MiB",
+                    250,
+                    True,
+                    f"files {on_disk_mib:,.0f} MiB",
                 ),
-                Figure("1 GiB database, peak while loading", peak_mib, "MiB", note="units of 4 MiB"),
+                Figure(
+                    f"{size_mib:,} MiB database, peak while loading", peak_mib, "MiB", note="units of 4 MiB"
+                ),
                 Figure(
                     "restart after kill -9",
                     took_s,
@@ -79,9 +84,8 @@ async def _big(folder: Path) -> list[Figure]:
             ]
 
 
-async def _small_entries(write: Any) -> None:
+async def _small_entries(write: Any, left: int) -> None:
     """Single-row writes, few enough at once that hardly two share an entry."""
-    left = REPLAY_ENTRIES
 
     async def lane() -> None:
         nonlocal left
