@@ -18,6 +18,7 @@ from pysyncobj.journal import FileJournal
 
 from dqlite_py.errors import CorruptState
 from dqlite_py.model import Address, Configuration, LogIndex, NodeId, Snapshot, Term
+from dqlite_py.node.applier import Applier
 from dqlite_py.node.compaction import Compaction
 from dqlite_py.node.startup import create_folder, open_folder
 from dqlite_py.raft.core import RaftCore
@@ -149,7 +150,18 @@ class Machine:
         async def at_once(function: Any, *args: Any) -> Any:
             return function(*args)
 
-        applier = SimpleNamespace(dispatched_index=applied_index, workers={"main": Worker(applied_index)})
+        applier = Applier(
+            loop=asyncio.get_running_loop(),
+            folder=self.folder,
+            on_worker=at_once,
+            wants_results=lambda _index: False,
+            on_applied=lambda *_: None,
+            on_divergence=lambda *_: None,
+            on_opened=lambda: None,
+            on_fatal=lambda _error: None,
+        )
+        applier.dispatched_index = applied_index
+        applier.workers = {"main": Worker(applied_index)}
         core = SimpleNamespace(
             snapshot_at=lambda index: Snapshot(index, Term(1), Configuration()),
             compacted=lambda snapshot, first_index: None,
