@@ -36,7 +36,7 @@ from tests.support.snapshots import (
     threads,
 )
 
-pytestmark = pytest.mark.rf("RF-7")
+pytestmark = [pytest.mark.rf("RF-7"), pytest.mark.timeout(400)]  # many whole transfers each
 ROOT = Path(__file__).resolve().parents[2]
 OLD = manifest(1)
 
@@ -183,7 +183,7 @@ async def test_killed_at_random_moments(tmp_path: Path, executor: ThreadPoolExec
                 wanted = chosen.randrange(1, 12) + attempt
                 seen = len(source.calls)
                 process = await receiver(port, path)
-                async with asyncio.timeout(100):
+                async with asyncio.timeout(200):
                     while process.returncode is None and len(source.calls) < seen + wanted:  # noqa: ASYNC110
                         await asyncio.sleep(0.001)
                     await asyncio.sleep(chosen.random() * 0.05)
