@@ -20,7 +20,7 @@ from dqlite_py.model import LogIndex
 from dqlite_py.storage.checkpoint import Checkpointer, WalMark
 from dqlite_py.storage.connection import WRITER_CACHE_BYTES, open_writer
 from dqlite_py.storage.meta import prepare_meta
-from dqlite_py.storage.native_engine import STATEMENTS_MAX, NativeEngine, Outcome, Verdict
+from dqlite_py.storage.native_engine import STATEMENTS_MAX, ApplyFailed, NativeEngine, State, Verdict
 from dqlite_py.storage.sqlerrors import environment_error, error_from_apsw
 
 # Above this the writer waits for the checkpoint thread: it writes faster than frames can be moved.
@@ -48,7 +48,7 @@ class DatabaseEngine:
     """See the module. Use `open`."""
 
     def __init__(
-        self, connection: apsw.Connection, native: NativeEngine, path: str, applied: LogIndex, scan: Outcome
+        self, connection: apsw.Connection, native: NativeEngine, path: str, applied: LogIndex, scan: State
     ) -> None:
         self.path = path
         self.applied_index = applied
@@ -82,16 +82,9 @@ class DatabaseEngine:
             _empty_wal(connection, path)
             _sync_directory(path)
             native = NativeEngine(connection, statements_max=statements_max)
-            scan = native.scan()
-            if scan.verdict is not Verdict.APPLIED:
-                raise environment_error(
-                    scan.code, scan.system_errno, f"{path} cannot be read: {scan.message}"
-                )
-            return cls(connection, native, path, applied, scan)
+            return cls(connection, native, path, applied, _scan(native, path))
         except BaseException:
-            if native is not None:
-                native.close()
-            connection.close()
+            _close(native, connection)
             raise
 
     # -- applying -------------------------------------------------------------------------------------
@@ -107,15 +100,16 @@ class DatabaseEngine:
             raise InternalError(f"the checkpoint thread failed: {self._checkpointer.error}")
         if len(payload) > ENTRY_BYTES_MAX:
             raise MalformedMessage(f"a command of {len(payload)} bytes is over the limit", what="command")
-        outcome = self._native.apply(index, payload, want_results)
-        if outcome.verdict is not Verdict.APPLIED:
-            raise _apply_error(index, outcome)
+        try:
+            state = self._native.apply(index, payload, want_results)
+        except ApplyFailed as error:
+            raise _apply_error(index, error) from None
         self.applied_index = LogIndex(index)
-        self.state_hash = outcome.state_hash
-        self.page_count = outcome.page_count
-        self.wal_frames = outcome.wal_frames
-        self._checkpointer.mark = WalMark(self.applied_index, outcome.wal_frames, outcome.wal_generation)
-        return ApplyResult(outcome.results, outcome.state_hash)
+        self.state_hash = state.state_hash
+        self.page_count = state.page_count
+        self.wal_frames = state.wal_frames
+        self._checkpointer.mark = WalMark(self.applied_index, state.wal_frames, state.wal_generation)
+        return ApplyResult(state.results, state.state_hash)
 
     def pin_info(self) -> PinInfo:
         """Index and hash of the present state; a reader opened now, on this thread, sees exactly it."""
@@ -174,18 +168,32 @@ class DatabaseEngine:
         if not self._closed:
             self._closed = True
             self._checkpointer.close()
-            self._native.close()  # its statements BEFORE the connection
-            self._connection.close()
+            _close(self._native, self._connection)
 
 
-def _apply_error(index: int, outcome: Outcome) -> Exception:
-    if outcome.verdict is Verdict.FORMAT:
+def _apply_error(index: int, failed: ApplyFailed) -> Exception:
+    if failed.verdict is Verdict.FORMAT:
         return MalformedMessage(f"entry {index} is not a valid UNITS payload", what="command")
-    if outcome.verdict is Verdict.VERSION:
+    if failed.verdict is Verdict.VERSION:
         return UnknownFormat(
             f"entry {index} has a format that is not known to this release", source="log entry"
         )
-    return environment_error(outcome.code, outcome.system_errno, outcome.message)
+    return environment_error(failed.code, failed.system_errno, failed.message)
+
+
+def _scan(native: NativeEngine, path: str) -> State:
+    try:
+        return native.scan()
+    except ApplyFailed as failed:
+        raise environment_error(
+            failed.code, failed.system_errno, f"{path} cannot be read: {failed}"
+        ) from None
+
+
+def _close(native: NativeEngine | None, connection: apsw.Connection) -> None:
+    if native is not None:
+        native.close()  # its statements BEFORE the connection
+    connection.close()
 
 
 def _empty_wal(connection: apsw.Connection, path: str) -> None:

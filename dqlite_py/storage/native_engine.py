@@ -44,19 +44,25 @@ class Which(IntEnum):
     WAL = 1
 
 
-class Outcome(NamedTuple):
-    """The result of one call on the engine; `results` is msgpack, empty unless it was asked for."""
+class State(NamedTuple):
+    """What a successful call leaves; `results` is msgpack, empty unless it was asked for."""
 
-    verdict: Verdict
     results: bytes
     state_hash: int
     page_count: int
     wal_frames: int
     wal_generation: int
-    passes: int
-    code: int
-    system_errno: int
-    message: str
+
+
+class ApplyFailed(Exception):
+    """Nothing was applied. `code` and `system_errno` are set when the verdict is ENVIRONMENT."""
+
+    def __init__(self, verdict: Verdict, code: int, system_errno: int, message: str) -> None:
+        super().__init__(message)
+        self.verdict = verdict
+        self.code = code
+        self.system_errno = system_errno
+        self.message = message
 
 
 def bootstrap() -> None:
@@ -92,15 +98,23 @@ class NativeEngine:
         if self._engine == _ffi.NULL:
             raise InternalError(f"the apply engine cannot start: {self._message()}", code=self._outcome.code)
 
-    def scan(self) -> Outcome:
-        """Recompute the state hash from the database file. The WAL must be empty."""
-        code = _lib.dq_engine_scan(self._engine, self._outcome)
-        return self._collect(Verdict.APPLIED if code == 0 else Verdict.ENVIRONMENT)
+    def scan(self) -> State:
+        """Recompute the state hash from the database file, whose WAL must be empty; raises ApplyFailed."""
+        if _lib.dq_engine_scan(self._engine, self._outcome) != 0:
+            raise self._failure(Verdict.ENVIRONMENT)
+        return self._state()
 
-    def apply(self, index: int, payload: bytes, want_results: bool) -> Outcome:
-        """Execute one UNITS payload as one SQLite transaction."""
+    def apply(self, index: int, payload: bytes, want_results: bool) -> State:
+        """Execute one UNITS payload as one SQLite transaction; raises ApplyFailed."""
         verdict = _lib.dq_apply(self._engine, payload, len(payload), index, want_results, self._outcome)
-        return self._collect(Verdict(verdict))
+        if verdict != 0:
+            raise self._failure(Verdict(verdict))
+        return self._state()
+
+    @property
+    def passes(self) -> int:
+        """How often the last entry was executed: above 1 when units had to be undone."""
+        return int(self._outcome.passes)
 
     def close(self) -> None:
         """Finalize the engine's statements, BEFORE the connection is closed. Idempotent."""
@@ -112,21 +126,15 @@ class NativeEngine:
         message = self._outcome.message
         return "" if message == _ffi.NULL else _ffi.string(message).decode("utf-8", "replace")
 
-    def _collect(self, verdict: Verdict) -> Outcome:
+    def _failure(self, verdict: Verdict) -> ApplyFailed:
         raw = self._outcome
-        results = bytes(_ffi.buffer(raw.results, raw.results_size)) if raw.results_size else b""
-        return Outcome(
-            verdict,
-            results,
-            raw.state_hash,
-            raw.page_count,
-            raw.wal_frames,
-            raw.wal_generation,
-            raw.passes,
-            raw.code,
-            raw.system_errno,
-            self._message(),
-        )
+        return ApplyFailed(verdict, raw.code, raw.system_errno, self._message())
+
+    def _state(self) -> State:
+        raw = self._outcome
+        size = raw.results_size
+        results = _ffi.unpack(_ffi.cast("char *", raw.results), size) if size else b""
+        return State(results, raw.state_hash, raw.page_count, raw.wal_frames, raw.wal_generation)
 
 
 # -- files below a connection ---------------------------------------------------------------------------
