@@ -279,6 +279,7 @@ int dq_apply(dq_engine *engine, const uint8_t *payload, size_t size, int64_t ind
     struct pass pass = {.seed = engine->payload.seed};
     engine->results.discard = !want_results;
     engine->results.failed = false;
+    engine->watch.refused = false;
     dq_pages_discard(&engine->watch.pages);
     dq_vfs_begin(engine->db);
     sqlite3_mutex *mutex = sqlite3_db_mutex(engine->db);

@@ -21,6 +21,7 @@ struct dq_file {
     sqlite3_int64 frame_offset;
     uint32_t frame_page;
     uint32_t frame_commit_pages;
+    sqlite3_int64 next_frame_offset; /* within a transaction frames follow each other; 0: at its start */
 };
 
 int dq_wal_write(struct dq_file *wal, struct dq_watch *watch, const uint8_t *data, int size, sqlite3_int64 offset);

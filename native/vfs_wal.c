@@ -42,6 +42,7 @@ int dq_wal_flush(struct dq_file *wal) {
 void dq_wal_discard(struct dq_file *wal) {
     wal->joined_size = 0;
     wal->in_frame = false;
+    wal->next_frame_offset = 0;
 }
 
 void dq_wal_free(struct dq_file *wal) {
@@ -77,6 +78,7 @@ static int join(struct dq_file *wal, const uint8_t *data, size_t size, sqlite3_i
 static int write_wal_header(struct dq_file *wal, struct dq_watch *watch, const uint8_t *data, int size) {
     int code = dq_wal_flush(wal);
     wal->in_frame = false;
+    wal->next_frame_offset = 0;
     if (code == SQLITE_OK) {
         watch->wal_generation++;
         watch->wal_frames = 0;
@@ -96,6 +98,7 @@ static int write_frame_header(struct dq_file *wal, const uint8_t *data, sqlite3_
 static int write_frame_page(struct dq_file *wal, struct dq_watch *watch, const uint8_t *data, sqlite3_int64 offset) {
     uint32_t page_size = watch->pages.page_size;
     wal->in_frame = false;
+    wal->next_frame_offset = offset + page_size;
     if (!dq_pages_note(&watch->pages, wal->frame_page, data, wal->frame_commit_pages)) {
         return SQLITE_IOERR_NOMEM;
     }
@@ -114,7 +117,8 @@ int dq_wal_write(struct dq_file *wal, struct dq_watch *watch, const uint8_t *dat
     }
     if (offset >= WAL_HEADER_BYTES) {
         sqlite3_int64 within = (offset - WAL_HEADER_BYTES) % (page_size + FRAME_HEADER_BYTES);
-        if (within == 0 && size == FRAME_HEADER_BYTES) {
+        bool follows = wal->next_frame_offset == 0 || offset == wal->next_frame_offset;
+        if (within == 0 && size == FRAME_HEADER_BYTES && follows) {
             return write_frame_header(wal, data, offset);
         }
         bool expected = wal->in_frame && offset == wal->frame_offset + FRAME_HEADER_BYTES;

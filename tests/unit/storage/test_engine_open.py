@@ -11,7 +11,7 @@ from pathlib import Path
 import apsw
 import pytest
 
-from dqlite_py.errors import CorruptState, DirectoryLocked, UnknownFormat
+from dqlite_py.errors import CorruptState, DirectoryLocked, InternalError, UnknownFormat
 from dqlite_py.storage.checkpoint import Checkpointer
 from dqlite_py.storage.engine import DatabaseEngine, sqlite_identity
 from dqlite_py.storage.pagehash import hash_pages, scan_file
@@ -426,3 +426,28 @@ def test_close_is_idempotent_and_leaves_one_file(tmp_path: Path) -> None:
     db.close()
     db.close()
     assert os.listdir(tmp_path) == ["a.db"]
+
+
+def test_what_the_hash_cannot_follow_is_refused(tmp_path: Path) -> None:
+    """With cache_spill on, SQLite writes frames before the commit and goes back over them: the entry fails whole."""
+    with Database(tmp_path / "a.db", cache_bytes=64 * 1024) as db:
+        fill(db, 1)
+        before = db.engine.pin_info()
+        db.engine._connection.execute("PRAGMA cache_spill = ON; PRAGMA cache_spill = 10").fetchall()
+        spill = (
+            "INSERT INTO t (v) SELECT randomblob(3000) FROM t, json_each(json_array(1,2,3,4,5,6,7,8,9)) LIMIT 400",
+            [],
+        )
+        failing = [spill, ("UPDATE t SET v = zeroblob(2000)", []), ("SELECT nope", [])]
+
+        def write() -> None:
+            for _ in range(4):
+                db.apply(failing, [spill, spill])
+
+        with pytest.raises(InternalError, match="state hash cannot follow"):
+            write()
+        db.engine._connection.execute("PRAGMA cache_spill = OFF").fetchall()
+        expected = db.engine.pin_info()
+        assert before.applied_index <= expected.applied_index < 6
+        db.reopen()
+        assert db.engine.pin_info() == expected
