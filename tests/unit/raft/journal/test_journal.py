@@ -14,7 +14,7 @@ from dqlite_py.ports import SystemDisk
 from dqlite_py.raft.journal import Journal, JournalBatch, NotInJournal
 from dqlite_py.raft.journal.format import SEAL_BYTES
 from tests.support.faultdisk import FaultDisk
-from tests.support.journals import FOLDER, contents, entries, entry, hard, open_journal
+from tests.support.journals import FOLDER, SEGMENT_BYTES, contents, entries, entry, hard, open_journal
 from tests.support.journalscript import STEPS, Oracle, batch, matches
 
 
@@ -40,8 +40,9 @@ def test_a_new_journal_is_empty(disk: FaultDisk) -> None:
     assert disk.open_count == 0
 
 
-def test_memory_and_disk_agree_after_every_step(disk: FaultDisk) -> None:
-    journal, oracle = open_journal(disk), Oracle()
+@pytest.mark.parametrize("segment_bytes", [SEGMENT_BYTES, 2**20])
+def test_memory_and_disk_agree_after_every_step(disk: FaultDisk, segment_bytes: int) -> None:
+    journal, oracle = open_journal(disk, segment_bytes=segment_bytes), Oracle()
     for step in STEPS[:-1]:
         step(journal, oracle)
         assert matches(journal, oracle.promised)
@@ -49,7 +50,7 @@ def test_memory_and_disk_agree_after_every_step(disk: FaultDisk) -> None:
         assert current.end + SEAL_BYTES <= current.allocated  # a roll never needs space for the seal
         journal.close()
         assert disk.open_count == 0
-        journal = open_journal(disk, create=False)
+        journal = open_journal(disk, create=False, segment_bytes=segment_bytes)
         assert matches(journal, oracle.promised)
 
 
