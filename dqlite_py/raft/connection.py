@@ -25,6 +25,7 @@ from dqlite_py.limits import (
     WRITE_BUFFER_BYTES_MAX,
 )
 from dqlite_py.model import Address, NodeId
+from dqlite_py.raft.quietlog import QuietLog
 from dqlite_py.raft.tls import certified_names
 from dqlite_py.wire.frames import FrameDecoder, FrameType, OutgoingMessage, Received
 from dqlite_py.wire.handshake import (
@@ -44,7 +45,7 @@ from dqlite_py.wire.handshake import (
 )
 from dqlite_py.wire.sendqueue import Lane, Queued, SendQueue
 
-log = logging.getLogger(__name__)
+log = QuietLog(logging.getLogger(__name__))
 _FLUSH_BYTES_MAX = (
     8 * FRAME_FRAGMENT_BYTES
 )  # per loop iteration, so that one connection does not hold the loop
@@ -190,8 +191,8 @@ class Connection(asyncio.Protocol):
     def _flush(self) -> None:
         """Everything queued in this loop iteration leaves in one write."""
         self._flush_planned = False
-        if self._transport is None or self.state is ConnectionState.CLOSED:
-            return
+        if self._transport is None or self.is_closed or self._transport.is_closing():
+            return  # what is queued is dropped by connection_lost
         written = 0
         while not self._paused and written < _FLUSH_BYTES_MAX:
             budget = WRITE_BUFFER_BYTES_MAX - self._transport.get_write_buffer_size()
@@ -261,7 +262,7 @@ class Connection(asyncio.Protocol):
 
     def close(self, reason: str) -> None:
         """Close after what is queued (not more than a little) was handed to the socket."""
-        if not self.is_closed and self._transport is not None:
+        if not self.is_closed and self._transport is not None and not self._transport.is_closing():
             pieces = self._queue.take(_FAREWELL_BYTES_MAX)
             if pieces:
                 self._transport.write(b"".join(pieces))
@@ -336,6 +337,9 @@ class Connection(asyncio.Protocol):
             self._refuse(verdict)
             return
         local = self._owner.local_identity()
+        if self.hello is not None and self.hello.cluster_id != local.cluster_id:
+            self.abort("this node's cluster id changed during the handshake")
+            return
         self.verified = is_verified(local, remote)
         self._decoder.established(FRAME_BYTES_MAX if self.verified or self.dialled else STRANGER_BYTES_MAX)
         self.state = ConnectionState.ESTABLISHED

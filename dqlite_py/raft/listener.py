@@ -16,12 +16,13 @@ from typing import Final, cast
 from dqlite_py.limits import INCOMING_CONNECTIONS_MAX, LISTEN_BACKLOG
 from dqlite_py.model import Address
 from dqlite_py.raft.connection import Connection, TransportTiming
+from dqlite_py.raft.quietlog import QuietLog
 from dqlite_py.raft.tls import TLS_FIRST_BYTE, TlsContexts, TlsLayer
 from dqlite_py.wire.address import join_address, split_address
 from dqlite_py.wire.frames import FrameType, encode_frames, starts_like_a_frame
 from dqlite_py.wire.handshake import Refusal, Refused, encode_handshake
 
-log = logging.getLogger(__name__)
+log = QuietLog(logging.getLogger(__name__))
 _FIRST_BYTES_MAX: Final = 64
 Predicate = Callable[[bytes], bool | None]
 """First bytes of a connection: ours, not ours, or None for too few to tell."""
@@ -113,14 +114,17 @@ class Listener:
                 return incoming
         return None
 
-    def choose(self, first: bytes, over_tls: bool) -> asyncio.Protocol | Refused | str | None:
+    def choose(self, first: bytes, over_tls: bool, where: str) -> asyncio.Protocol | Refused | str | None:
         """The protocol of these first bytes, a refusal to send, a reason to close, or None for more bytes."""
         if not over_tls and first[0] == TLS_FIRST_BYTE:
             if self.tls is None:
                 return Refused(
                     Refusal.TLS_UNEXPECTED, "a TLS connection to a node that is configured without TLS"
                 )
-            return TlsLayer(self.tls.server, Incoming(self, over_tls=True), _log_tls_failure)
+            inner = Incoming(self, over_tls=True)
+            return TlsLayer(
+                self.tls.server, inner, lambda reason: log.warning("connection from %s: %s", where, reason)
+            )
         peer = starts_like_a_frame(first)
         if self.tls is not None and not over_tls:
             if peer is None:
@@ -138,10 +142,6 @@ class Listener:
         if undecided and len(first) < _FIRST_BYTES_MAX:
             return None
         return f"no protocol here starts with {first[:16]!r}"
-
-
-def _log_tls_failure(reason: str) -> None:
-    log.warning("incoming connection: %s", reason)
 
 
 class Incoming(asyncio.Protocol):
@@ -211,7 +211,7 @@ class Incoming(asyncio.Protocol):
             self._inner.data_received(data)
             return
         self._first += data
-        chosen = self._listener.choose(self._first, self._over_tls)
+        chosen = self._listener.choose(self._first, self._over_tls, self.where)
         if chosen is None:
             return
         if isinstance(chosen, asyncio.Protocol):

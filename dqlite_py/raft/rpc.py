@@ -19,9 +19,9 @@ from dqlite_py.errors import (
     Busy,
     Error,
     InterfaceError,
-    InternalError,
     MalformedMessage,
     NotSupportedError,
+    OutcomeUnknown,
     RequestTooLarge,
     WrongCluster,
     from_wire,
@@ -185,6 +185,10 @@ class RpcServer:
             raise MalformedMessage("an answer where a request belongs", what="request")
         refusal = self._refusal(connection, request.method, len(body))
         running = self._running.setdefault(connection, _Running())
+        if running.count >= 2 * RPC_RUNNING_MAX:
+            # Even refusals pile up when their answers are not read.
+            connection.abort("too many requests whose answers are not taken")
+            return
         running.count += 1
         running.size_bytes += len(body)
         work = self._refuse(connection, request, refusal) if refusal else self._serve(connection, request)
@@ -235,7 +239,8 @@ class RpcServer:
             response = _failed(request, error)
         except Exception:
             log.exception("%s asked by node %s failed", request.method, context.peer_id)
-            wrong = InternalError(f"{request.method} failed; the node's log has the reason")
+            # It may have done its work before it failed.
+            wrong = OutcomeUnknown(f"{request.method} failed; the node's log has the reason")
             response = _failed(request, wrong)
         await self._answer(connection, response)
 
@@ -247,9 +252,15 @@ class RpcServer:
             log.warning("an answer cannot be sent: %s", error.message)
             failed = Response(response.id, True, pack_value(error_body(error)))
             message = OutgoingMessage(FrameType.RESPONSE, encode_rpc(failed))
-        while connection.is_open and connection.send(_lane(message), message) is None:
-            if not await connection.wait_space():
-                return
+        if not connection.is_open or connection.send(_lane(message), message) is not None:
+            return
+        running = self._running.setdefault(connection, _Running())
+        running.size_bytes += message.size_bytes
+        try:
+            while await connection.wait_space() and connection.send(_lane(message), message) is None:
+                continue
+        finally:
+            running.size_bytes -= message.size_bytes
 
 
 def _failed(request: Request, error: Error) -> Response:

@@ -36,6 +36,12 @@ def join_address(host: str, port: int) -> Address:
     return Address(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
 
 
+def is_unspecified(host: str) -> bool:
+    """0.0.0.0 and ::, which one can listen on but not dial."""
+    numeric = _numeric(host)
+    return numeric is not None and numeric.is_unspecified
+
+
 def same_host(pattern: str, host: str) -> bool:
     """Whether a certificate's name covers `host`: equal addresses, or DNS names with one leading wildcard."""
     numeric = _numeric(host)

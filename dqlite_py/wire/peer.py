@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import msgpack
 
-from dqlite_py.limits import APPEND_ENTRIES_MAX, ENTRY_BYTES_MAX, MEMBERS_MAX
+from dqlite_py.limits import APPEND_ENTRIES_MAX, ENTRY_BYTES_MAX, FRAME_FRAGMENT_BYTES, MEMBERS_MAX
 from dqlite_py.model import Configuration, Entry, EntryKind, LogIndex, Term
 from dqlite_py.raft.messages import (
     AppendReply,
@@ -25,6 +25,7 @@ from dqlite_py.raft.messages import (
     VoteRequest,
 )
 from dqlite_py.wire.frames import FrameType, OutgoingMessage
+from dqlite_py.wire.sendqueue import Lane
 from dqlite_py.wire.tables import BOOL, NODE_ID, U63, Body, Kind, Raw, Row, Table
 
 _KINDS: Final = {int(kind): kind for kind in EntryKind}
@@ -182,6 +183,19 @@ def decode_message(body: Body) -> Message:
     """Any bytes to a valid message; raises MalformedMessage."""
     message: Message = TABLE.decode(body)
     return message
+
+
+def lane_of(message: Message, append_lane_bytes: int) -> Lane:
+    """Which lane of a connection a message takes; `append_lane_bytes`: what waits in Lane.APPEND.
+
+    Entries stay in order. A heartbeat may overtake them only where they would delay it: the follower refuses
+    one that refers to entries still on their way, and the leader would probe in vain.
+    """
+    if type(message) is not AppendRequest:
+        return Lane.CONTROL
+    if message.entries or append_lane_bytes <= FRAME_FRAGMENT_BYTES:
+        return Lane.APPEND
+    return Lane.CONTROL
 
 
 class MessageEncoder:

@@ -82,9 +82,9 @@ class SendQueue:
         return queued
 
     def remove(self, queued: Queued) -> bool:
-        """Take a message back; False when its first frame is gone (it must then be sent to the end)."""
+        """Take a message back. True: it will never be sent; False: it was begun and the rest must follow."""
         if queued.begun or queued.removed:
-            return False
+            return not queued.begun
         queued.removed = True
         self._lanes[queued.lane].remove(queued)
         self._bytes[queued.lane] -= queued.message.size_bytes
@@ -92,6 +92,8 @@ class SendQueue:
 
     def clear(self) -> None:
         for lane in self._lanes:
+            for queued in lane:
+                queued.removed = True
             lane.clear()
         self._bytes = [0] * len(Lane)
 

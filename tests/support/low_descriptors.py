@@ -10,7 +10,7 @@ import resource
 import sys
 from typing import Any
 
-from tests.support.wire import Station, stations
+from tests.support.wire import IMPATIENT, Station, stations
 
 
 async def echo(context: Any, body: Any) -> Any:
@@ -18,7 +18,7 @@ async def echo(context: Any, body: Any) -> Any:
 
 
 async def serve(lift: bool) -> None:
-    station = Station(2)
+    station = Station(2, timing=IMPATIENT)
     station.transport.register("echo", echo)
     async with stations(station):
         if lift:

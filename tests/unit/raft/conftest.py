@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 
 import pytest
 
+from dqlite_py.raft import connection, listener, transport
+
 if importlib.util.find_spec("uvloop"):
     import uvloop
 
@@ -21,3 +23,10 @@ def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> M
     if item.path.name.startswith("test_transport") and importlib.util.find_spec("uvloop"):
         factories["uvloop"] = uvloop.new_event_loop
     return factories
+
+
+@pytest.fixture(autouse=True)
+def logs_are_not_full() -> None:
+    """What earlier tests logged about strangers does not silence this one."""
+    for quiet in (connection.log, listener.log, transport.quiet):
+        quiet._lines = 0

@@ -16,6 +16,7 @@ from typing import Any
 import msgpack
 import pytest
 
+from dqlite_py.errors import InterfaceError
 from dqlite_py.limits import FRAME_FRAGMENT_BYTES, SEND_QUEUE_BYTES_MAX
 from dqlite_py.model import Address, Entry, EntryKind, LogIndex, NodeId, Term
 from dqlite_py.raft.connection import TransportTiming
@@ -33,7 +34,7 @@ from dqlite_py.wire.handshake import (
     encode_handshake,
 )
 from dqlite_py.wire.peer import encode_message
-from tests.support.wire import CLUSTER, FAST, WAIT_S, Relay, Station, stations, until
+from tests.support.wire import CLUSTER, IMPATIENT, WAIT_S, Relay, Station, stations, until
 
 
 def append(sender: int, size: int, *, term: int = 5, number: int = 1) -> AppendRequest:
@@ -368,7 +369,7 @@ class TestBrokenConnections:
 
     @pytest.mark.rf("RF-19")
     async def test_a_silent_connection_is_given_up(self) -> None:
-        a, b = Station(1), Station(2)
+        a, b = Station(1, timing=IMPATIENT), Station(2, timing=IMPATIENT)
         async with stations(a, b), Relay(b.address) as relay:
             await a.reach(b, relay.address)
             relay.hold()
@@ -377,10 +378,10 @@ class TestBrokenConnections:
             await until(lambda: a.transport.is_connected(b.id))
 
     async def test_an_idle_connection_is_kept_by_pings(self) -> None:
-        a, b = Station(1), Station(2)
+        a, b = Station(1, timing=IMPATIENT), Station(2, timing=IMPATIENT)
         async with stations(a, b):
             await a.reach(b)
-            await asyncio.sleep(FAST.idle_ms / 1000 * 2)
+            await asyncio.sleep(IMPATIENT.idle_ms / 1000 * 2)
             assert a.events == [("connected", b.id)]
 
     @pytest.mark.rf("RF-19")
@@ -489,7 +490,7 @@ class TestAddresses:
 class TestStrangers:
     @pytest.mark.rf("RF-22")
     async def test_silent_strangers_are_closed_after_the_handshake_time(self) -> None:
-        b = Station(2)
+        b = Station(2, timing=IMPATIENT)
         async with stations(b), raw(b) as silent, raw(b) as slow:
             await slow.say(b"\xd1lp\x01")
             assert await silent.closed()
@@ -563,7 +564,7 @@ class TestStrangers:
             def data_received(self, data: bytes) -> None:
                 self.transport.write(data.upper())
 
-        b = Station(2)
+        b = Station(2, timing=IMPATIENT)
         wanted = b"\x01ab"
         b.transport.register_protocol(
             lambda first: None if len(first) < 3 and wanted.startswith(first) else first[:3] == wanted, Echo
@@ -574,13 +575,38 @@ class TestStrangers:
             await client.say(wanted[2:] + b"cd")
             async with asyncio.timeout(WAIT_S):
                 assert await client.reader.readexactly(5) == b"\x01ABCD"
-            await asyncio.sleep(FAST.handshake_ms / 1000 * 2)
+            await asyncio.sleep(IMPATIENT.handshake_ms / 1000 * 2)
             await client.say(b"still")
             async with asyncio.timeout(WAIT_S):
                 assert await client.reader.readexactly(5) == b"STILL"
 
 
 class TestLife:
+    async def test_an_address_that_nobody_can_dial(self) -> None:
+        a = Station(1)
+        a.transport._listen = Address("0.0.0.0:0")
+        with pytest.raises(InterfaceError, match="address to advertise"):
+            await a.transport.start()
+        await a.transport.stop()
+        b = Station(1, advertise="127.0.0.1:0")
+        b.transport._listen = Address("0.0.0.0:0")
+        async with stations(b):
+            pass
+
+    async def test_failing_callbacks_end_no_link(self, caplog: pytest.LogCaptureFixture) -> None:
+        a, b = Station(1), Station(2)
+
+        def broken(*arguments: object) -> None:
+            raise RuntimeError("broken callback")
+
+        a.transport._on_learned = a.transport._on_connected = a.transport._on_disconnected = broken
+        async with stations(a, b), Relay(b.address) as relay:
+            await a.reach(b, relay.address)
+            relay.cut()
+            await until(lambda: relay.accepted == 2)
+            await until(lambda: a.transport.is_connected(b.id))
+        assert caplog.text.count("broken callback") >= 3
+
     async def test_stop_leaves_no_task_socket_or_reference(self) -> None:
         gc.collect()
         sockets_before = open_sockets()

@@ -12,10 +12,10 @@ import pytest
 from dqlite_py.errors import (
     Busy,
     InterfaceError,
-    InternalError,
     MalformedMessage,
     NotLeader,
     NotSupportedError,
+    OutcomeUnknown,
     RequestTooLarge,
     WrongCluster,
 )
@@ -24,7 +24,7 @@ from dqlite_py.model import Address, NodeId
 from dqlite_py.raft.connection import TransportTiming
 from dqlite_py.raft.rpc import RpcContext, RpcLost, RpcNotSent
 from dqlite_py.wire.handshake import NO_CLUSTER
-from tests.support.wire import FAST, WAIT_S, Relay, Station, stations, until
+from tests.support.wire import IMPATIENT, WAIT_S, Relay, Station, stations, until
 
 SLOW = TransportTiming(idle_ms=60_000, handshake_ms=60_000)
 
@@ -84,7 +84,7 @@ async def test_answers_come_to_whom_they_belong() -> None:
 
 
 async def test_by_address_as_by_id() -> None:
-    a, b = Station(1), Station(2)
+    a, b = Station(1, timing=IMPATIENT), Station(2, timing=IMPATIENT)
     async with stations(a, b):
         methods = Methods(b)
         assert await a.transport.call(b.address, "echo", 5, WAIT_S) == 5
@@ -124,7 +124,7 @@ async def test_a_handlers_crash_is_logged_there_and_not_told_here(caplog: pytest
     async with stations(a, b):
         Methods(b)
         await a.reach(b)
-        with pytest.raises(InternalError) as caught:
+        with pytest.raises(OutcomeUnknown) as caught:
             await a.transport.call(b.id, "crash", None, WAIT_S)
         assert "secret" not in caught.value.message
         assert "secret of the handler" in caplog.text
@@ -280,24 +280,24 @@ class TestMaybeDelivered:
                 await call
 
     async def test_a_long_call_outlives_the_idle_time(self) -> None:
-        a, b = Station(1), Station(2)
+        a, b = Station(1, timing=IMPATIENT), Station(2, timing=IMPATIENT)
         async with stations(a, b):
             methods = Methods(b)
             call = asyncio.ensure_future(a.transport.call(b.address, "held", 1, WAIT_S))
             await until(lambda: methods.asked == [1])
-            await asyncio.sleep(FAST.idle_ms / 1000 * 1.5)
+            await asyncio.sleep(IMPATIENT.idle_ms / 1000 * 1.5)
             methods.gate.set()
             assert await call == 1
 
     async def test_a_transport_that_is_never_started_can_call(self) -> None:
-        a, b = Station(1, advertise="127.0.0.1:1"), Station(2)
+        a, b = Station(1, advertise="127.0.0.1:1", timing=IMPATIENT), Station(2, timing=IMPATIENT)
         async with stations(b):
             methods = Methods(b)
             try:
                 assert await a.transport.call(b.address, "echo", 1, WAIT_S) == 1
                 call = asyncio.ensure_future(a.transport.call(b.address, "held", 2, WAIT_S))
                 await until(lambda: methods.asked == [1, 2])
-                await asyncio.sleep(FAST.idle_ms / 1000 * 1.5)
+                await asyncio.sleep(IMPATIENT.idle_ms / 1000 * 1.5)
                 methods.gate.set()
                 assert await call == 2
                 assert b.learned == []
@@ -323,6 +323,24 @@ class TestBounds:
             assert "too many" not in methods.asked
             assert await a.transport.call(b.id, "echo", 1, WAIT_S) == 1
             await until(lambda: b.transport._server.running_count == 0)
+
+    async def test_a_caller_that_floods_and_reads_nothing_is_let_go(self) -> None:
+        a, b = Station(1, timing=SLOW), Station(2, timing=SLOW)
+        async with stations(a, b):
+            methods = Methods(b)
+            await a.reach(b)
+            calls = [
+                asyncio.ensure_future(a.transport.call(b.id, "held", n, WAIT_S))
+                for n in range(2 * RPC_RUNNING_MAX + 1)
+            ]
+            results = asyncio.gather(*calls, return_exceptions=True)
+            # Refusals of one chunk are answered in the next iteration: all of them count until then.
+            await until(lambda: len(methods.asked) >= RPC_RUNNING_MAX)
+            methods.gate.set()
+            kinds = {type(result) for result in await results}
+            assert kinds <= {int, Busy, RpcLost}
+            assert Busy in kinds or RpcLost in kinds
+            assert len(methods.asked) <= RPC_RUNNING_MAX
 
     async def test_answers_wait_for_room_in_the_queue(self) -> None:
         a, b = Station(1, timing=SLOW), Station(2, timing=SLOW)

@@ -16,7 +16,7 @@ from dqlite_py.model import Entry, EntryKind, LogIndex, Term
 from dqlite_py.raft.messages import AppendRequest, TimeoutNow
 from dqlite_py.raft.rpc import RpcNotSent
 from dqlite_py.wire.address import split_address
-from tests.support.wire import WAIT_S, Relay, Station, stations, until
+from tests.support.wire import IMPATIENT, WAIT_S, Relay, Station, stations, until
 
 FOLDER = Path(__file__).parents[2] / "support" / "tls"
 
@@ -163,7 +163,7 @@ async def test_wrong_cluster_is_said_over_tls_too() -> None:
 
 
 async def test_a_stranger_that_stops_within_the_tls_handshake_is_closed() -> None:
-    b = Station(2, tls=NODE)
+    b = Station(2, tls=NODE, timing=IMPATIENT)
     async with stations(b):
         reader, writer = await asyncio.open_connection(*split_address(b.address))
         writer.write(b"\x16\x03\x01\x00\x10")
@@ -180,7 +180,7 @@ async def test_an_acceptor_that_stops_within_the_tls_handshake() -> None:
         writer.close()
 
     server = await asyncio.start_server(silent, "127.0.0.1", 0)
-    a = Station(1, tls=NODE)
+    a = Station(1, tls=NODE, timing=IMPATIENT)
     async with server, stations(a):
         port = server.sockets[0].getsockname()[1]
         with pytest.raises(RpcNotSent, match="no handshake within"):

@@ -89,7 +89,7 @@ def test_taking_back() -> None:
     assert queued_small is not None
     assert queued_large is not None
     assert queue.remove(queued_small)
-    assert not queue.remove(queued_small)
+    assert queue.remove(queued_small)
     queue.take(1)
     assert queued_large.begun
     assert not queued_large.handed_over
@@ -98,4 +98,19 @@ def test_taking_back() -> None:
         pass
     assert queued_large.handed_over
     assert not queued_small.handed_over
+    assert queue.size_bytes == 0
+
+
+def test_taking_back_what_was_dropped_with_the_connection() -> None:
+    queue = SendQueue()
+    waiting, begun = queue.push(Lane.RPC, message(b"ww")), queue.push(Lane.RPC_LARGE, message(b"bb", LARGE))
+    assert waiting is not None
+    assert begun is not None
+    queue.remove(waiting)
+    queue.take(1)
+    other = queue.push(Lane.RPC, message(b"oo"))
+    assert other is not None
+    queue.clear()
+    assert queue.remove(other)
+    assert not queue.remove(begun)
     assert queue.size_bytes == 0
