@@ -3,6 +3,10 @@
 Each database has its own apply thread (database_worker), so a statement that runs for seconds in one neither
 delays heartbeats (RF-15) nor the other databases. `applied_index` is the largest index up to which everything is
 applied. How much may be under way at once is bounded by the core (RaftSettings.unapplied_bytes_max).
+
+Whether a database exists after an entry follows from the log alone: OPEN makes it, DROP removes it, and units for one
+that does not exist have no effect. A replay may therefore meet entries of a database whose file a later DROP has
+removed already: they have no effect, and the DROP comes.
 """
 
 from __future__ import annotations
@@ -14,7 +18,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from dqlite_py.command import CommandHeader, CommandKind, StateHash, decode_header
-from dqlite_py.errors import Error, MalformedMessage, RaftInvariantBroken
+from dqlite_py.errors import Error, MalformedMessage, OperationalError, RaftInvariantBroken
 from dqlite_py.model import Entry, EntryKind, LogIndex
 from dqlite_py.node.database_worker import Applied, DatabaseWorker
 from dqlite_py.storage.readers import ReaderPool
@@ -54,6 +58,7 @@ class Applier:
         self.last_now_us = 0  # of the newest routed command: log time never goes back
         self._held: deque[Entry] = deque()  # behind a database that is being dropped
         self._dropping: asyncio.Task[None] | None = None
+        self.drop_lock = asyncio.Lock()  # databases do not vanish while it is held
         self._waiters: list[tuple[int, str | None, asyncio.Future[None]]] = []
         self._stopped = False
 
@@ -61,11 +66,20 @@ class Applier:
 
     async def open(self) -> None:
         """Open every database of the current generation; raises what stands in the way (then close)."""
-        self.dispatched_index = self._folder.manifest.index
-        workers = [self._start_worker(name, create=False) for name in self._folder.list_databases()]
+        manifest = self._folder.manifest
+        self.dispatched_index = manifest.index
+        # A crash may have left a file that the manifest does not know half-made.
+        workers = [
+            self._start_worker(name, create=manifest.get(name) is None)
+            for name in self._folder.list_databases()
+        ]
         for worker in workers:
-            await asyncio.wrap_future(worker.opened)
-            self._folder.check_database(worker.name, worker.opened.result())
+            applied = await asyncio.wrap_future(worker.opened)
+            self._folder.check_database(worker.name, applied)
+            if applied == 0 and manifest.get(worker.name) is None:
+                # Its OPEN is still in the log. Before it, entries of a dropped database of the same name may come.
+                await self._close_database(worker.name)
+                await self._on_worker(self._folder.drop_database, worker.name)
         for worker in workers:
             self._add_readers(worker)
 
@@ -170,22 +184,26 @@ class Applier:
             return
         worker = self.workers.get(header.database)
         if worker is None:
+            if header.kind is not CommandKind.OPEN:
+                self._on_entry_applied(entry, None, _no_such_database(header.database))
+                return
             worker = self._start_worker(header.database, create=True)
             worker.opened.add_done_callback(self._created(worker))
         worker.submit(entry, header, self._wants_results(entry.index))
 
     def _created(self, worker: DatabaseWorker) -> Callable[[Any], None]:
         def done(opened: Any) -> None:
-            if opened.exception() is None:
-                self._post(lambda: self._add_readers(worker))
+            error = opened.exception()
+            self._post(lambda: self._add_readers(worker) if error is None else self._on_fatal(error))
 
         return done
 
     async def _drop(self, entry: Entry, database: str) -> None:
         """Remove a database once its earlier entries are done; what follows in the log waits."""
         try:
-            await self._close_database(database)
-            await self._on_worker(self._folder.drop_database, database)
+            async with self.drop_lock:
+                await self._close_database(database)
+                await self._on_worker(self._folder.drop_database, database)
         except Exception as error:  # noqa: BLE001 - reported as the node's failure
             self._on_fatal(error)
             return
@@ -200,6 +218,10 @@ class Applier:
                 self._on_divergence(worker.name, *item.divergence)
             self._on_entry_applied(item.entry, item.results, item.error)
         self._wake_waiters()
+
+    def fail(self, error: BaseException) -> None:
+        """The state on disk cannot be kept: the node stops."""
+        self._on_fatal(error)
 
     # -- closing --------------------------------------------------------------------------------------
 
@@ -223,3 +245,9 @@ class Applier:
         for _index, _database, future in waiters:
             if not future.done():
                 future.cancel()
+
+
+def _no_such_database(name: str) -> OperationalError:
+    return OperationalError(
+        f"database {name} does not exist (it was dropped, or never opened): connect to it anew"
+    )

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from dqlite_py.errors import StorageFull
+from dqlite_py.errors import Error, InternalError, JournalFailed, OperationalError
 from dqlite_py.limits import COMPACT_LOG_BYTES, LOG_TAIL_BYTES
 from dqlite_py.model import LogIndex, Snapshot
 from dqlite_py.node.applier import Applier
+from dqlite_py.node.database_worker import DatabaseWorker
 from dqlite_py.raft.core import RaftCore
 from dqlite_py.raft.journal import Journal
 from dqlite_py.storage.manifest import DatabaseState, Manifest, ordered
@@ -69,19 +70,27 @@ class Compaction:
                 continue
             try:
                 await self.compact()
-            except StorageFull as error:
+            except (JournalFailed, InternalError) as error:
+                self._applier().fail(error)
+                return
+            except Error as error:  # a full disk, a database that is dropped just now: the next try may do it
                 log.warning("compaction postponed: %s", error)
 
     async def compact(self) -> LogIndex:
         """Checkpoint, record, drop. Returns the new compaction point (unchanged when nothing could move)."""
         async with self.lock:
             applier = self._applier()
-            checkpointed = await self._checkpoint(applier)
+            workers = dict(applier.workers)
+            checkpointed = await self._checkpoint(applier.dispatched_index, workers)
             manifest = None if checkpointed is None else self._manifest_at(*checkpointed)
             if manifest is None:
                 return self._folder.manifest.index
             point = manifest.index
-            await self._on_worker(self._folder.write_manifest, manifest)
+            async with applier.drop_lock:
+                # A database made anew under a dropped one's name is behind what was noted of the old one.
+                if any(applier.workers.get(name) is not worker for name, worker in workers.items()):
+                    raise OperationalError("a database was dropped during the checkpoint: try again")
+                await self._on_worker(self._folder.write_manifest, manifest)
             drop_to = self._journal.index_before_tail(self._tail_bytes)
             keep_from = min(int(point), drop_to)
             await self._on_journal_thread(lambda: self._journal.compact(LogIndex(keep_from)))
@@ -90,14 +99,16 @@ class Compaction:
             log.info("log compacted: snapshot at %d, log begins at %d", point, self._journal.first_index)
             return point
 
-    async def _checkpoint(self, applier: Applier) -> tuple[int, list[DatabaseState]] | None:
+    async def _checkpoint(
+        self, routed: int, workers: Mapping[str, DatabaseWorker]
+    ) -> tuple[int, list[DatabaseState]] | None:
         """Checkpoint every database; the point and what each file durably holds, or None when a reader is in the way.
 
         Calls queue behind all applies routed before them, so each complete database holds everything up to `routed`
         (and perhaps more: it then skips what it has when the log is replayed).
         """
-        routed = applier.dispatched_index  # read BEFORE the calls are queued
-        calls = [(name, worker.call(_checkpoint_fully)) for name, worker in applier.workers.items()]
+        # `routed` was read BEFORE the calls are queued.
+        calls = [(name, worker.call(_checkpoint_fully)) for name, worker in workers.items()]
         states: list[DatabaseState] = []
         for name, call in calls:
             complete, applied, state_hash, pages = await asyncio.wrap_future(call)

@@ -19,15 +19,16 @@ from typing import Any, TypeVar
 import msgpack
 
 from dqlite_py.command import CommandHeader, CommandKind, StateHash
-from dqlite_py.errors import Error, InternalError, MalformedMessage
+from dqlite_py.errors import Error, MalformedMessage, OperationalError, StorageFull
 from dqlite_py.model import Entry
-from dqlite_py.storage.engine import DatabaseEngine
+from dqlite_py.storage.engine import ApplyResult, DatabaseEngine
 from dqlite_py.storage.sqlerrors import error_from_code
 
 log = logging.getLogger("dqlite_py.apply")
 T = TypeVar("T")
 
 HASHES_KEPT = 8192
+FULL_RETRY_S = 0.25
 
 
 @dataclass(slots=True)
@@ -55,6 +56,10 @@ class _Call:
 
 
 _STOP = object()
+
+
+class _Stopped(Exception):
+    """The rest of the queue is left to the next start."""
 
 
 class DatabaseWorker:
@@ -85,6 +90,8 @@ class DatabaseWorker:
         self._hashes: OrderedDict[int, int] = OrderedDict()
         self._hashes_lock = threading.Lock()
         self._create = create
+        self._ending = threading.Event()
+        self._ending_lock = threading.Lock()  # a call is queued BEFORE the end, or refused
         self.opened: Future[int] = Future()  # the applied index found
         self._thread = threading.Thread(target=self._run, name=f"apply-{name}", daemon=True)
 
@@ -100,10 +107,17 @@ class DatabaseWorker:
         self._jobs.put(_Apply(entry, header, want_results))
 
     def call(self, function: Callable[[DatabaseEngine], T]) -> Future[T]:
-        """Run `function(engine)` on the apply thread between two commits."""
+        """Run `function(engine)` on the apply thread between two commits; fails at once when that has ended."""
         future: Future[T] = Future()
-        self._jobs.put(_Call(function, future))
+        with self._ending_lock:
+            if not self._ending.is_set():
+                self._jobs.put(_Call(function, future))
+                return future
+        future.set_exception(self._is_closed())
         return future
+
+    def _is_closed(self) -> OperationalError:
+        return OperationalError(f"database {self.name} is being closed: try again")
 
     def hash_at(self, index: int) -> int | None:
         """The state hash after the entry `index` of this database, if still remembered. Any thread."""
@@ -111,9 +125,17 @@ class DatabaseWorker:
             return self._hashes.get(index)
 
     def stop(self) -> None:
-        """Finish queued jobs, close the engine, end the thread and wait for it. Any thread but the loop's."""
+        """Finish queued jobs, close the engine, end the thread and wait for it. Any thread but the loop's.
+
+        What a full disk holds up is not waited for: the log has it.
+        """
+        self._end()
         self._jobs.put(_STOP)
         self._thread.join()
+
+    def _end(self) -> None:
+        with self._ending_lock:
+            self._ending.set()
 
     # -- apply thread ---------------------------------------------------------------------------------
 
@@ -122,8 +144,7 @@ class DatabaseWorker:
             engine = DatabaseEngine.open(self.path, create=self._create)
         except BaseException as error:  # noqa: BLE001 - told through `opened`; the node decides
             self.opened.set_exception(error)
-            if self._create:
-                self._fail(error)
+            self._refuse_rest()
             return
         self._remember(engine.applied_index, engine.state_hash)
         self.applied_index = engine.applied_index
@@ -135,9 +156,14 @@ class DatabaseWorker:
                     self._apply(engine, job)
                 else:
                     self._serve(engine, job)
+        except _Stopped:
+            log.warning(
+                "database %s: the disk is full; the rest of the log is applied at the next start", self.name
+            )
         except BaseException as error:  # noqa: BLE001 - the node stops; it never guesses past a failed apply
             self._fail(error)
         finally:
+            self._refuse_rest()
             try:
                 engine.close()
             except Exception:
@@ -146,7 +172,6 @@ class DatabaseWorker:
     def _fail(self, error: BaseException) -> None:
         log.critical("database %s: apply stopped: %s", self.name, error)
         self._post(lambda: self._on_fatal(error))
-        self._refuse_rest(error)
 
     def _apply(self, engine: DatabaseEngine, job: _Apply) -> None:
         entry, header = job.entry, job.header
@@ -161,7 +186,7 @@ class DatabaseWorker:
         is_new = header.kind is CommandKind.UNITS and entry.index > engine.applied_index
         if is_new:
             try:
-                outcome = engine.apply(entry.index, entry.payload, want_results=job.want_results)
+                outcome = self._apply_when_there_is_space(engine, job)
             except MalformedMessage as refused:
                 # The same bytes are malformed on every node: the entry has no effect, and nobody is wedged (RF-14).
                 log.error("database %s: entry %d has no effect: %s", self.name, entry.index, refused)
@@ -179,6 +204,19 @@ class DatabaseWorker:
         if is_new:
             engine.checkpoint_step()  # AFTER the result is on its way
 
+    def _apply_when_there_is_space(self, engine: DatabaseEngine, job: _Apply) -> ApplyResult:
+        """Apply; a full disk is waited for, like a slow one: the entry is committed and nothing of it was applied."""
+        is_told = False
+        while True:
+            try:
+                return engine.apply(job.entry.index, job.entry.payload, want_results=job.want_results)
+            except StorageFull as full:
+                if not is_told:
+                    log.error("database %s: entry %d waits: %s", self.name, job.entry.index, full)
+                    is_told = True
+                if self._ending.wait(FULL_RETRY_S):
+                    raise _Stopped from None
+
     def _serve(self, engine: DatabaseEngine, job: _Call) -> None:
         if not job.future.set_running_or_notify_cancel():
             return
@@ -187,14 +225,16 @@ class DatabaseWorker:
         except Exception as error:  # noqa: BLE001 - belongs to the caller
             job.future.set_exception(error)
 
-    def _refuse_rest(self, error: BaseException) -> None:
+    def _refuse_rest(self) -> None:
+        """The thread ends: whoever waits for a call hears so, now or when it asks."""
+        self._end()
         while True:
             try:
                 job = self._jobs.get_nowait()
             except queue.Empty:
                 return
-            if type(job) is _Call:
-                job.future.set_exception(InternalError(f"database {self.name} stopped: {error}"))
+            if type(job) is _Call and job.future.set_running_or_notify_cancel():
+                job.future.set_exception(self._is_closed())
 
     def _remember(self, index: int, value: int) -> None:
         with self._hashes_lock:

@@ -14,6 +14,7 @@ import secrets
 from dataclasses import dataclass
 
 from dqlite_py.errors import CorruptState
+from dqlite_py.limits import SEGMENT_BYTES
 from dqlite_py.model import (
     Address,
     Configuration,
@@ -77,9 +78,7 @@ def load_identity(disk: Disk, folder: str, now_us: int) -> Identity:
 def create_folder(disk: Disk, folder: str, identity: Identity, *, bootstrap: Address | None) -> OpenFolder:
     """Make a new member's folder; `bootstrap`: as the first voter of a new cluster, at this address."""
     _clear_unfinished(disk, folder)
-    journal = Journal.open(
-        disk, folder, cluster_id=identity.cluster_id, node_id=identity.node_id, create=True
-    )
+    journal = _open_journal(disk, folder, identity, create=True)
     try:
         if bootstrap is not None:
             me = Configuration((Member(identity.node_id, bootstrap, Role.VOTER),))
@@ -90,6 +89,17 @@ def create_folder(disk: Disk, folder: str, identity: Identity, *, bootstrap: Add
         journal.close()
     identity.save(disk, folder)
     return open_folder(disk, folder, identity)
+
+
+def _open_journal(disk: Disk, folder: str, identity: Identity, *, create: bool) -> Journal:
+    return Journal.open(
+        disk,
+        folder,
+        cluster_id=identity.cluster_id,
+        node_id=identity.node_id,
+        create=create,
+        segment_bytes=SEGMENT_BYTES,
+    )
 
 
 def _paths(folder: str) -> tuple[str, str]:
@@ -121,9 +131,7 @@ def open_folder(disk: Disk, folder: str, identity: Identity) -> OpenFolder:
             expected="a state folder",
             found="nothing",
         )
-    journal = Journal.open(
-        disk, folder, cluster_id=identity.cluster_id, node_id=identity.node_id, create=False
-    )
+    journal = _open_journal(disk, folder, identity, create=False)
     try:
         state = StateFolder.open(folder, disk, identity.cluster_id)
         reconcile(journal, state)
@@ -151,5 +159,7 @@ def reconcile(journal: Journal, state: StateFolder) -> None:
         )
     if index == 0:
         return
+    # The batch that did not come to pass would have raised the term, too: a log never ends in a later term.
+    raised = HardState(term, NodeId(0)) if journal.hard_state.term < term else None
     if journal.last_index < index or journal.term_at(index) != term:
-        journal.reset(index, term)
+        journal.write([JournalBatch(hard_state=raised, reset=(index, term))])

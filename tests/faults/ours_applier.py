@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from dqlite_py.errors import Error
 from dqlite_py.model import Entry, EntryKind, LogIndex, Term
 from dqlite_py.node.applier import Applier
 from dqlite_py.ports import SystemDisk
+from dqlite_py.storage.engine import DatabaseEngine
+from dqlite_py.storage.manifest import DatabaseState, ordered
 from dqlite_py.storage.state_folder import StateFolder
 from tests.support.journals import CLUSTER
 from tests.support.wire import until
@@ -28,16 +31,30 @@ def units(index: int, *statements: Statement, database: str = "main") -> Entry:
     return Entry(LogIndex(index), Term(1), EntryKind.COMMAND, payload)
 
 
+def _create_databases(state: StateFolder) -> None:
+    """Let the databases exist before the first entry, empty."""
+    if state.manifest.databases:
+        return
+    states = []
+    for name in ("main", "other"):
+        engine = DatabaseEngine.open(state.database_path(name), create=True)
+        states.append(DatabaseState(name, engine.applied_index, engine.state_hash, engine.page_count))
+        engine.close()
+    state.write_manifest(replace(state.manifest, databases=ordered(states)))
+
+
 class Applied:
     """An applier and what it reported."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(exist_ok=True)
+        state = StateFolder.open(str(folder), SystemDisk(), CLUSTER)
+        _create_databases(state)
         self.reported: list[tuple[int, Any, Error | None]] = []
         self.fatal: list[BaseException] = []
         self.applier = Applier(
             loop=asyncio.get_running_loop(),
-            folder=StateFolder.open(str(folder), SystemDisk(), CLUSTER),
+            folder=state,
             on_worker=lambda function, *args: asyncio.to_thread(function, *args),
             wants_results=lambda _index: True,
             on_applied=lambda entry, results, error: self.reported.append((entry.index, results, error)),
