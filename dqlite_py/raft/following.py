@@ -42,7 +42,7 @@ class FollowerPart(LeaderPart):
 
     def _on_append_request(self, request: AppendRequest) -> None:
         if request.term < self.term:
-            self._refuse_old_term(request.sender, request.prev_index, request.round)
+            self._refuse_old_term(request.sender)
             return
         configurations = _check_entries(request)
         self._follow(request.sender, request.term, request.round)
@@ -135,16 +135,20 @@ class FollowerPart(LeaderPart):
         )
         self._send_durable(to, reply)
 
-    def _refuse_old_term(self, sender: NodeId, prev_index: LogIndex, round_number: int) -> None:
-        """Tell a deposed leader of our term; silence would leave it leading (RF-11)."""
-        self._reply(sender, reject=True, prev=prev_index, hint=LogIndex(0), round_number=round_number)
+    def _refuse_old_term(self, sender: NodeId) -> None:
+        """Tell a deposed leader of our term; silence would leave it leading (RF-11).
+
+        Round 0: it answers no request of our term. The sender may lead that term by now, and must take nothing
+        but the term from this.
+        """
+        self._reply(sender, reject=True, prev=LogIndex(0), hint=LogIndex(0), round_number=0)
 
     def _reject(self, request: AppendRequest) -> None:
         """Name the last place where the logs may still meet."""
         before = LogIndex(min(self.log.last_index, request.prev_index - 1))
         hint = max(self.log.last_not_after(before, request.prev_term), self.commit_index)
         self._reply(
-            request.sender, reject=True, prev=request.prev_index, hint=hint, round_number=self._seen_round
+            request.sender, reject=True, prev=request.prev_index, hint=hint, round_number=request.round
         )
 
     def _acknowledge(self) -> None:
@@ -172,7 +176,7 @@ class FollowerPart(LeaderPart):
 
     def _on_snapshot_offer(self, offer: SnapshotOffer) -> None:
         if offer.term < self.term:
-            self._refuse_old_term(offer.sender, offer.index, offer.round)
+            self._refuse_old_term(offer.sender)
             return
         if not 0 < offer.index < 2**63 or not 0 < offer.snapshot_term <= offer.term:
             raise MalformedMessage(f"impossible snapshot offer: {offer!r:.300}", what="snapshot offer")

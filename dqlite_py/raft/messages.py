@@ -54,6 +54,8 @@ class AppendReply:
     success: `match_index` = last index known to match this term's leader AND durable here.
     reject: the log does not match at `prev_index`; `hint_index`/`hint_term`: where the leader may look next
     (last index whose term could match, as in etcd's findConflictByTerm).
+    `round`: the request's, or a later one seen from the same leader; 0 when a request of an older term is refused:
+    that tells the sender nothing but `term`.
     `needs_snapshot`: the state machine here must be replaced (divergence), whatever the log holds.
     """
 

@@ -14,7 +14,7 @@ from dqlite_py.model import LogIndex, NodeId
 
 
 class ProgressState(enum.Enum):
-    PROBE = "probe"  # where the logs meet is not known: one message, then wait for its answer
+    PROBE = "probe"  # where the logs meet is not known: empty messages ask, one at a time
     REPLICATE = "replicate"  # pipelined within the in-flight window
     SNAPSHOT = "snapshot"  # needs entries we no longer have: offered a snapshot, with the heartbeats
     LOST_DATA = "lost data"  # its log is shorter than what it acknowledged: never counted again
@@ -50,10 +50,13 @@ class Progress:
         "match_round",
         "needs_snapshot",
         "next_index",
+        "patience_ms",
         "paused",
         "round",
+        "since_round",
         "snapshot_index",
         "state",
+        "waiting_since_ms",
     )
 
     def __init__(self, peer: NodeId, next_index: LogIndex, now_ms: float, connected: bool) -> None:
@@ -68,7 +71,12 @@ class Progress:
         self.commit_sent = LogIndex(0)
         self.last_reply_ms = now_ms
         self.connected = connected
-        self.paused = False  # PROBE: a message with entries is out
+        self.paused = False  # PROBE: a question is out; heartbeats repeat it
+        self.since_round = 0  # REPLICATE: refusals of requests of earlier rounds are of before
+        self.waiting_since_ms = (
+            now_ms  # since when the oldest in-flight message waits, or the last answer came
+        )
+        self.patience_ms = 0.0  # how long before what is in flight counts as lost; grows with slow links
         self.fetching = False  # the host is reading entries for this follower
         self.snapshot_index = LogIndex(0)
         self.needs_snapshot = False  # its state machine must be replaced, whatever its log holds
@@ -78,23 +86,25 @@ class Progress:
         self.inflight_bytes = 0
 
     def has_room(self, bytes_max: int, messages_max: int) -> bool:
-        if self.fetching:
-            return False
-        if self.state is ProgressState.REPLICATE:
-            return self.inflight_bytes < bytes_max and len(self.inflight) < messages_max
-        return self.state is ProgressState.PROBE and not self.paused
+        return (
+            self.state is ProgressState.REPLICATE
+            and not self.fetching
+            and self.inflight_bytes < bytes_max
+            and len(self.inflight) < messages_max
+        )
 
-    def sent(self, last_index: LogIndex, size_bytes: int) -> None:
+    def sent(self, last_index: LogIndex, size_bytes: int, now_ms: float) -> None:
         """A message with entries up to `last_index` left."""
-        if self.state is ProgressState.PROBE:
-            self.paused = True
-            return
+        if not self.inflight:
+            self.waiting_since_ms = now_ms
         self.next_index = LogIndex(last_index + 1)
         self.inflight.append((last_index, size_bytes))
         self.inflight_bytes += size_bytes
 
-    def acknowledge(self, match_index: LogIndex, round_now: int) -> None:
+    def acknowledge(self, match_index: LogIndex, round_now: int, now_ms: float) -> None:
         """Raise match_index and free the window."""
+        self.patience_ms = 4 * (now_ms - self.waiting_since_ms)
+        self.waiting_since_ms = now_ms
         self.match_index = match_index
         self.match_round = round_now
         if self.next_index <= match_index:
@@ -102,6 +112,14 @@ class Progress:
         inflight = self.inflight
         while inflight and inflight[0][0] <= match_index:
             self.inflight_bytes -= inflight.popleft()[1]
+
+    def gave_up_waiting(self, now_ms: float, patience_min_ms: float) -> bool:
+        """True when what is in flight must be lost: a connection keeps it, so this is rare, and costs a resend."""
+        patience = max(self.patience_ms, patience_min_ms)
+        if not self.inflight or now_ms - self.waiting_since_ms <= patience:
+            return False
+        self.patience_ms = 2 * patience
+        return True
 
     def become_probe(self, next_index: LogIndex) -> None:
         self._restart(ProgressState.PROBE, max(next_index, LogIndex(self.match_index + 1)))

@@ -116,11 +116,23 @@ class LeaderPart(CountingPart):
             if heartbeat or entering:
                 self._offer_snapshot(progress)
             return
-        sent = self._send_entries(progress, shared)
         if heartbeat and progress.needs_snapshot:
             self._offer_snapshot(progress)
+        if heartbeat and progress.gave_up_waiting(self._now, 2 * self.settings.election_max_ms):
+            progress.become_probe(LogIndex(progress.match_index + 1))
+        if progress.state is ProgressState.PROBE:
+            if heartbeat or not progress.paused:
+                progress.paused = True
+                self._send_empty(progress, LogIndex(progress.next_index - 1))
+            return
+        sent = self._send_entries(progress, shared)
         if not sent and (heartbeat or (self._commit_push_wanted and self._misses_commit(progress))):
-            self._send_empty(progress, LogIndex(progress.next_index - 1))
+            self._send_empty(progress, self._surely_matching(progress))
+
+    def _surely_matching(self, progress: Progress) -> LogIndex:
+        """What a heartbeat builds on: it overtakes entries in flight and must not be refused for that."""
+        match_index = progress.match_index
+        return match_index if self.log.holds(match_index) else LogIndex(0)
 
     def _misses_commit(self, progress: Progress) -> bool:
         return progress.commit_sent < self.commit_index and progress.state is ProgressState.REPLICATE
@@ -164,7 +176,7 @@ class LeaderPart(CountingPart):
         request, size = batch
         self._effects.messages.append((progress.id, request))
         progress.commit_sent = request.commit_index
-        progress.sent(request.entries[-1].index, size)
+        progress.sent(request.entries[-1].index, size, self._now)
 
     def _send_empty(self, progress: Progress, prev: LogIndex) -> None:
         """A heartbeat; `prev` 0 proves nothing and asks nothing."""
@@ -200,10 +212,7 @@ class LeaderPart(CountingPart):
         progress.fetching = False
         usable = self._prefix_of_log(first_index, entries)
         if not usable:
-            progress.paused = (
-                progress.state is ProgressState.PROBE
-            )  # retried with its next answer, no spinning
-            return
+            return  # retried with its next answer or heartbeat, no spinning
         self._feed_wanted = True
         if (
             progress.connected
@@ -233,7 +242,7 @@ class LeaderPart(CountingPart):
         if reply.term > self.term:
             self._become_follower(reply.term, None)
             return
-        if not self._is_current_reply(reply) or reply.round > self._round:
+        if not self._is_current_reply(reply) or not 0 < reply.round <= self._round:
             return
         progress.last_reply_ms = self._now
         progress.needs_snapshot = reply.needs_snapshot
@@ -249,23 +258,30 @@ class LeaderPart(CountingPart):
             self._on_success(progress, reply.match_index)
 
     def _is_current_reply(self, reply: AppendReply) -> bool:
-        """Answers to an earlier term's leader tell nothing of this term's log (RF-3)."""
+        """Answers to an earlier term's leader tell nothing of this term's log (RF-3); refusals that only tell
+        a term have round 0."""
         return reply.term == self.term
 
     def _on_success(self, progress: Progress, match_index: LogIndex) -> None:
         advanced = match_index > progress.match_index
         if advanced:
-            progress.acknowledge(match_index, self._round)
+            progress.acknowledge(match_index, self._round, self._now)
         state = progress.state
         if state is ProgressState.PROBE:
-            progress.become_replicate(progress.next_index)
+            self._replicate_from(progress, progress.next_index)
         elif state is ProgressState.SNAPSHOT and progress.match_index >= self.log.base_index:
-            progress.become_replicate(LogIndex(progress.match_index + 1))
+            self._replicate_from(progress, LogIndex(progress.match_index + 1))
         self._feed_wanted = True
         if advanced:
             if match_index > self.commit_index:
                 self._advance_commit()
             self._follower_advanced(progress)
+
+    def _replicate_from(self, progress: Progress, next_index: LogIndex) -> None:
+        """The logs meet. A new round, so that refusals of earlier requests can be told apart."""
+        progress.become_replicate(next_index)
+        self._round += 1
+        progress.since_round = self._round
 
     def _on_reject(self, progress: Progress, reply: AppendReply) -> None:
         """The logs do not meet at prev_index: step back by whole terms (paper 5.3, end)."""
@@ -275,6 +291,8 @@ class LeaderPart(CountingPart):
         if reply.prev_index <= progress.match_index or progress.state is ProgressState.SNAPSHOT:
             return  # overtaken by a later acknowledgement
         if progress.state is ProgressState.PROBE and reply.prev_index != progress.next_index - 1:
+            return
+        if progress.state is ProgressState.REPLICATE and reply.round < progress.since_round:
             return
         meet = self.log.last_not_after(reply.hint_index, reply.hint_term)
         progress.become_probe(LogIndex(min(meet + 1, reply.prev_index)))

@@ -14,7 +14,7 @@ from tests.simulation.raft_world import storm
 
 
 def _seeds() -> range:
-    first, dash, last = os.environ.get("DQLITE_SIM_SEEDS", "24").partition("-")
+    first, dash, last = os.environ.get("DQLITE_SIM_SEEDS", "16").partition("-")
     return range(int(first), int(last) + 1) if dash else range(int(first))
 
 

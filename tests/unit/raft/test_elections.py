@@ -173,7 +173,7 @@ def test_a_leader_of_an_old_term_is_told() -> None:
     """RF-11: silence would leave it leading."""
     solo = Solo(term=8)
     solo.step(append(2, 5, (1, 1), command(2, 5), round_number=3)).settle()
-    assert [(r.term, r.reject, r.round) for r in solo.heard(AppendReply, 2)] == [(8, True, 3)]
+    assert [(r.term, r.reject, r.round) for r in solo.heard(AppendReply, 2)] == [(8, True, 0)]
     assert solo.core.last_index == 1
 
 

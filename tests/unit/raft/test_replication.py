@@ -8,7 +8,7 @@ from dqlite_py.errors import Busy, NotLeader, RaftInvariantBroken, RequestTooLar
 from dqlite_py.limits import ENTRY_BYTES_MAX
 from dqlite_py.model import Entry, LogIndex, NodeId, Role, Snapshot, Term
 from dqlite_py.raft.core import RaftSettings
-from dqlite_py.raft.messages import AppendRequest, SnapshotOffer
+from dqlite_py.raft.messages import AppendReply, AppendRequest, SnapshotOffer
 from dqlite_py.raft.progress import ProgressState
 from tests.unit.raft.solo import Solo, append, command, member, members
 
@@ -179,10 +179,10 @@ def test_a_conflict_costs_one_probe_per_term() -> None:
     solo.refuse(3, 9, (8, 1)).settle()
     probe = solo.heard(AppendRequest, 3)[-1]
     assert (probe.prev_index, probe.prev_term) == (4, 1), "the last entry of a term not above the hint's"
-    assert spans([probe]) == [(5, 8)]
-    solo.forget().ack(3, 8).settle()
+    assert probe.entries == (), "asked without entries: the answer may be no"
+    solo.forget().ack(3, 4).settle()
     assert solo.core.peers[NodeId(3)].state is ProgressState.REPLICATE
-    assert spans(solo.heard(AppendRequest, 3)) == [(9, 10)]
+    assert spans(solo.heard(AppendRequest, 3)) == [(5, 8), (9, 10)]
 
 
 def test_old_refusals_change_nothing() -> None:
@@ -221,7 +221,46 @@ def test_a_reconnected_follower_is_probed_anew() -> None:
     assert not solo.heard(AppendRequest, 2)
     solo.core.peer_connected(NodeId(2), solo.now)
     solo.settle()
-    assert spans(solo.heard(AppendRequest, 2)) == [(7, 10)]
+    assert [(m.prev_index, m.entries) for m in solo.heard(AppendRequest, 2)] == [(6, ())]
+    solo.ack(2, 6).settle()
+    assert spans(solo.heard(AppendRequest, 2)) == [(7, 10), (11, 11)]
+
+
+def test_heartbeats_may_overtake_entries() -> None:
+    """They travel in a lane of their own: they must not be refused because entries are still under way."""
+    solo = leader()
+    propose(solo, 8)
+    solo.settle().wait(200)
+    heartbeats = [m for m in solo.heard(AppendRequest, 2) if not m.entries]
+    assert len(heartbeats) >= 3
+    assert {m.prev_index for m in heartbeats} == {2}
+    assert spans(solo.heard(AppendRequest, 2)) == [(3, 6), (7, 10)]
+
+
+def test_refusals_of_before_the_logs_met_do_not_count() -> None:
+    """Entries behind a lost message are refused one by one: they are sent again once, not once per refusal."""
+    solo = leader()
+    propose(solo, 12)
+    solo.settle().forget()
+    solo.refuse(2, 6, (2, 2)).settle().ack(2, 2).settle()
+    assert spans(solo.heard(AppendRequest, 2)) == [(3, 6), (7, 10), (11, 14)]
+    old = solo.core.peers[NodeId(2)]
+    solo.refuse(2, 10, (2, 2), solo.core._round - 1).settle()
+    assert solo.core.peers[NodeId(2)] == old
+
+
+def test_entries_lost_without_a_trace_are_sent_again_ever_more_patiently() -> None:
+    solo = leader()
+    propose(solo, 4)
+    solo.settle().forget()
+    sent = []
+    for _ in range(100):
+        solo.wait(100)
+        sent.append(len(spans(solo.heard(AppendRequest, 2))))
+        solo.ack(2, 2).settle()  # it lives, and answers heartbeats
+    assert sent[14] == 0
+    assert 1 <= sent[20] <= 2
+    assert 2 <= sent[-1] <= 3, "patience doubles"
 
 
 # -- entries that left the cache -------------------------------------------------------------------------
@@ -239,7 +278,7 @@ def evicted() -> Solo:
 
 def test_older_entries_are_fetched_once_and_sent() -> None:
     solo = evicted()
-    solo.refuse(3, 1, (0, 0)).settle()
+    solo.refuse(3, 1, (0, 0)).settle().ack(3, 0).settle()
     (fetch,) = [f for effects in solo.effects for f in effects.fetch]
     assert (fetch.peer, fetch.first_index) == (3, 1)
     solo.wait(100)
@@ -254,7 +293,7 @@ def test_older_entries_are_fetched_once_and_sent() -> None:
 
 def test_fetched_entries_that_do_not_fit_are_dropped() -> None:
     solo = evicted()
-    solo.refuse(3, 1, (0, 0)).settle()
+    solo.refuse(3, 1, (0, 0)).settle().ack(3, 0).settle()
     wrong: list[Entry] = [command(1, 1, b"not what our log has at 1")]
     for first, entries in ((5, solo.journal[4:6]), (1, [])):
         solo.core.entries_fetched(NodeId(3), LogIndex(first), entries)
@@ -267,7 +306,7 @@ def test_fetched_entries_that_do_not_fit_are_dropped() -> None:
 def test_an_empty_fetch_does_not_spin() -> None:
     """RF-22: retried with the next answer, not at once."""
     solo = evicted()
-    solo.refuse(3, 1, (0, 0)).settle().forget()
+    solo.refuse(3, 1, (0, 0)).settle().ack(3, 0).settle().forget()
     solo.core.entries_fetched(NodeId(3), LogIndex(1), [])
     for _ in range(20):
         solo.take()
@@ -411,6 +450,24 @@ def test_lost_data_needs_proof() -> None:
     assert solo.core.peers[NodeId(2)].state is ProgressState.REPLICATE
     solo.wait(80).refuse(2, 3, (1, 1)).settle()
     assert solo.core.peers[NodeId(2)].state is ProgressState.LOST_DATA
+
+
+def test_refusing_an_old_term_tells_the_new_leader_nothing_but_the_term() -> None:
+    """Node 1 led term 2 before a restart and leads again: its own late request comes back refused. Taken for an
+    answer to this term, it would accuse node 2 of lost data, or confirm a read that began later."""
+    solo = leader()
+    propose(solo, 1)
+    solo.settle().ack(2, 3).settle().wait(80).forget()
+    solo.core.read_index(1, solo.now)
+    solo.settle()
+    follower = Solo(term=solo.core.term)
+    follower.step(append(1, 1, (1, 1), round_number=solo.core._round)).settle()
+    (refusal,) = follower.heard(AppendReply)
+    solo.step(
+        AppendReply(NodeId(2), *(getattr(refusal, name) for name in AppendReply.__slots__[1:]))
+    ).settle()
+    assert solo.core.peers[NodeId(2)].state is ProgressState.REPLICATE
+    assert not any(e.reads_ready or e.lost_data for e in solo.effects)
 
 
 def test_who_lost_data_counts_again_only_after_joining_anew() -> None:
