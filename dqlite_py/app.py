@@ -10,7 +10,6 @@ import asyncio
 import logging
 import os
 import threading
-import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
@@ -18,21 +17,18 @@ from dqlite_py.command import check_database_name
 from dqlite_py.config import TlsSettings
 from dqlite_py.dbapi import Connection
 from dqlite_py.errors import (
-    Error,
     InterfaceError,
-    MemberRefused,
     NodeStopped,
-    NotLeader,
     OperationalError,
     OutcomeUnknown,
-    WrongCluster,
 )
 from dqlite_py.gateway import ReadLevel
 from dqlite_py.limits import REQUEST_TIMEOUT_MS
 from dqlite_py.model import Address, NodeId
 from dqlite_py.node.inbound import Inbound
+from dqlite_py.node.joining import join_cluster
 from dqlite_py.node.runtime import NodeRuntime
-from dqlite_py.node.settings import NodeSettings, check_address, node_settings
+from dqlite_py.node.settings import NodeSettings, node_settings
 from dqlite_py.node.startup import (
     NO_CLUSTER,
     OpenFolder,
@@ -44,13 +40,11 @@ from dqlite_py.node.startup import (
 from dqlite_py.node.tickets import Deadline
 from dqlite_py.ports import SystemClock, SystemDisk
 from dqlite_py.raft.journal import FolderLock, Identity, lock_folder
-from dqlite_py.raft.rpc import RpcError
 from dqlite_py.raft.transport import PeerTransport
 
 log = logging.getLogger("dqlite_py.node")
 
 DEFAULT_TIMEOUT_S = REQUEST_TIMEOUT_MS / 1000
-JOIN_RETRY_S = 0.3
 
 
 class Node:
@@ -342,7 +336,9 @@ class Node:
             return await self._loop.run_in_executor(None, open_folder, disk, folder, identity)
         bootstrap: Address | None = None
         if self._settings.join:
-            cluster_id = await self._join(identity, transport)
+            cluster_id = await join_cluster(
+                transport, identity.node_id, self._settings.join, self._start_timeout
+            )
         else:
             cluster_id = new_cluster_id()
             bootstrap = transport.advertised_address()
@@ -356,39 +352,6 @@ class Node:
         inbound.set_cluster(cluster_id)
         transport.identity_changed()
         return opened
-
-    async def _join(self, identity: Identity, transport: PeerTransport) -> bytes:
-        """Ask the members until the leader has added us; returns the cluster's id."""
-        deadline = time.monotonic() + self._start_timeout
-        body = {"id": identity.node_id, "address": transport.advertised_address()}
-        asked = [Address(a) for a in self._settings.join]
-        last: BaseException = OperationalError("nobody was asked")
-        while time.monotonic() < deadline:
-            for address in list(asked):
-                if address == transport.advertised_address():
-                    raise InterfaceError(f"join address {address} is this node's own: name another member")
-                try:
-                    answer = await transport.call(address, "join", body, DEFAULT_TIMEOUT_S)
-                except NotLeader as error:
-                    last = error
-                    leader = str(error.details.get("leader_address", ""))
-                    if leader and leader not in asked:
-                        check_address("leader's", leader)
-                        asked.insert(0, Address(leader))
-                except (MemberRefused, WrongCluster):
-                    raise
-                except (Error, RpcError) as error:
-                    last = error
-                else:
-                    cluster_id = answer.get("cluster_id") if isinstance(answer, dict) else None
-                    if isinstance(cluster_id, bytes) and len(cluster_id) == 16 and cluster_id != NO_CLUSTER:
-                        log.info("joined cluster %s through %s", cluster_id.hex(), address)
-                        return cluster_id
-                    last = OperationalError(f"{address} gave a malformed answer to join")
-            await asyncio.sleep(JOIN_RETRY_S)
-        raise OperationalError(
-            f"could not join through {', '.join(asked)} within {self._start_timeout:g} s: {last}"
-        )
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

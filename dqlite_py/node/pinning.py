@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import Future
 from functools import partial
 from typing import Any
 
@@ -31,9 +32,17 @@ async def pin_all(core: RaftCore, applier: Applier) -> PinnedState:
     except BaseException:
         for database in pinned:
             database.close()
+        for call in calls[len(pinned) :]:
+            # A pin that comes too late must not hold its WAL for ever.
+            call.add_done_callback(_close_late)
         raise
     return PinnedState(at.index, at.term, at.configuration, tuple(pinned))
 
 
 def _pin(name: str, path: str, engine: Any) -> PinnedDatabase:
     return pin(path, name=name, applied_index=engine.applied_index, state_hash=engine.state_hash)
+
+
+def _close_late(call: Future[PinnedDatabase]) -> None:
+    if not call.cancelled() and call.exception() is None:
+        call.result().close()

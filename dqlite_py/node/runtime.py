@@ -1,7 +1,7 @@
 """The running node on its loop: wires raft, storage, transport and services. The only place that knows all parts.
 
-Built and run by app.Node on the node's own thread; nothing here blocks the loop. It is the listener of raft's
-results (raft.host.HostListener) and the `Parts` of the RPC services.
+Built and run by app.Node on the node's own thread; nothing here blocks the loop. It is the `Parts` of the RPC
+services; raft's results come through node.raft_events.
 """
 
 from __future__ import annotations
@@ -9,23 +9,26 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from dqlite_py.command import StateHash
 from dqlite_py.errors import Error, NodeStopped, OperationalError
-from dqlite_py.limits import TICK_MS
-from dqlite_py.model import Address, Configuration, Entry, EntryKind, LogIndex, NodeId, Term
+from dqlite_py.model import Entry, EntryKind, NodeId, Term
 from dqlite_py.node.applier import Applier
 from dqlite_py.node.cluster_view import ClusterView
 from dqlite_py.node.compaction import Compaction
 from dqlite_py.node.divergence import Divergence
 from dqlite_py.node.inbound import Inbound
+from dqlite_py.node.leadership import Leadership
 from dqlite_py.node.local_gateway import LocalGateway
+from dqlite_py.node.log_clock import LogClock
 from dqlite_py.node.membership import Membership
 from dqlite_py.node.pinning import pin_all
+from dqlite_py.node.presence import Presence
 from dqlite_py.node.proposals import DatabaseProposals
+from dqlite_py.node.raft_events import RaftEvents
 from dqlite_py.node.reads import ReadBarriers
 from dqlite_py.node.services import Services
 from dqlite_py.node.settings import NodeSettings
@@ -41,15 +44,11 @@ from dqlite_py.ports import Clock, Disk
 from dqlite_py.raft.core import RaftCore
 from dqlite_py.raft.host import RaftHost
 from dqlite_py.raft.journal import JournalThread
-from dqlite_py.raft.messages import SnapshotOffer
-from dqlite_py.raft.rpc import RpcError
 from dqlite_py.raft.transport import PeerTransport
 
 log = logging.getLogger("dqlite_py.node")
 
 WORKERS = 4
-HAND_OVER_S = 1.5
-ASK_IF_REMOVED_S = 2.0
 
 
 class NodeRuntime:
@@ -79,8 +78,6 @@ class NodeRuntime:
         self._disk = disk
         self._clock = clock
         self._on_fatal = on_fatal
-        self._last_now_us = 0
-        self._addresses: dict[NodeId, Address] = {}  # of every member ever seen
         self._tasks: set[asyncio.Task[Any]] = set()
         self._leads_term: Term | None = None
         self._workers = ThreadPoolExecutor(WORKERS, thread_name_prefix="dqlite-worker")
@@ -104,11 +101,13 @@ class NodeRuntime:
             transport=transport,
             executor=self._workers,
             clock=clock,
-            listener=self,
+            listener=RaftEvents(self),
             settings=settings.raft,
         )
         self.view = ClusterView(loop, self.core)
+        self.leadership = Leadership(self.host, self.view)
         self._applier = self._new_applier()
+        self.log_clock = LogClock(clock, lambda: self._applier.last_now_us)
         self.inbox = Inbox(loop)
         self.writes = Writes(
             loop=loop,
@@ -117,7 +116,7 @@ class NodeRuntime:
             pump=self.host.pump,
             call=self.call,
             make_proposals=self._make_proposals,
-            now_us=self.log_now_us,
+            now_us=self.log_clock.now_us,
         )
         self.reads = ReadBarriers(
             loop=loop,
@@ -135,7 +134,17 @@ class NodeRuntime:
             pump=self.host.pump_soon,
             now_ms=clock.monotonic_ms,
             is_connected=transport.is_connected,
-            hand_over=self._hand_over,
+            hand_over=self.leadership.hand_over,
+        )
+        self.presence = Presence(
+            core=self.core,
+            transport=transport,
+            inbound=inbound,
+            writes=self.writes,
+            membership=self.membership,
+            call=self.call,
+            removed=self.removed,
+            on_removed=self.on_removed,
         )
         self.divergence = Divergence(
             loop=loop,
@@ -165,9 +174,14 @@ class NodeRuntime:
             first_log_index=lambda: opened.journal.first_index,
             executor=self._workers,
             clock=clock,
+            reserve_bytes=settings.disk_reserve_bytes,
         )
         self.snapshot_fetcher = SnapshotFetcher(
-            call=transport.call, state_folder=opened.state, disk=disk, executor=self._workers
+            call=transport.call,
+            state_folder=opened.state,
+            disk=disk,
+            executor=self._workers,
+            reserve_bytes=settings.disk_reserve_bytes,
         )
         self.snapshot_install = SnapshotInstall(
             loop=loop,
@@ -221,8 +235,8 @@ class NodeRuntime:
         self.host.start()
         self.storage_watch.start()
         self.compaction.start()
-        self.spawn(self._keep_address())
-        self.spawn(self._ask_if_removed())
+        self.spawn(self.presence.keep_address())
+        self.spawn(self.presence.ask_if_removed())
 
     async def stop(self, *, hand_over: bool = True) -> None:
         """Hand leadership over, answer everybody, finish what is committed, close everything."""
@@ -232,7 +246,7 @@ class NodeRuntime:
             and len(self.core.configuration.voters) > 1
             and self.failed is None
         ):
-            await self._hand_over()
+            await self.leadership.hand_over()
         self.view.block("stopping", lambda: NodeStopped("the node is stopping"))
         self.view.changed()
         self.inbox.close()
@@ -291,8 +305,6 @@ class NodeRuntime:
     async def call(self, target: NodeId, method: str, body: Any, timeout_s: float) -> Any:
         return await self.transport.call(target, method, body, max(0.001, timeout_s))
 
-    # -- applier --------------------------------------------------------------------------------------------------
-
     def applier(self) -> Applier:
         return self._applier
 
@@ -303,13 +315,10 @@ class NodeRuntime:
             on_worker=self.on_worker,
             wants_results=self.host.is_awaited,
             on_applied=self._on_applied,
-            on_divergence=self.divergence_suspected,
-            on_opened=self.view_changed,
+            on_divergence=lambda *found: self.divergence.suspect(*found),
+            on_opened=self.view.changed,
             on_fatal=self.on_fatal,
         )
-
-    def view_changed(self) -> None:
-        self.view.changed()
 
     def _replace_applier(self) -> None:
         self._applier = self._new_applier()
@@ -325,69 +334,20 @@ class NodeRuntime:
         worker = self._applier.workers.get(database)
         return None if worker is None else worker.hash_at(index)
 
-    def divergence_suspected(self, database: str, claim: StateHash, ours: int) -> None:
-        self.divergence.suspect(database, claim, ours)
-
     def _request_repair(self) -> None:
         self.core.request_snapshot()
         self.host.pump_soon()
 
-    # -- raft's listener ------------------------------------------------------------------------------------------
-
-    def on_committed(self, entries: Sequence[Entry]) -> None:
-        if self.snapshot_install.installing:
-            return  # read again from the journal by the databases that are being put in place
-        self._applier.dispatch(entries)
-
-    def on_state_change(self) -> None:
-        self.sync_peers()
-        self.view.changed()
-
-    def on_became_leader(self, term: Term) -> None:
-        log.info("leader of term %d", term)
-        self.membership.start_promoting()
-
-    def on_lost_leadership(self) -> None:
-        log.info("leadership lost; term is %d", self.core.term)
-        self.view.ready_term = None
-        self.writes.lost_leadership()
-        self.view.changed()
-
-    def on_configuration(self, _configuration: Configuration) -> None:
-        self.sync_peers()
-        self.view.changed()
+    # -- reports of the parts -------------------------------------------------------------------------------------
 
     def sync_peers(self) -> None:
-        """Dial the members; before the first configuration arrives, whoever of our cluster has shown itself."""
-        members = {m.id: m.address for m in self.core.configuration.members if m.id != self.node_id}
-        self._addresses.update(members)
-        for departed in self.core.peers:
-            # A removed member is fed until it knows (thesis 4.2.2).
-            if departed not in members and departed in self._addresses:
-                members[departed] = self._addresses[departed]
-        leader = self.core.leader_id
-        if not members:
-            members = dict(self.inbound.learned)
-        elif leader is not None and leader not in members and leader in self.inbound.learned:
-            members[leader] = self.inbound.learned[
-                leader
-            ]  # a member that our configuration does not hold yet
-        self.transport.set_peers(members)
+        self.presence.sync_peers()
 
     def accept_sender(self, _node_id: NodeId) -> bool:
         """Any node of our cluster (the transport has checked): one's own configuration may be the old one, so
         requests are taken from members it does not know yet (thesis 4.1). Votes and acknowledgements are counted
         by the core, from members only (RF-4)."""
         return True
-
-    def on_snapshot_offer(self, offer: SnapshotOffer) -> None:
-        self.snapshot_install.offer(offer)
-
-    def on_read_ready(self, read_id: int, index: LogIndex) -> None:
-        self.reads.ready(read_id, index)
-
-    def on_read_failed(self, read_id: int) -> None:
-        self.reads.failed(read_id)
 
     def on_removed(self) -> None:
         log.error("this node was removed from the cluster; it serves nothing any more")
@@ -406,18 +366,11 @@ class NodeRuntime:
     def _on_storage_low(self, low: bool) -> None:
         self.host.storage_low = low
 
-    # -- proposals ------------------------------------------------------------------------------------------------
-
-    def log_now_us(self) -> int:
-        """The log's time: never goes back, even across leaders (design, section 6)."""
-        self._last_now_us = max(self._clock.wall_us(), self._last_now_us + 1, self._applier.last_now_us + 1)
-        return self._last_now_us
-
     def _make_proposals(self, database: str, propose: Any) -> DatabaseProposals:
         return DatabaseProposals(
             database,
             propose=propose,
-            now_us=self.log_now_us,
+            now_us=self.log_clock.now_us,
             state_hash=self._state_hash,
             call_soon=self.loop.call_soon,
         )
@@ -429,63 +382,7 @@ class NodeRuntime:
     # -- requests -------------------------------------------------------------------------------------------------
 
     async def transfer(self, target: NodeId | None, timeout_s: float) -> NodeId | None:
-        """Hand leadership over; the target once it leads (or another node does), None when nobody took over in time."""
-        if not self.core.is_leader:
-            raise self.view.not_leader()
-        chosen = self.host.transferLeadership(target)
-        deadline = Deadline(timeout_s)
-        while not deadline.passed:
-            await self.view.wait_change(TICK_MS / 1000)
-            if not self.core.is_leader and self.view.remote_leader is not None:
-                return chosen
-        return None
-
-    async def _hand_over(self) -> bool:
-        """Give leadership to another voter; False when nobody took it."""
-        try:
-            return await self.transfer(None, HAND_OVER_S) is not None
-        except Error as error:
-            log.info("leadership was not handed over: %s", error)
-            return False
-
-    async def _keep_address(self) -> None:
-        """Tell the leader when our advertised address is not the one in the configuration."""
-        while not self.removed.is_set():
-            me = self.core.configuration.get(self.node_id)
-            if me is not None and me.address != self.transport.advertised_address():
-                body = {"id": self.node_id, "address": self.transport.advertised_address()}
-                try:
-                    await self.writes.on_leader(
-                        "leader.address",
-                        body,
-                        Deadline(5.0),
-                        lambda: self.membership.update_address(
-                            self.node_id, self.transport.advertised_address(), Deadline(5.0)
-                        ),
-                    )
-                except (Error, RpcError) as error:
-                    log.warning("the cluster does not know our new address yet: %s", error)
-            await asyncio.sleep(1.0)
-
-    async def _ask_if_removed(self) -> None:
-        """A node that was down while it was removed hears from no leader: members tell it."""
-        while not self.removed.is_set():
-            await asyncio.sleep(ASK_IF_REMOVED_S)
-            mine = self.core.configuration
-            if self.core.leader_id is not None or mine.get(self.node_id) is None:
-                continue
-            for member in mine.members:
-                if member.id == self.node_id or self.core.leader_id is not None:
-                    continue
-                try:
-                    answer = await self.call(member.id, "raft.configuration", {}, 1.0)
-                    theirs = Configuration.from_wire(answer["members"], answer["index"])
-                except (Error, RpcError, KeyError, TypeError) as error:
-                    log.debug("member %s gave no configuration: %s", member.id, error)
-                    continue
-                if theirs.index > mine.index and theirs.get(self.node_id) is None:
-                    self.on_removed()
-                    return
+        return await self.leadership.transfer(target, timeout_s)
 
     def status(self) -> dict[str, Any]:
         return node_status(self)
@@ -495,8 +392,7 @@ class NodeRuntime:
         while True:
             if self.failed is not None:
                 raise NodeStopped(f"this node has failed: {self.failed}")
-            member = self.core.configuration.get(self.node_id) is not None
-            if member and (self.view.is_ready_leader or self.view.remote_leader is not None):
+            if self.leadership.is_settled:
                 return
             if deadline.passed:
                 raise OperationalError("no leader yet: fewer than a majority of the voters can be reached")

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from dqlite_py.errors import Error, OperationalError
-from dqlite_py.model import NodeId
+from dqlite_py.model import LogIndex, NodeId
 from dqlite_py.node.applier import Applier
 from dqlite_py.node.cluster_view import ClusterView
 from dqlite_py.node.compaction import Compaction
@@ -65,11 +65,11 @@ class SnapshotInstall:
     def offer(self, offer: SnapshotOffer) -> None:
         """The leader offers a snapshot: fetch it, unless one is being fetched."""
         if self._task is None or self._task.done():
-            self._task = self._loop.create_task(self._run(offer.sender))
+            self._task = self._loop.create_task(self._run(offer.sender, offer.index))
 
-    async def _run(self, leader: NodeId) -> None:
+    async def _run(self, leader: NodeId, minimum: LogIndex) -> None:
         try:
-            fetched = await self._fetcher.fetch(leader)
+            fetched = await self._fetcher.fetch(leader, minimum_index=minimum)
         except (Error, RpcError, OSError, TimeoutError) as error:
             log.warning("snapshot from %s not received (the leader offers again): %s", leader, error)
             await asyncio.sleep(RETRY_S)  # the leader offers at every heartbeat

@@ -4,7 +4,7 @@ Kept from PySyncObj 0.3.17: the SyncObj object and its life cycle (doTick, destr
 the thread-safe command queue (`_applyCommand`), the table of callbacks waiting for a log index, the Node and
 Transport interfaces and the status API. Replaced: every rule of consensus, persistence and apply (see
 docs/decisions/0001). Each override names the faults it closes; what is bypassed raises, so that nothing can
-reach it. Since all of it is private upstream, the exact version and file hash are checked at import.
+reach it (raft/upstream.py).
 
 Runs on the node's loop thread only. Performs the core's Effects in the order that effects.py prescribes; does
 not know what entries hold.
@@ -13,89 +13,30 @@ not know what entries hold.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import queue
-from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from pathlib import Path
 from typing import Any, Protocol
 
-import pysyncobj.syncobj as upstream
-from pysyncobj import SyncObjConf
 from pysyncobj.node import Node as SyncNode
 from pysyncobj.syncobj import SyncObj
-from pysyncobj.transport import Transport as SyncTransport
 
-from dqlite_py.errors import Error, JournalFailed, OutcomeUnknown, Overwritten, RaftInvariantBroken
+from dqlite_py.errors import Error, JournalFailed, OutcomeUnknown
 from dqlite_py.limits import INFLIGHT_BYTES_MAX, TICK_MS
 from dqlite_py.model import Address, Configuration, Entry, LogIndex, NodeId, Snapshot, Term
 from dqlite_py.ports import Clock
 from dqlite_py.raft.core import RaftCore
 from dqlite_py.raft.effects import Effects, FetchEntries
-from dqlite_py.raft.journal import Journal, JournalBatch, JournalThread
+from dqlite_py.raft.gate import DurabilityGate
+from dqlite_py.raft.journal import Journal, JournalThread
 from dqlite_py.raft.messages import AppendRequest, Message, SnapshotOffer
 from dqlite_py.raft.settings import RaftSettings
 from dqlite_py.raft.transport import PeerTransport
-
-PINNED_VERSION = "0.3.17"
-PINNED_SHA256 = "e8bdf06797085d734df86e24ab4802fe87893dff77268565ec036f7ad4a1cfe4"
-
-OVERRIDDEN_MEMBERS = (
-    "_SyncObj__onMessageReceived",
-    "_SyncObj__onNodeConnected",
-    "_SyncObj__onNodeDisconnected",
-    "_SyncObj__applyLogEntries",
-    "_onTick",
-    "_checkCommandsToApply",
-    "_doDestroy",
-    "getStatus",
-    "transferLeadership",
-    "_isLeader",
-    "_getLeader",
-    "isReady",
-)
-BYPASSED_MEMBERS = (
-    "_SyncObj__sendAppendEntries",
-    "_SyncObj__sendNextNodeIdx",
-    "_SyncObj__tryLogCompaction",
-    "_SyncObj__loadDumpFile",
-    "_SyncObj__changeCluster",
-    "_SyncObj__doChangeCluster",
-    "_SyncObj__parseChangeClusterRequest",
-    "_SyncObj__updateClusterConfiguration",
-    "_SyncObj__doApplyCommand",
-    "_SyncObj__onBecomeLeader",
-    "_SyncObj__onLeaderChanged",
-    "_SyncObj__setCurrentTerm",
-    "_SyncObj__deleteEntriesFrom",
-    "_SyncObj__deleteEntriesTo",
-    "_SyncObj__getEntries",
-    "addNodeToCluster",
-    "removeNodeFromCluster",
-    "setCodeVersion",
-    "forceLogCompaction",
-    "_autoTickThread",
-)
+from dqlite_py.raft.upstream import BYPASSED_MEMBERS, OVERRIDDEN_MEMBERS, TransportAdapter, bypass, make_conf
+from dqlite_py.raft.waiting import ProposalCallback, WaitingProposals, answer
 
 log = logging.getLogger("dqlite_py.raft")
-
-ProposalCallback = Callable[[Any, Error | None], None]
-
-
-def _check_pin() -> None:
-    source = upstream.__file__
-    assert source is not None
-    digest = hashlib.sha256(Path(source).read_bytes()).hexdigest()
-    if (upstream.VERSION, digest) != (PINNED_VERSION, PINNED_SHA256):
-        raise ImportError(
-            f"dqlite_py overrides private members of pysyncobj {PINNED_VERSION} (sha256 {PINNED_SHA256[:12]}…), "
-            f"but found {upstream.VERSION} (sha256 {digest[:12]}…): install pysyncobj=={PINNED_VERSION}"
-        )
-
-
-_check_pin()
 
 
 class HostListener(Protocol):
@@ -111,42 +52,6 @@ class HostListener(Protocol):
     def on_read_failed(self, read_id: int) -> None: ...
     def on_removed(self) -> None: ...
     def on_fatal(self, error: BaseException) -> None: ...
-
-
-class _TransportAdapter(SyncTransport):  # type: ignore[misc]
-    """PySyncObj's Transport interface over PeerTransport; utility messages are never registered (RF-16)."""
-
-    def __init__(self, peers: PeerTransport) -> None:
-        super().__init__(None, None, [])
-        self.peers = peers
-
-    @property
-    def ready(self) -> bool:
-        return True
-
-    def setOnUtilityMessageCallback(self, message: str, callback: Any) -> None:
-        """Refuse: utility requests are the node's RPC methods, which check who asks (RF-16)."""
-
-    def send(self, node: SyncNode, message: Message) -> bool:
-        return self.peers.send(node.id, message)
-
-    def destroy(self) -> None:
-        """The node stops PeerTransport itself, after the last message."""
-
-
-def _overwritten(term: Term, entry: Entry) -> Overwritten:
-    return Overwritten(
-        f"entry {entry.index} of term {entry.term} was committed; what was proposed in term {term} at or after that "
-        "index cannot be"
-    )
-
-
-def _bypassed(name: str) -> Callable[..., Any]:
-    def raiser(*_args: Any, **_kwargs: Any) -> Any:
-        raise RaftInvariantBroken(f"SyncObj.{name} is replaced by RaftCore and must not be called")
-
-    raiser.__name__ = name
-    return raiser
 
 
 class RaftHost(SyncObj):  # type: ignore[misc]
@@ -168,8 +73,8 @@ class RaftHost(SyncObj):  # type: ignore[misc]
         self.core = core
         self._loop = loop
         self._journal = journal
-        self._journal_thread = journal_thread
         self._peers = transport
+        self._gate = DurabilityGate(loop, journal_thread, transport.send, self._on_durable)
         self._executor = executor
         self._clock = clock
         self._listener = listener
@@ -177,26 +82,13 @@ class RaftHost(SyncObj):  # type: ignore[misc]
         self._pump_due = False
         self._stopped = False
         self._failed: BaseException | None = None
-        self._durable_inbox: deque[tuple[int, list[tuple[NodeId, Message]], BaseException | None]] = deque()
-        self._durable_wakeup = False
-        self._in_journal = 0
-        self._applied_term = Term(0)
-        self._last_gated: list[tuple[NodeId, Message]] = []
         self._tick_handle: asyncio.TimerHandle | None = None
         self.storage_low = False
         self.tick_lag_ms = 0.0
-        conf = SyncObjConf(
-            autoTick=False,
-            journalFile=None,
-            fullDumpFile=None,
-            dynamicMembershipChange=False,
-            appendEntriesUseBatch=True,  # SyncObj then makes no pipe notifier; we wake the loop ourselves
-            raftMinTimeout=settings.election_min_ms / 1000,
-            raftMaxTimeout=settings.election_max_ms / 1000,
-            appendEntriesPeriod=settings.heartbeat_ms / 1000,
-        )
+        conf = make_conf(settings)
         others = [SyncNode(m.id) for m in core.configuration.members if m.id != core.node_id]
-        super().__init__(SyncNode(core.node_id), others, conf, transport=_TransportAdapter(transport))
+        super().__init__(SyncNode(core.node_id), others, conf, transport=TransportAdapter(transport))
+        self._waiting = WaitingProposals(self._SyncObj__commandsWaitingCommit)
         self._close_upstream_poller()
 
     def _close_upstream_poller(self) -> None:
@@ -227,7 +119,7 @@ class RaftHost(SyncObj):  # type: ignore[misc]
         self._stopped = True
         if self._tick_handle is not None:
             self._tick_handle.cancel()
-        self._fail_waiting(OutcomeUnknown("the node stopped before the write's outcome was known"))
+        self._waiting.fail_all(OutcomeUnknown("the node stopped before the write's outcome was known"))
 
     def _now(self) -> float:
         return self._clock.monotonic_ms()
@@ -271,7 +163,7 @@ class RaftHost(SyncObj):  # type: ignore[misc]
 
     def is_awaited(self, index: int) -> bool:
         """Whether someone here waits for the entry at `index` (then its results are needed)."""
-        return index in self._SyncObj__commandsWaitingCommit
+        return self._waiting.is_awaited(index)
 
     def propose(self, payload: bytes, callback: ProposalCallback) -> None:
         """Queue a COMMAND; `callback(result, error)` comes once, after apply or with what is known.
@@ -284,7 +176,6 @@ class RaftHost(SyncObj):  # type: ignore[misc]
     def _checkCommandsToApply(self) -> None:
         """Close RF-13: every command is appended or refused here, at once; nothing waits for some later leader."""
         commands = self._SyncObj__commandsQueue
-        waiting = self._SyncObj__commandsWaitingCommit
         while True:
             try:
                 payload, callback = commands.get_nowait()
@@ -293,9 +184,9 @@ class RaftHost(SyncObj):  # type: ignore[misc]
             try:
                 term, index = self.core.propose(payload, self._now())
             except Error as error:
-                self._answer(callback, None, error)
+                answer(callback, None, error)
                 continue
-            waiting[index].append((term, callback))
+            self._waiting.add(term, index, callback)
 
     # -- outputs ------------------------------------------------------------------------------------
 
@@ -324,7 +215,7 @@ class RaftHost(SyncObj):  # type: ignore[misc]
 
     def _perform(self, fx: Effects) -> None:
         """Do what effects.py says, in its ORDER."""
-        self._persist(fx)
+        self._gate.submit(fx)
         send = self._peers.send
         for peer, message in fx.messages:
             send(peer, message)
@@ -352,52 +243,11 @@ class RaftHost(SyncObj):  # type: ignore[misc]
         if fx.removed:
             self._listener.on_removed()
 
-    def _persist(self, fx: Effects) -> None:
-        gated = fx.messages_when_durable
-        if not fx.token:
-            if gated and self._in_journal:
-                self._last_gated.extend(
-                    gated
-                )  # behind the batch that is being written: batches finish in order
-            else:
-                for peer, message in gated:
-                    self._peers.send(peer, message)
+    def _on_durable(self, tokens: Sequence[int], error: BaseException | None) -> None:
+        if error is not None:
+            self.fail(error if isinstance(error, Error) else JournalFailed(f"journal write failed: {error}"))
             return
-        reset = fx.journal_reset
-        batch = JournalBatch(
-            reset=None if reset is None else (reset.index, reset.term),
-            hard_state=fx.hard_state,
-            truncate_from=fx.truncate_from,
-            entries=fx.entries,
-        )
-        self._in_journal += 1
-        self._last_gated = list(gated)
-        token, messages = fx.token, self._last_gated
-        self._journal_thread.submit(batch, lambda error: self._durable_from_thread(token, messages, error))
-
-    def _durable_from_thread(
-        self, token: int, messages: list[tuple[NodeId, Message]], error: BaseException | None
-    ) -> None:
-        self._durable_inbox.append((token, messages, error))
-        if not self._durable_wakeup:
-            self._durable_wakeup = True
-            try:
-                self._loop.call_soon_threadsafe(self._on_durable)
-            except RuntimeError:
-                log.debug("the loop closed before a journal write was reported")
-
-    def _on_durable(self) -> None:
-        self._durable_wakeup = False  # cleared BEFORE draining: a later append wakes us again
-        while self._durable_inbox:
-            token, messages, error = self._durable_inbox.popleft()
-            self._in_journal -= 1
-            if error is not None:
-                self.fail(
-                    error if isinstance(error, Error) else JournalFailed(f"journal write failed: {error}")
-                )
-                return
-            for peer, message in messages:
-                self._peers.send(peer, message)
+        for token in tokens:
             self._guard(self.core.persisted, token)
         self.pump()
 
@@ -407,48 +257,8 @@ class RaftHost(SyncObj):  # type: ignore[misc]
         return False
 
     def entry_applied(self, entry: Entry, result: Any, error: Error | None) -> None:
-        """The state machine finished `entry`: answer who waits for its index (RF-13: only if the term is theirs)."""
-        if entry.term > self._applied_term:
-            self._applied_term = entry.term
-            self._fail_older_terms(entry)
-        for term, callback in self._SyncObj__commandsWaitingCommit.pop(entry.index, ()):
-            if term == entry.term:
-                self._answer(callback, result, error)
-            else:  # ours of a newer term lost to an older one that a later leader brought along (paper 5.4.2)
-                self._answer(callback, None, _overwritten(term, entry))
-
-    def _fail_older_terms(self, entry: Entry) -> None:
-        """Terms never fall along a log: what we proposed in an older term at this index or later cannot be committed
-        any more, so its writers need not wait for somebody else's entry at their index."""
-        waiting = self._SyncObj__commandsWaitingCommit
-        for index in [i for i in waiting if i >= entry.index]:
-            kept = []
-            for term, callback in waiting.pop(index):
-                if term >= entry.term:
-                    kept.append((term, callback))
-                    continue
-                self._answer(callback, None, _overwritten(term, entry))
-            if kept:
-                waiting[index] = kept
-
-    def forget_through(self, index: LogIndex) -> None:
-        """A snapshot jumped over these indexes: their writers cannot learn the outcome here (RF-12)."""
-        waiting = self._SyncObj__commandsWaitingCommit
-        for passed in [i for i in waiting if i <= index]:
-            for _term, callback in waiting.pop(passed):
-                self._answer(callback, None, OutcomeUnknown(f"a snapshot replaced the log at index {passed}"))
-
-    def _answer(self, callback: ProposalCallback, result: Any, error: Error | None) -> None:
-        try:
-            callback(result, error)
-        except Exception:  # a callback's bug must not touch consensus (RF-14)
-            log.exception("a proposal's callback failed")
-
-    def _fail_waiting(self, error: Error) -> None:
-        waiting = self._SyncObj__commandsWaitingCommit
-        for index in list(waiting):
-            for _term, callback in waiting.pop(index):
-                self._answer(callback, None, error)
+        """The state machine finished `entry`: answer who waits for its index."""
+        self._waiting.entry_applied(entry, result, error)
 
     # -- slow paths: entries that left the cache are read off the loop ----------------------------------
 
@@ -496,7 +306,9 @@ class RaftHost(SyncObj):  # type: ignore[misc]
             return
         self._failed = error
         log.critical("raft stopped: %s", error)
-        self._fail_waiting(OutcomeUnknown(f"the node failed before the write's outcome was known: {error}"))
+        self._waiting.fail_all(
+            OutcomeUnknown(f"the node failed before the write's outcome was known: {error}")
+        )
         self._listener.on_fatal(error)
 
     def _guard(self, function: Callable[..., Any], *args: Any) -> None:
@@ -537,7 +349,7 @@ class RaftHost(SyncObj):  # type: ignore[misc]
     def install(self, snapshot: Snapshot) -> None:
         """The state folder holds `snapshot`, durable and in place: let the log follow."""
         self._guard(self.core.install_snapshot, snapshot, self._now())
-        self.forget_through(snapshot.index)
+        self._waiting.forget_through(snapshot.index)
         self.pump_soon()
 
     def address_of(self, node_id: NodeId) -> Address | None:
@@ -545,5 +357,6 @@ class RaftHost(SyncObj):  # type: ignore[misc]
         return member.address if member else None
 
 
-for _name in BYPASSED_MEMBERS:
-    setattr(RaftHost, _name, _bypassed(_name))
+bypass(RaftHost)
+
+__all__ = ["BYPASSED_MEMBERS", "OVERRIDDEN_MEMBERS", "HostListener", "RaftHost"]

@@ -1,0 +1,52 @@
+"""Handing leadership over, on request or before this node stops. Loop thread."""
+
+from __future__ import annotations
+
+import logging
+
+from dqlite_py.errors import Error
+from dqlite_py.limits import TICK_MS
+from dqlite_py.model import NodeId
+from dqlite_py.node.cluster_view import ClusterView
+from dqlite_py.node.tickets import Deadline
+from dqlite_py.raft.host import RaftHost
+
+log = logging.getLogger("dqlite_py.node")
+
+HAND_OVER_S = 1.5
+
+
+class Leadership:
+    def __init__(self, host: RaftHost, view: ClusterView) -> None:
+        self._host = host
+        self._core = host.core
+        self._view = view
+
+    @property
+    def is_settled(self) -> bool:
+        """This node is a member and a leader is known."""
+        member = self._core.configuration.get(self._core.node_id) is not None
+        return member and (self._view.is_ready_leader or self._view.remote_leader is not None)
+
+    async def transfer(self, target: NodeId | None, timeout_s: float) -> NodeId | None:
+        """Hand over; the target once it (or another node) leads, None when nobody took over in time.
+
+        Raises NotLeader, MembershipRefused.
+        """
+        if not self._core.is_leader:
+            raise self._view.not_leader()
+        chosen = self._host.transferLeadership(target)
+        deadline = Deadline(timeout_s)
+        while not deadline.passed:
+            await self._view.wait_change(TICK_MS / 1000)
+            if not self._core.is_leader and self._view.remote_leader is not None:
+                return chosen
+        return None
+
+    async def hand_over(self) -> bool:
+        """Give leadership to another voter; False when nobody took it."""
+        try:
+            return await self.transfer(None, HAND_OVER_S) is not None
+        except Error as error:
+            log.info("leadership was not handed over: %s", error)
+            return False
