@@ -103,12 +103,13 @@ def test_every_flipped_bit_is_found() -> None:
         damaged = bytearray(frame)
         damaged[bit // 8] ^= 1 << bit % 8
         reader = decoder()
+        # A longer length takes in what follows, and the checksum covers that.
+        reader.feed(bytes(damaged) + bytes(FRAME_FRAGMENT_BYTES))
         try:
-            # A longer length waits for bytes that never come; the CRC then covers what follows.
-            found = drain(reader, bytes(damaged) + bytes(FRAME_FRAGMENT_BYTES))
+            first = reader.next_message()
         except (MalformedMessage, UnknownFormat):
             continue
-        assert found == [], f"bit {bit}"
+        assert first is None, f"bit {bit}"
 
 
 @pytest.mark.parametrize(
