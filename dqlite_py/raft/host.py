@@ -236,6 +236,12 @@ class RaftHost(SyncObj):  # type: ignore[misc]
             self._listener.on_read_ready(read_id, index)
         for read_id in fx.reads_failed:
             self._listener.on_read_failed(read_id)
+        for peer in fx.lost_data:
+            log.error(
+                "member %s has lost entries that it had acknowledged (its disk was wiped or restored): it no longer "
+                "counts; remove it, delete its data folder and let it join again",
+                peer,
+            )
         if fx.snapshot_offer is not None:
             self._listener.on_snapshot_offer(fx.snapshot_offer)
         if fx.state_changed:
