@@ -104,12 +104,14 @@ class LeaderPart(CountingPart):
         self._confirm_reads()
 
     def _feed(self, progress: Progress, heartbeat: bool, shared: dict[LogIndex, Batch]) -> None:
-        state = progress.state
-        if state is ProgressState.LOST_DATA:
+        if progress.state is ProgressState.LOST_DATA:
             if heartbeat:
                 self._send_empty(progress, LogIndex(0))
             return
-        entering = progress.next_index <= self.log.base_index and state is not ProgressState.SNAPSHOT
+        if heartbeat and progress.gave_up_waiting(self._now, 2 * self.settings.election_max_ms):
+            progress.become_probe(LogIndex(progress.match_index + 1))
+        # After every step back: what the follower needs next may be compacted away.
+        entering = progress.next_index <= self.log.base_index and progress.state is not ProgressState.SNAPSHOT
         if entering:
             progress.become_snapshot(self.applied_index)
         if progress.state is ProgressState.SNAPSHOT:
@@ -118,8 +120,6 @@ class LeaderPart(CountingPart):
             return
         if heartbeat and progress.needs_snapshot:
             self._offer_snapshot(progress)
-        if heartbeat and progress.gave_up_waiting(self._now, 2 * self.settings.election_max_ms):
-            progress.become_probe(LogIndex(progress.match_index + 1))
         if progress.state is ProgressState.PROBE:
             if heartbeat or not progress.paused:
                 progress.paused = True

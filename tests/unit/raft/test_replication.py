@@ -461,13 +461,26 @@ def test_refusing_an_old_term_tells_the_new_leader_nothing_but_the_term() -> Non
     solo.core.read_index(1, solo.now)
     solo.settle()
     follower = Solo(term=solo.core.term)
-    follower.step(append(1, 1, (1, 1), round_number=solo.core._round)).settle()
+    follower.step(append(2, 1, (1, 1), round_number=solo.core._round)).settle()
     (refusal,) = follower.heard(AppendReply)
     solo.step(
         AppendReply(NodeId(2), *(getattr(refusal, name) for name in AppendReply.__slots__[1:]))
     ).settle()
     assert solo.core.peers[NodeId(2)].state is ProgressState.REPLICATE
     assert not any(e.reads_ready or e.lost_data for e in solo.effects)
+
+
+def test_giving_up_on_what_was_compacted_meanwhile_offers_a_snapshot() -> None:
+    """Stepping back to what the follower has may step out of the log."""
+    solo = leader().ack(3, 2).settle()
+    propose(solo, 8)
+    solo.settle().ack(3, 10).settle()
+    solo.core.applied(LogIndex(10))
+    solo.core.compacted(solo.core.snapshot_at(LogIndex(9)), LogIndex(9))
+    for _ in range(30):
+        solo.wait(100).ack(3, 10).ack(2, 2).settle()
+    assert solo.core.peers[NodeId(2)].state is ProgressState.SNAPSHOT
+    assert solo.heard(SnapshotOffer, 2)[-1].index == 10
 
 
 def test_who_lost_data_counts_again_only_after_joining_anew() -> None:
