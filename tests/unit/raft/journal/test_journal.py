@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -288,6 +289,29 @@ def test_readers_beside_a_writer_and_compaction(disk: FaultDisk) -> None:
     assert not wrong
     journal.close()
     assert disk.open_count == 0
+
+
+def test_a_read_over_segments_never_mixes_old_and_new_entries() -> None:
+    """The suffix is replaced while the reader is between two segments: it stops at what it has."""
+
+    class Interrupted(FaultDisk):
+        then: Callable[[], None] | None = None
+
+        def pread(self, fd: int, size: int, offset: int) -> bytes:
+            then, self.then = self.then, None
+            if then is not None:
+                then()
+            return super().pread(fd, size, offset)
+
+    disk = Interrupted(FOLDER)
+    journal = open_journal(disk)
+    for start in range(1, 31, 5):
+        write(journal, batch(entries=entries(start, start + 4)))
+    disk.then = lambda: write(journal, batch(truncate_from=3, entries=entries(3, 30, term=2)))
+    found = journal.read(1, 30, 10**6)
+    assert found == entries(1, len(found))
+    assert 0 < len(found) < 30
+    assert journal.read(1, 30, 10**6) == entries(1, 2) + entries(3, 30, term=2)
 
 
 def test_a_dropped_segment_stays_open_for_its_reader(disk: FaultDisk) -> None:

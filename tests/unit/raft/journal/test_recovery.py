@@ -11,6 +11,7 @@ from dqlite_py.errors import CorruptJournal, CorruptState, Error, UnknownFormat,
 from dqlite_py.model import LogIndex, NodeId
 from dqlite_py.nativelib import crc32c
 from dqlite_py.raft.journal import format as fmt
+from dqlite_py.raft.journal.hint import read_hint
 from dqlite_py.raft.journal.recovery import segment_name
 from tests.support.faultdisk import FaultDisk, Loss
 from tests.support.journals import (
@@ -126,6 +127,16 @@ def test_a_lost_tail_of_the_last_segment(disk: FaultDisk) -> None:
             assert open_journal(copy).last_index < 60
 
 
+def test_a_clean_close_leaves_the_note_durable() -> None:
+    disk = FaultDisk(FOLDER)
+    journal = open_journal(disk)
+    journal.write([batch(entries=entries(1, 3))])
+    journal.close()
+    found = disk.after_power_loss(Loss.DROP)
+    assert read_hint(found, JOURNAL, CLUSTER, NODE) == 1
+    assert read_hint(found, JOURNAL, CLUSTER, NODE + 1) == 0
+
+
 def test_the_note_never_runs_ahead(disk: FaultDisk) -> None:
     """It is written only behind a sync, so a kill or power loss right after it finds a journal that fits."""
     journal = open_journal(disk)
@@ -212,6 +223,7 @@ def forged(disk: FaultDisk, **changes: int) -> FaultDisk:
     "changes",
     [
         {"previous_term": 9},
+        {"previous_term": 0},
         {"previous_group": 1},
         {"previous_group": 2**40},
         {"first_group": 2**40},
