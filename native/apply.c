@@ -4,14 +4,15 @@
  * A pass executes all units between BEGIN and COMMIT. Passes are repeated when
  * - a unit rolled the whole transaction back (OR ROLLBACK, RAISE(ROLLBACK)): again without that unit;
  * - a unit without a savepoint failed and may have left rows behind: again with savepoints round every unit.
- * The last pass is the same on every node, so the pages are too.
+ * Whether units have savepoints must follow from the entry and the state alone, never from what this node did
+ * before: FTS5 writes its pending terms at each savepoint, so that the pages depend on it. The last pass is the same
+ * on every node.
  */
 #include <string.h>
 
 #include "memory.h"
 #include "run_statement.h"
 
-#define SAVEPOINT_ENTRIES 64 /* failures come in series: keep savepoints on for so many entries */
 #define NO_UNIT UINT32_MAX
 
 enum pass_verdict { PASS_DONE, PASS_AGAIN, PASS_BROKEN };
@@ -122,9 +123,10 @@ static enum pass_verdict run_unit(struct dq_engine *engine, struct pass *pass, u
     size_t results_start = engine->results.size;
     uint64_t row_bytes_start = engine->row_bytes;
     uint32_t failed_at = 0;
-    int code = begin_unit(engine, pass, position);
-    if (code == SQLITE_OK && has_savepoint) {
-        code = dq_run_own(engine->savepoint);
+    /* The savepoint first: what FTS5 writes at it belongs to the units before. */
+    int code = has_savepoint ? dq_run_own(engine->savepoint) : SQLITE_OK;
+    if (code == SQLITE_OK) {
+        code = begin_unit(engine, pass, position);
     }
     if (code != SQLITE_OK) {
         return broken(engine, pass, code);
@@ -227,19 +229,12 @@ static enum pass_verdict run_pass(struct dq_engine *engine, struct pass *pass, i
 static enum pass_verdict run_passes(struct dq_engine *engine, struct pass *pass, int64_t index, dq_outcome *outcome) {
     engine->killer_count = 0;
     engine->refused_from = NO_UNIT;
-    engine->use_savepoints = engine->savepoint_entries > 0;
+    engine->use_savepoints = false;
     enum pass_verdict verdict;
     do {
-        bool had_savepoints = engine->use_savepoints;
         verdict = run_pass(engine, pass, index);
         outcome->passes++;
-        if (engine->use_savepoints && !had_savepoints) {
-            engine->savepoint_entries = SAVEPOINT_ENTRIES + 1;
-        }
     } while (verdict == PASS_AGAIN);
-    if (engine->savepoint_entries > 0) {
-        engine->savepoint_entries--;
-    }
     return verdict;
 }
 

@@ -43,9 +43,8 @@ struct dq_engine {
     uint64_t row_bytes, row_bytes_max; /* of the entry's result rows, counted the same with and without output */
     struct dq_killer killers[DQ_KILLERS_MAX];
     uint32_t killer_count;
-    uint32_t refused_from;      /* units from here on are refused: too many killers before them */
-    bool use_savepoints;        /* every unit has a savepoint in this pass */
-    uint32_t savepoint_entries; /* entries for which savepoints stay on after a failure */
+    uint32_t refused_from; /* units from here on are refused: too many killers before them */
+    bool use_savepoints;   /* every unit has a savepoint in this pass */
     bool max_rowid_used;
     bool schema_changed;
     struct dq_error last_error; /* behind outcome.message */

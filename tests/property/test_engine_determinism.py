@@ -55,8 +55,30 @@ class Workload:
 
     def entry(self) -> bytes:
         self.now_us += self.random.randrange(5_000_000)
-        units = [self.unit() for _ in range(self.random.choice((1, 1, 2, 8, 30)))]
+        unit = self.calm_unit if self.random.random() < 0.5 else self.unit
+        units = [unit() for _ in range(self.random.choice((1, 1, 2, 8, 30)))]
         return entry(*units, now_us=self.now_us, seed=self.random.randbytes(16))
+
+    def calm_unit(self) -> Unit:
+        """A unit that succeeds: entries without a failure are executed in another way than those with one."""
+        r = self.random
+        text = " ".join(r.choices(WORDS, k=r.randrange(1, 30)))
+        return [
+            r.choice(
+                [
+                    ("INSERT INTO docs VALUES (?, ?)", [r.choice(WORDS), text]),
+                    ("UPDATE docs SET body = ? WHERE rowid % 50 = ?", [text, r.randrange(50)]),
+                    ("DELETE FROM docs WHERE rowid % 50 = ?", [r.randrange(50)]),
+                    ("INSERT INTO boxes VALUES (NULL, ?, ?)", [r.randrange(50), 50 + r.randrange(50)]),
+                    (
+                        "INSERT OR REPLACE INTO keyed (k, v) VALUES (?, ?)",
+                        [text, r.randbytes(r.randrange(3000))],
+                    ),
+                    ("SELECT changes(), total_changes(), last_insert_rowid(), random()", []),
+                ]
+            )
+            for _ in range(r.choice((1, 1, 1, 3)))
+        ]
 
     def unit(self) -> Unit:
         statements = [self.statement() for _ in range(self.random.choice((1, 1, 1, 2, 5)))]
