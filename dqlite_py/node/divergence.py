@@ -36,7 +36,7 @@ class Divergence:
         configuration: Callable[[], Configuration],
         local_hash: Callable[[str, int], int | None],
         call: Callable[[NodeId, str, Any, float], Awaitable[Any]],
-        repair: Callable[[], None],
+        repair: Callable[[list[NodeId]], None],
     ) -> None:
         self._loop = loop
         self._node_id = node_id
@@ -81,7 +81,7 @@ class Divergence:
                     await self._tell_others(database, claim.index, value, votes)
                     self._view.unblock(REASON)
                 else:
-                    self.quarantine(error)
+                    self.quarantine(error, [voter for voter, held in votes.items() if held == value])
                 return
             if votes != said:
                 log.error(
@@ -123,12 +123,12 @@ class Divergence:
         if ours is not None and ours != value:
             self.suspect(database, StateHash(index, value), ours)
 
-    def quarantine(self, error: DivergenceDetected) -> None:
+    def quarantine(self, error: DivergenceDetected, healthy: list[NodeId]) -> None:
         """Our state is wrong: keep log and vote, serve nothing, ask for a snapshot."""
         log.error("quarantined, to be rebuilt from a snapshot of the leader: %s", error)
         self.quarantined = error
         self._view.block(REASON, lambda: error)
-        self._repair()
+        self._repair(healthy)
 
     def repaired(self) -> None:
         """A snapshot replaced the state."""

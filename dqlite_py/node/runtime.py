@@ -17,6 +17,7 @@ from dqlite_py.command import StateHash
 from dqlite_py.errors import Error, NodeStopped, OperationalError
 from dqlite_py.model import Entry, EntryKind, NodeId, Term
 from dqlite_py.node.applier import Applier
+from dqlite_py.node.background import BackgroundTasks
 from dqlite_py.node.cluster_view import ClusterView
 from dqlite_py.node.compaction import Compaction
 from dqlite_py.node.divergence import Divergence
@@ -78,7 +79,7 @@ class NodeRuntime:
         self._disk = disk
         self._clock = clock
         self._on_fatal = on_fatal
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks = BackgroundTasks(loop)
         self._leads_term: Term | None = None
         self._workers = ThreadPoolExecutor(WORKERS, thread_name_prefix="dqlite-worker")
         snapshot = opened.state.manifest.snapshot
@@ -92,7 +93,7 @@ class NodeRuntime:
             applied_index=snapshot.index,
             now_ms=clock.monotonic_ms(),
         )
-        self.journal_thread = JournalThread(opened.journal)
+        self.journal_thread = JournalThread(opened.journal, on_full=self._on_journal_full)
         self.host = RaftHost(
             loop=loop,
             core=self.core,
@@ -262,8 +263,7 @@ class NodeRuntime:
         await self.writes.stop()
         await self.snapshot_source.stop()
         self.host.destroy()
-        for task in list(self._tasks):
-            task.cancel()
+        self._tasks.cancel()
         await self.transport.stop()
         await self.on_worker(self.journal_thread.stop)
         await self._applier.close()
@@ -271,15 +271,7 @@ class NodeRuntime:
         self._workers.shutdown(wait=False)
 
     def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        task = self.loop.create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._task_done)
-        return task
-
-    def _task_done(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("a background task failed: %r", error)
+        return self._tasks.spawn(coroutine)
 
     # -- threads ------------------------------------------------------------------------------------------------
 
@@ -334,9 +326,10 @@ class NodeRuntime:
         worker = self._applier.workers.get(database)
         return None if worker is None else worker.hash_at(index)
 
-    def _request_repair(self) -> None:
+    def _request_repair(self, healthy: list[NodeId]) -> None:
         self.core.request_snapshot()
         self.host.pump_soon()
+        self.spawn(self.snapshot_install.repair_from_anybody(healthy))
 
     # -- reports of the parts -------------------------------------------------------------------------------------
 
@@ -362,6 +355,10 @@ class NodeRuntime:
             self.view.block("failed", lambda: NodeStopped(f"this node has failed: {error}"))
             self.host.fail(error)
             self._on_fatal(error)
+
+    def _on_journal_full(self, full: bool) -> None:
+        """On the journal thread."""
+        self.loop.call_soon_threadsafe(self.storage_watch.set_journal_full, full)
 
     def _on_storage_low(self, low: bool) -> None:
         self.host.storage_low = low

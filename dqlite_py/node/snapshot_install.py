@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from dqlite_py.errors import Error, OperationalError
@@ -27,6 +27,7 @@ log = logging.getLogger("dqlite_py.snapshot")
 
 REASON = "snapshot"
 RETRY_S = 0.5
+REPAIR_PATIENCE_S = 3.0
 
 
 class SnapshotInstall:
@@ -66,6 +67,19 @@ class SnapshotInstall:
         """The leader offers a snapshot: fetch it, unless one is being fetched."""
         if self._task is None or self._task.done():
             self._task = self._loop.create_task(self._run(offer.sender, offer.index))
+
+    async def repair_from_anybody(self, healthy: Sequence[NodeId]) -> None:
+        """A quarantined node without a leader: it may hold the longer log, so that nobody else can be elected, and it
+        never leads itself. Any member that the majority agrees with has what it needs."""
+        while self._host.core.is_quarantined:
+            await asyncio.sleep(REPAIR_PATIENCE_S)
+            for member in healthy:
+                busy = self._task is not None and not self._task.done()
+                if busy or self._host.core.leader_id is not None or not self._host.core.is_quarantined:
+                    break
+                log.warning("no leader offers a snapshot: fetching one from member %s", member)
+                self._task = self._loop.create_task(self._run(member, LogIndex(0)))
+                await asyncio.wait([self._task])
 
     async def _run(self, leader: NodeId, minimum: LogIndex) -> None:
         try:

@@ -57,6 +57,7 @@ def new_cluster_id() -> bytes:
 def load_identity(disk: Disk, folder: str, now_us: int) -> Identity:
     """The folder's identity; a new one (zero cluster id) for an empty folder, durable on return."""
     disk.mkdir(folder)
+    disk.fsync_dir(os.path.dirname(folder) or "/")  # the folder's own name survives a power loss, too
     identity = Identity.load(disk, folder)
     if identity is not None:
         return identity

@@ -43,6 +43,7 @@ class StorageWatch:
         self._on_worker = on_worker
         self._task: asyncio.Task[None] | None = None
         self.low = False
+        self.journal_full = False
         self.free_bytes = 0
 
     def start(self) -> None:
@@ -65,9 +66,21 @@ class StorageWatch:
         except OSError as error:
             log.error("free space of %s cannot be read: %s", self._folder, error)
             return
-        if not self.low and self.free_bytes < self._reserve_bytes:
+        self._judge()
+
+    def set_journal_full(self, full: bool) -> None:
+        """The journal waits for space (or has got it): a reserve was not enough, or somebody else took it."""
+        self.journal_full = full
+        self._judge()
+
+    def _judge(self) -> None:
+        if not self.low and (self.journal_full or self.free_bytes < self._reserve_bytes):
             self._set(True)
-        elif self.low and self.free_bytes > self._reserve_bytes + self._reserve_bytes // 4:
+        elif (
+            self.low
+            and not self.journal_full
+            and self.free_bytes > self._reserve_bytes + self._reserve_bytes // 4
+        ):
             self._set(False)
 
     def _set(self, low: bool) -> None:

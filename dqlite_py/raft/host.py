@@ -29,7 +29,7 @@ from dqlite_py.ports import Clock
 from dqlite_py.raft.core import RaftCore
 from dqlite_py.raft.effects import Effects, FetchEntries
 from dqlite_py.raft.gate import DurabilityGate
-from dqlite_py.raft.journal import Journal, JournalThread
+from dqlite_py.raft.journal import Journal, JournalThread, NotInJournal
 from dqlite_py.raft.messages import AppendRequest, Message, SnapshotOffer
 from dqlite_py.raft.settings import RaftSettings
 from dqlite_py.raft.transport import PeerTransport
@@ -80,6 +80,7 @@ class RaftHost(SyncObj):  # type: ignore[misc]
         self._listener = listener
         self._pumping = False
         self._pump_due = False
+        self._pump_again = False
         self._stopped = False
         self._failed: BaseException | None = None
         self._tick_handle: asyncio.TimerHandle | None = None
@@ -172,6 +173,7 @@ class RaftHost(SyncObj):  # type: ignore[misc]
         is certain. The callback runs on the loop thread.
         """
         self._applyCommand(payload, callback)
+        self._pump_again = True
 
     def _checkCommandsToApply(self) -> None:
         """Close RF-13: every command is appended or refused here, at once; nothing waits for some later leader."""
@@ -197,19 +199,20 @@ class RaftHost(SyncObj):  # type: ignore[misc]
             self._loop.call_soon(self.pump)
 
     def pump(self) -> None:
-        """Take the core's effects and perform them, until it has none."""
+        """Take the core's effects and perform them; again only if performing them gave it new input."""
         self._pump_due = False
-        if self._pumping or self._stopped or self._failed:
+        if self._pumping:
+            self._pump_again = True
             return
         self._pumping = True
         try:
-            self._guard(self._checkCommandsToApply)
-            while not self._failed:
-                effects = self.core.take_effects()
-                if not effects:
-                    break
-                self._guard(self._perform, effects)
+            self._pump_again = True
+            while self._pump_again and not (self._stopped or self._failed):
+                self._pump_again = False
                 self._guard(self._checkCommandsToApply)
+                effects = self.core.take_effects()
+                if effects:
+                    self._guard(self._perform, effects)
         finally:
             self._pumping = False
 
@@ -287,10 +290,10 @@ class RaftHost(SyncObj):  # type: ignore[misc]
                 return
             error = future.exception()
             if error is not None:
-                if first >= self._journal.first_index:
+                if not isinstance(error, NotInJournal):
                     self.fail(error)
                     return
-                self._guard(done, [])  # compacted meanwhile: the core falls back to a snapshot
+                self._guard(done, [])  # compacted or truncated meanwhile: the core looks again
             else:
                 self._guard(done, future.result())
             self.pump_soon()

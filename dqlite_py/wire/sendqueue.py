@@ -32,6 +32,9 @@ _BOUNDS: Final = {
 }
 
 
+_BULK: Final = (Lane.APPEND, Lane.RPC, Lane.RPC_LARGE)
+
+
 class Queued:
     """A message's place in a queue."""
 
@@ -102,9 +105,9 @@ class SendQueue:
         pieces: list[bytes | memoryview] = []
         while budget_bytes > 0 and self._bytes[Lane.CONTROL]:
             budget_bytes -= self._take_frame(Lane.CONTROL, pieces)
-        idle_turns = 0
+        idle_turns = 0 if any(self._bytes) else 3
         while budget_bytes > 0 and idle_turns < 3:
-            lane = Lane(1 + self._turn)
+            lane = _BULK[self._turn]
             self._turn = (self._turn + 1) % 3
             taken = self._take_turn(lane, min(budget_bytes, FRAME_FRAGMENT_BYTES), pieces)
             idle_turns = 0 if taken else idle_turns + 1

@@ -9,6 +9,7 @@ import pysyncobj.syncobj as upstream
 from pysyncobj.version import VERSION
 
 from dqlite_py.raft import host
+from dqlite_py.raft import upstream as ours
 
 SHA256 = "e8bdf06797085d734df86e24ab4802fe87893dff77268565ec036f7ad4a1cfe4"
 
@@ -19,8 +20,8 @@ def test_version_and_file_hash() -> None:
 
 
 def test_the_host_pins_the_same() -> None:
-    assert host.PINNED_VERSION == VERSION
-    assert host.PINNED_SHA256 == SHA256
+    assert ours.PINNED_VERSION == VERSION
+    assert ours.PINNED_SHA256 == SHA256
 
 
 def test_overridden_members_exist_upstream() -> None:

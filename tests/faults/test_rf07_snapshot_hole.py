@@ -165,7 +165,9 @@ async def test_ours_continues_a_transfer_without_a_hole(tmp_path: Path) -> None:
 
 
 def swapped(chunks: list[Any], reply: Any) -> Any:
-    """The answer to another request of the same size."""
+    """The answer to another request of the same size (the last chunk is smaller, and answers come in any order)."""
+    if len(reply["data"]) < SNAPSHOT_CHUNK_BYTES:
+        return reply
     chunks.append(reply)
     return chunks[0] if len(chunks) == 2 else reply
 

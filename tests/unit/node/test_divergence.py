@@ -52,7 +52,8 @@ class Scene:
             repair=self.repair,
         )
 
-    def repair(self) -> None:
+    def repair(self, healthy: list[NodeId]) -> None:
+        assert 1 not in healthy
         self.repairs += 1
 
     async def call(self, target: NodeId, method: str, body: Any, _timeout_s: float) -> Any:
