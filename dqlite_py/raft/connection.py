@@ -202,6 +202,8 @@ class Connection(asyncio.Protocol):
             data = b"".join(pieces)
             written += len(data)
             self._transport.write(data)
+            if not self._queue.size_bytes:
+                break
         if written:
             self.sent_at = self._loop.time()
             self._space.set()

@@ -81,6 +81,7 @@ class RaftHost(SyncObj):  # type: ignore[misc]
         self._pumping = False
         self._pump_due = False
         self._pump_again = False
+        self._commands_queued = False
         self._stopped = False
         self._failed: BaseException | None = None
         self._tick_handle: asyncio.TimerHandle | None = None
@@ -173,10 +174,13 @@ class RaftHost(SyncObj):  # type: ignore[misc]
         is certain. The callback runs on the loop thread.
         """
         self._applyCommand(payload, callback)
-        self._pump_again = True
+        self._commands_queued = self._pump_again = True
 
     def _checkCommandsToApply(self) -> None:
         """Close RF-13: every command is appended or refused here, at once; nothing waits for some later leader."""
+        if not self._commands_queued:
+            return
+        self._commands_queued = False
         commands = self._SyncObj__commandsQueue
         while True:
             try:
