@@ -259,5 +259,5 @@ class _InnerTransport(asyncio.Transport):
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         if name == "peercert":
-            return self._layer.certificate
+            return self._layer.certificate or {}  # without one: certified for no host, never "without TLS"
         return self._layer.transport.get_extra_info(name, default)

@@ -12,10 +12,13 @@ import pytest
 from dqlite_py.config import TlsSettings
 from dqlite_py.errors import InterfaceError, WrongCluster
 from dqlite_py.limits import MIB
-from dqlite_py.model import Entry, EntryKind, LogIndex, Term
+from dqlite_py.model import Address, Entry, EntryKind, LogIndex, Term
+from dqlite_py.raft.connection import make_hello
 from dqlite_py.raft.messages import AppendRequest, TimeoutNow
 from dqlite_py.raft.rpc import RpcNotSent
 from dqlite_py.wire.address import split_address
+from dqlite_py.wire.frames import FrameType, encode_frames
+from dqlite_py.wire.handshake import Purpose, encode_handshake
 from tests.support.wire import IMPATIENT, WAIT_S, Relay, Station, stations, until
 
 FOLDER = Path(__file__).parents[2] / "support" / "tls"
@@ -108,18 +111,24 @@ async def test_a_dialler_with_a_strangers_certificate_is_refused() -> None:
         assert b.transport._incoming_peers == {}
 
 
+@pytest.mark.rf("RF-16")
 async def test_a_client_without_a_certificate_is_refused() -> None:
-    b = Station(2, tls=NODE)
+    a, b = Station(1, advertise="127.0.0.1:5"), Station(2, tls=NODE)
     async with stations(b):
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.load_verify_locations(FOLDER / "ca.pem")
-        host, port = split_address(b.address)
+        hello = make_hello(a.transport.local_identity(), Address("127.0.0.1:5"), Purpose.PEER)
+        heard = b""
         async with asyncio.timeout(WAIT_S):
-            reader, writer = await asyncio.open_connection(host, port, ssl=context)
+            reader, writer = await asyncio.open_connection(*split_address(b.address), ssl=context)
             with contextlib.suppress(ssl.SSLError, ConnectionError):
-                assert await reader.read() == b""
+                writer.write(encode_frames(FrameType.HELLO, encode_handshake(hello)))
+                heard = await reader.read()
             writer.transport.abort()
-        assert b.transport._listener.count == 0
+        assert heard == b""
+        assert b.transport._incoming_peers == {}
+        assert b.transport.refusals() == [], "it ended within TLS, before our handshake"
+        assert b.learned == []
 
 
 async def test_the_dialled_host_must_be_in_the_acceptors_certificate() -> None:
