@@ -17,6 +17,7 @@ from dqlite_py.model import Address, NodeId
 from dqlite_py.node.database_worker import unit_error
 from dqlite_py.node.runtime_parts import Parts
 from dqlite_py.node.tickets import Deadline
+from dqlite_py.wire.address import split_address
 
 T = TypeVar("T")
 Handler = Callable[[Any, Any], Awaitable[Any]]
@@ -38,6 +39,24 @@ def _database(body: Any) -> str:
         return check_database_name(field(body, "database", str))
     except InterfaceError as error:
         raise MalformedMessage(str(error), what="database") from None
+
+
+def _member_id(body: Any) -> NodeId:
+    value = field(body, "id", int)
+    if not 0 < value < 2**63:
+        raise MalformedMessage(f"member id {value} is not between 1 and 2**63 - 1", what="id")
+    return NodeId(value)
+
+
+def _address(body: Any) -> Address:
+    value = field(body, "address", str)
+    try:
+        _host, port = split_address(value)
+    except InterfaceError as error:
+        raise MalformedMessage(f"field 'address': {error}", what="address") from None
+    if port == 0:
+        raise MalformedMessage(f"address {value!r} has port 0, which nobody can dial", what="address")
+    return Address(value)
 
 
 class Services:
@@ -89,11 +108,11 @@ class Services:
         await self._parts.writes.drop_here(_database(body))
 
     async def leader_remove(self, _ctx: Any, body: Any) -> Any:
-        await self._parts.membership.remove(NodeId(field(body, "id", int)), Deadline(TIMEOUT_S))
+        await self._parts.membership.remove(_member_id(body), Deadline(TIMEOUT_S))
         return self._parts.membership.view()
 
     async def leader_address(self, _ctx: Any, body: Any) -> Any:
-        node_id, address = NodeId(field(body, "id", int)), Address(field(body, "address", str))
+        node_id, address = _member_id(body), _address(body)
         await self._parts.membership.update_address(node_id, address, Deadline(TIMEOUT_S))
         return self._parts.membership.view()
 
@@ -107,7 +126,7 @@ class Services:
 
     async def join(self, _ctx: Any, body: Any) -> Any:
         """Answered by the leader; others name it (the joiner asks there)."""
-        node_id, address = NodeId(field(body, "id", int)), Address(field(body, "address", str))
+        node_id, address = _member_id(body), _address(body)
         configuration = await self._parts.membership.join(node_id, address, Deadline(TIMEOUT_S))
         return {"cluster_id": self._parts.cluster_id, "members": configuration.to_wire()}
 
@@ -184,7 +203,7 @@ class Services:
         return self._parts.membership.view()
 
     async def remove(self, _ctx: Any, body: Any) -> Any:
-        node_id = NodeId(field(body, "id", int))
+        node_id = _member_id(body)
         membership, writes = self._parts.membership, self._parts.writes
         deadline = Deadline(TIMEOUT_S)
         await writes.on_leader(

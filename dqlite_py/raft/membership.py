@@ -96,6 +96,11 @@ def check_change(current: Configuration, new: Configuration, members_max: int) -
         raise MembershipRefused("a member is listed twice")
     if len({m.address for m in new.members}) != len(new.members):
         raise MembershipRefused("two members would have the same address")
+    try:
+        Configuration.from_wire(new.to_wire())
+    except MalformedMessage as error:
+        # Once in the log, every member would have to refuse it.
+        raise MembershipRefused(f"not a valid configuration: {error}") from None
     (node_id,) = changed
     return new.get(node_id)
 

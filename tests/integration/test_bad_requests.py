@@ -1,0 +1,95 @@
+"""Malformed RPC bodies: each is answered with a clear error, and the node goes on."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import dqlite_py
+from dqlite_py.errors import Error, MalformedMessage, NotSupportedError, Outcome
+from tests.integration.cluster import Client
+
+METHODS = (
+    "sql.write",
+    "sql.read",
+    "sql.open",
+    "sql.drop",
+    "state.hash",
+    "state.hash_at",
+    "state.suspect",
+    "raft.read_index",
+    "raft.configuration",
+    "leader.write",
+    "leader.open",
+    "leader.drop",
+    "leader.remove",
+    "leader.address",
+    "remove",
+    "transfer",
+    "join",
+    "status",
+    "members",
+    "snapshot.begin",
+    "snapshot.chunk",
+    "no.such.method",
+)
+BODIES: tuple[Any, ...] = (
+    {},
+    None,
+    7,
+    "text",
+    [],
+    {"database": 5},
+    {"database": "../etc", "unit": b"", "sql": "SELECT 1"},
+    {"database": "app", "unit": b"\xc1", "sql": "SELECT 1", "params": 3},
+    {"database": "app", "sql": "SELECT ?", "params": [], "level": "strong"},
+    {"database": "app", "sql": "SELECT 1", "timeout_s": -1, "unit": b"\x93\xc0\x00\x90"},
+    {"id": -1, "address": "nonsense", "index": "x", "hash": None, "target": "x"},
+    {"id": 2**63, "address": "", "index": -1, "database": "app", "hash": 1},
+)
+
+
+def test_every_method_survives_every_body(tmp_path: Path) -> None:
+    client = Client()
+    try:
+        with dqlite_py.Node(tmp_path / "n") as node:
+            node.wait_ready()
+            connection = node.connect("app")
+            connection.execute("CREATE TABLE t(v)")
+            for method in METHODS:
+                for body in BODIES:
+                    with contextlib.suppress(Error):  # any other exception fails the test
+                        client.call(node.address, method, body, timeout_s=5.0)
+            assert node.status()["healthy"]
+            assert [member["id"] for member in node.members()] == [node.node_id]
+            again = node.connect("app")  # one body was a valid sql.drop
+            again.execute("CREATE TABLE IF NOT EXISTS t(v)")
+            again.execute("INSERT INTO t VALUES (1)")
+    finally:
+        client.close()
+
+
+def test_refusals_name_the_field(tmp_path: Path) -> None:
+    client = Client()
+    try:
+        with dqlite_py.Node(tmp_path / "n") as node:
+            node.wait_ready()
+            for method, body, words, kind in (
+                ("sql.write", {"database": "app", "unit": "text"}, "unit", MalformedMessage),
+                ("sql.write", {"database": "a/b", "unit": b""}, "a/b", MalformedMessage),
+                (
+                    "sql.read",
+                    {"database": "app", "sql": "SELECT 1", "level": "strong"},
+                    "strong",
+                    NotSupportedError,
+                ),
+                ("no.such.method", {}, "no.such.method", NotSupportedError),
+            ):
+                with pytest.raises(kind, match=words) as caught:
+                    client.call(node.address, method, body)
+                assert caught.value.outcome is Outcome.NOT_APPLIED
+    finally:
+        client.close()
