@@ -54,7 +54,9 @@ RECONNECT_MAX_MS: Final = 1_000
 IDLE_TIMEOUT_MS: Final = 5_000
 SEND_QUEUE_BYTES_MAX: Final = 32 * MIB  # per lane of a connection
 CONTROL_QUEUE_BYTES_MAX: Final = 1 * MIB
-WRITE_BUFFER_BYTES_MAX: Final = 2 * FRAME_FRAGMENT_BYTES  # handed to a socket; what control messages wait behind
+WRITE_BUFFER_BYTES_MAX: Final = (
+    2 * FRAME_FRAGMENT_BYTES
+)  # handed to a socket; what control messages wait behind
 PARTIAL_MESSAGES_MAX: Final = 4  # partly received at once, per connection
 STRANGER_BYTES_MAX: Final = 64 * KIB  # a message from a caller that has no cluster id
 RPC_VALUES_MAX: Final = 64 * KIB  # elements of one array or map in an RPC body
@@ -66,7 +68,9 @@ LISTEN_BACKLOG: Final = 256
 # -- snapshots
 SNAPSHOT_CHUNK_BYTES: Final = 1 * MIB
 SNAPSHOT_KEEP_MS: Final = 120_000  # an unused outgoing copy is dropped after this
-SNAPSHOT_WAIT_MS: Final = 1_000  # how long snapshot.begin waits for a copy being made before it answers "preparing"
+SNAPSHOT_WAIT_MS: Final = (
+    1_000  # how long snapshot.begin waits for a copy being made before it answers "preparing"
+)
 SNAPSHOT_STALL_MS: Final = 60_000  # a receiver gives up when a copy makes no progress for this long
 SNAPSHOT_CHUNKS_INFLIGHT: Final = 4
 SNAPSHOT_SYNC_BYTES: Final = 16 * MIB  # a receiver makes this much durable at a time

@@ -6,7 +6,14 @@ import pytest
 
 from dqlite_py.errors import CorruptJournal, CorruptState, WrongCluster
 from dqlite_py.model import Address, HardState, NodeId, Role, Term
-from dqlite_py.node.startup import NO_CLUSTER, OpenFolder, create_folder, load_identity, open_folder, reconcile
+from dqlite_py.node.startup import (
+    NO_CLUSTER,
+    OpenFolder,
+    create_folder,
+    load_identity,
+    open_folder,
+    reconcile,
+)
 from dqlite_py.raft.journal import Identity, JournalBatch
 from dqlite_py.storage.manifest import Manifest
 from tests.support.faultdisk import FaultDisk, Loss, PowerLoss
