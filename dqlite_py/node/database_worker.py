@@ -261,6 +261,24 @@ class DatabaseWorker:
             self._on_applied(self, finished)
 
 
+def pack_result(result: Any) -> bytes:
+    """A unit's result as one opaque value: a thousand rows must not count against the message's element bound."""
+    return bytes(msgpack.packb(result, use_bin_type=True))
+
+
+def unpack_result(data: Any) -> Any:
+    """From another member's `pack_result`; raises MalformedMessage."""
+    try:
+        result = msgpack.unpackb(data, raw=False, use_list=False, strict_map_key=True)
+    except (ValueError, TypeError, msgpack.UnpackException) as error:
+        raise MalformedMessage(f"a write's result is not valid: {error}", what="result") from None
+    succeeded = type(result) is tuple and len(result) == 2 and result[0] == 0 and type(result[1]) is tuple
+    failed = type(result) is tuple and len(result) == 3 and type(result[0]) is int and type(result[1]) is str
+    if not (succeeded or failed):
+        raise MalformedMessage("a write's result has the wrong shape", what="result")
+    return result
+
+
 def unit_error(result: Any) -> Error | None:
     """The error of one unit's result ([code, message, position]), or None when it succeeded."""
     if result[0] == 0:

@@ -14,7 +14,7 @@ from dqlite_py.errors import InterfaceError, MalformedMessage, NotSupportedError
 from dqlite_py.gateway import ReadLevel
 from dqlite_py.limits import REQUEST_TIMEOUT_MS
 from dqlite_py.model import Address, NodeId
-from dqlite_py.node.database_worker import unit_error
+from dqlite_py.node.database_worker import pack_result, unit_error
 from dqlite_py.node.runtime_parts import Parts
 from dqlite_py.node.tickets import Deadline
 from dqlite_py.wire.address import split_address
@@ -99,7 +99,7 @@ class Services:
 
     async def leader_write(self, _ctx: Any, body: Any) -> Any:
         database, unit = _database(body), check_unit(field(body, "unit", bytes))
-        return await self._parts.writes.submit_here_async(database, unit)
+        return pack_result(await self._parts.writes.submit_here_async(database, unit))
 
     async def leader_open(self, _ctx: Any, body: Any) -> Any:
         await self._parts.writes.open_here(_database(body))

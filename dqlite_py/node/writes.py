@@ -11,9 +11,10 @@ from collections.abc import Callable
 from typing import Any
 
 from dqlite_py.command import encode_drop, encode_open
-from dqlite_py.errors import Error, NoLeader, NotLeader, OutcomeUnknown
+from dqlite_py.errors import Error, MalformedMessage, NoLeader, NotLeader, OutcomeUnknown
 from dqlite_py.model import NodeId
 from dqlite_py.node.cluster_view import ClusterView
+from dqlite_py.node.database_worker import unpack_result
 from dqlite_py.node.proposals import DatabaseProposals, UnitCallback
 from dqlite_py.node.tickets import Deadline
 from dqlite_py.raft.rpc import RpcLost, RpcNotSent
@@ -148,6 +149,8 @@ class Writes:
             result = await self.on_leader(
                 "leader.write", body, deadline, lambda: self.submit_here_async(database, unit)
             )
+            if type(result) is bytes:
+                result = _unpack(result)
         except Error as error:
             callback(None, error)
         except asyncio.CancelledError:
@@ -195,3 +198,10 @@ class Writes:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=2.0)
+
+
+def _unpack(answer: bytes) -> Any:
+    try:
+        return unpack_result(answer)
+    except MalformedMessage as error:
+        raise OutcomeUnknown(f"the leader's answer cannot be read: {error}") from None

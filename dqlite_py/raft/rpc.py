@@ -234,7 +234,7 @@ class RpcServer:
         handler, _ = self._methods[request.method]
         try:
             result = await handler(context, unpack_value(request.body))
-            response = Response(request.id, False, pack_value(result))
+            response = _succeeded(request, result)
         except Error as error:
             response = _failed(request, error)
         except Exception:
@@ -250,7 +250,7 @@ class RpcServer:
             message = OutgoingMessage(FrameType.RESPONSE, encode_rpc(response))
         except RequestTooLarge as error:
             log.warning("an answer cannot be sent: %s", error.message)
-            failed = Response(response.id, True, pack_value(error_body(error)))
+            failed = Response(response.id, True, pack_value(error_body(_unsendable(error))))
             message = OutgoingMessage(FrameType.RESPONSE, encode_rpc(failed))
         if not connection.is_open or connection.send(_lane(message), message) is not None:
             return
@@ -265,3 +265,15 @@ class RpcServer:
 
 def _failed(request: Request, error: Error) -> Response:
     return Response(request.id, True, pack_value(error_body(error)))
+
+
+def _succeeded(request: Request, result: Any) -> Response:
+    try:
+        return Response(request.id, False, pack_value(result))
+    except (InterfaceError, RequestTooLarge) as error:
+        return _failed(request, _unsendable(error))
+
+
+def _unsendable(error: Error) -> OutcomeUnknown:
+    """The handler has done its work: the caller must not hear that nothing happened."""
+    return OutcomeUnknown(f"it was done, but the answer cannot be sent: {error.message}")

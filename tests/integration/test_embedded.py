@@ -214,3 +214,14 @@ def test_a_divergent_node_is_found_quarantined_and_rebuilt(tmp_path: Path) -> No
         check_same_state(nodes)
         mine = again.connect("app", read_level=dqlite_py.ReadLevel.STALE)
         assert mine.execute("SELECT count(*) FROM t WHERE v = 'changed'").fetchone() == (0,)
+
+
+def test_large_results_reach_a_follower(nodes: list[dqlite_py.Node]) -> None:
+    """Forwarded writes answer with more rows than one message's element bound."""
+    follower = next(node for node in nodes if not node.status()["is_leader"])
+    connection = follower.connect("app", timeout=60)
+    connection.execute("CREATE TABLE t(id INTEGER PRIMARY KEY)")
+    connection.executemany("INSERT INTO t VALUES (?)", [(i,) for i in range(70_000)])
+    returned = connection.execute("UPDATE t SET id = -id RETURNING id").fetchall()
+    assert len(returned) == 70_000
+    assert len(connection.execute("SELECT id FROM t").fetchall()) == 70_000
