@@ -14,6 +14,7 @@ from dqlite_py.raft.host import RaftHost
 log = logging.getLogger("dqlite_py.node")
 
 HAND_OVER_S = 1.5
+DRAIN_S = 1.0
 
 
 class Leadership:
@@ -42,6 +43,12 @@ class Leadership:
             if not self._core.is_leader and self._view.remote_leader is not None:
                 return chosen
         return None
+
+    async def drain(self) -> None:
+        """Give what we proposed the time to be committed by the next leader and answered, before this node stops."""
+        deadline = Deadline(DRAIN_S)
+        while self._host.has_waiting and not deadline.passed:
+            await self._view.wait_change(TICK_MS / 1000)
 
     async def hand_over(self) -> bool:
         """Give leadership to another voter; False when nobody took it."""

@@ -241,13 +241,11 @@ class NodeRuntime:
 
     async def stop(self, *, hand_over: bool = True) -> None:
         """Hand leadership over, answer everybody, finish what is committed, close everything."""
-        if (
-            hand_over
-            and self.core.is_leader
-            and len(self.core.configuration.voters) > 1
-            and self.failed is None
-        ):
-            await self.leadership.hand_over()
+        can_hand_over = (
+            self.core.is_leader and len(self.core.configuration.voters) > 1 and self.failed is None
+        )
+        if hand_over and can_hand_over and await self.leadership.hand_over():
+            await self.leadership.drain()
         self.view.block("stopping", lambda: NodeStopped("the node is stopping"))
         self.view.changed()
         self.inbox.close()

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from dqlite_py.command import encode_drop, encode_open
-from dqlite_py.errors import Error, MalformedMessage, NoLeader, NotLeader, OutcomeUnknown
+from dqlite_py.errors import Error, MalformedMessage, NodeStopped, NoLeader, NotLeader, OutcomeUnknown
 from dqlite_py.model import NodeId
 from dqlite_py.node.cluster_view import ClusterView
 from dqlite_py.node.database_worker import unpack_result
@@ -176,7 +176,10 @@ class Writes:
                 return await self._call(leader, method, body, deadline.left_s)
             except RpcLost as error:
                 raise OutcomeUnknown(f"the connection to the leader broke: {error}") from None
-            except (RpcNotSent, NotLeader, NoLeader) as error:
+            except (RpcNotSent, NotLeader, NoLeader, NodeStopped) as error:
+                # Certainly not done. A stopping leader refuses before it queues, and another one follows it.
+                if leader is None and isinstance(error, NodeStopped):
+                    raise
                 if deadline.passed:
                     raise NoLeader(f"no leader took the request in time: {error}") from None
             await self._view.wait_change(min(0.05, deadline.left_s))

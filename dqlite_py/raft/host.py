@@ -167,6 +167,11 @@ class RaftHost(SyncObj):  # type: ignore[misc]
         """Whether someone here waits for the entry at `index` (then its results are needed)."""
         return self._waiting.is_awaited(index)
 
+    @property
+    def has_waiting(self) -> bool:
+        """Whether somebody here waits for a proposal's outcome (reachable before __init__ is done: SyncObj looks)."""
+        return len(getattr(self, "_waiting", ())) > 0
+
     def propose(self, payload: bytes, callback: ProposalCallback) -> None:
         """Queue a COMMAND; `callback(result, error)` comes once, after apply or with what is known.
 

@@ -28,6 +28,9 @@ class WaitingProposals:
     def add(self, term: Term, index: LogIndex, callback: ProposalCallback) -> None:
         self._table.setdefault(index, []).append((term, callback))
 
+    def __len__(self) -> int:
+        return len(self._table)
+
     def is_awaited(self, index: int) -> bool:
         return index in self._table
 
