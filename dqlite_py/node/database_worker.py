@@ -22,7 +22,7 @@ from dqlite_py.command import CommandHeader, CommandKind, StateHash
 from dqlite_py.errors import Error, MalformedMessage, OperationalError, StorageFull
 from dqlite_py.model import Entry
 from dqlite_py.storage.engine import ApplyResult, DatabaseEngine
-from dqlite_py.storage.sqlerrors import error_from_code
+from dqlite_py.storage.sqlerrors import FULL, error_from_code
 
 log = logging.getLogger("dqlite_py.apply")
 T = TypeVar("T")
@@ -202,7 +202,7 @@ class DatabaseWorker:
             self._wakeup = True
             self._post(self._report)
         if is_new:
-            engine.checkpoint_step()  # AFTER the result is on its way
+            self._checkpoint_step(engine)  # AFTER the result is on its way
 
     def _apply_when_there_is_space(self, engine: DatabaseEngine, job: _Apply) -> ApplyResult:
         """Apply; a full disk is waited for, like a slow one: the entry is committed and nothing of it was applied."""
@@ -216,6 +216,15 @@ class DatabaseWorker:
                     is_told = True
                 if self._ending.wait(FULL_RETRY_S):
                     raise _Stopped from None
+
+    def _checkpoint_step(self, engine: DatabaseEngine) -> None:
+        try:
+            engine.checkpoint_step()
+        except OperationalError as error:
+            if (error.code or 0) & 0xFF != FULL:
+                raise
+            # The WAL keeps what the file has no room for; nothing was lost or reported durable.
+            log.warning("database %s: checkpoint postponed: %s", self.name, error)
 
     def _serve(self, engine: DatabaseEngine, job: _Call) -> None:
         if not job.future.set_running_or_notify_cancel():

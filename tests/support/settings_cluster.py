@@ -32,6 +32,11 @@ class SettingsNode(NodeProcess):
     """A node process that is started with `options`."""
 
     options: dict[str, Any] = field(default_factory=dict)
+    log_folder: Path | None = None  # when the data folder's parent is not to hold it
+
+    @property
+    def log_path(self) -> Path:
+        return (self.log_folder or self.folder.parent) / f"{self.name}.log"
 
     def start(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -60,7 +65,9 @@ class SettingsCluster(Cluster):
     def __init__(self, folder: Path, count: int = 3, **options: Any) -> None:
         super().__init__(folder, count)
         self.processes.nodes = [
-            SettingsNode(node.name, node.address, node.folder, node.join, options=dict(options))
+            SettingsNode(
+                node.name, node.address, node.folder, node.join, options=dict(options), log_folder=folder
+            )
             for node in self.processes.nodes
         ]
 
