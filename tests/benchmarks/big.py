@@ -18,7 +18,6 @@ from tests.benchmarks.figures import Figure
 
 ROW_BYTES = 64 * 1024
 ROWS_PER_UNIT = 64
-OUTSTANDING = 32
 TIMEOUT_S = 60.0
 
 
@@ -84,16 +83,10 @@ async def _big(folder: Path, size_mib: int, entries: int) -> list[Figure]:
             ]
 
 
-async def _small_entries(write: Any, left: int) -> None:
-    """Single-row writes, few enough at once that hardly two share an entry."""
-
-    async def lane() -> None:
-        nonlocal left
-        while left > 0:
-            left -= 1
-            await write("INSERT INTO small(value) VALUES (?)", [["x" * 100]])
-
-    await asyncio.gather(*(lane() for _ in range(OUTSTANDING)))
+async def _small_entries(write: Any, count: int) -> None:
+    """Single-row writes one after the other: group commit would put those of one moment into one entry."""
+    for _ in range(count):
+        await write("INSERT INTO small(value) VALUES (?)", [["x" * 100]])
 
 
 async def _until_ready(call: Any) -> None:
