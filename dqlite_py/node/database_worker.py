@@ -19,7 +19,14 @@ from typing import Any, TypeVar
 import msgpack
 
 from dqlite_py.command import CommandHeader, CommandKind, StateHash
-from dqlite_py.errors import Error, MalformedMessage, OperationalError, StorageFull
+from dqlite_py.errors import (
+    CorruptState,
+    Error,
+    InternalError,
+    MalformedMessage,
+    OperationalError,
+    StorageFull,
+)
 from dqlite_py.model import Entry
 from dqlite_py.storage.engine import ApplyResult, DatabaseEngine
 from dqlite_py.storage.sqlerrors import FULL, error_from_code
@@ -29,6 +36,7 @@ T = TypeVar("T")
 
 HASHES_KEPT = 8192
 FULL_RETRY_S = 0.25
+DAMAGE_CODES = (11, 26)  # SQLITE_CORRUPT, SQLITE_NOTADB
 
 
 @dataclass(slots=True)
@@ -216,6 +224,16 @@ class DatabaseWorker:
                     is_told = True
                 if self._ending.wait(FULL_RETRY_S):
                     raise _Stopped from None
+            except InternalError as error:
+                if (error.code or 0) & 0xFF not in DAMAGE_CODES:
+                    raise
+                raise CorruptState(
+                    f"database {self.name}: {self.path} is damaged, entry {job.entry.index} cannot be applied: "
+                    f"{error.message}",
+                    file=self.path,
+                    expected="a sound SQLite database",
+                    found=error.message,
+                ) from error
 
     def _checkpoint_step(self, engine: DatabaseEngine) -> None:
         try:

@@ -31,12 +31,14 @@ class DatabaseProposals:
         now_us: Callable[[], int],
         state_hash: Callable[[str], StateHash | None],
         call_soon: Callable[[Callable[[], None]], Any],
+        pump: Callable[[], None],
     ) -> None:
         self.database = database
         self._propose = propose
         self._now_us = now_us
         self._state_hash = state_hash
         self._call_soon = call_soon
+        self._pump = pump
         # Seeds of SQL's random(), no secrets: a system call per entry would cost more than the entry.
         self._random = Random()
         self._queue: deque[tuple[bytes, UnitCallback]] = deque()
@@ -58,8 +60,11 @@ class DatabaseProposals:
     def flush(self) -> None:
         """Propose what waits, as far as the pipeline allows."""
         self._flush_due = False
+        if not self._queue or self._in_flight >= PIPELINE_MAX:
+            return
         while self._queue and self._in_flight < PIPELINE_MAX:
             self._propose_batch()
+        self._pump()
 
     def _propose_batch(self) -> None:
         units: list[bytes] = []

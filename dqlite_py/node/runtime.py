@@ -368,6 +368,7 @@ class NodeRuntime:
             now_us=self.log_clock.now_us,
             state_hash=self._state_hash,
             call_soon=self.loop.call_soon,
+            pump=self.host.pump,
         )
 
     def _state_hash(self, database: str) -> StateHash | None:

@@ -41,26 +41,15 @@ class Writes:
     ) -> None:
         self._loop = loop
         self._view = view
-        self._propose_raw = propose
+        self._propose = propose
         self._pump = pump
         self._call = call
         self._make_proposals = make_proposals
         self._now_us = now_us
         self._queues: dict[str, DatabaseProposals] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._pump_due = False
 
     # -- on the leader --------------------------------------------------------------------------------
-
-    def _propose(self, payload: bytes, callback: Callable[[Any, Error | None], None]) -> None:
-        self._propose_raw(payload, callback)
-        if not self._pump_due:
-            self._pump_due = True
-            self._loop.call_soon(self._pump_now)
-
-    def _pump_now(self) -> None:
-        self._pump_due = False
-        self._pump()
 
     def submit_here(self, database: str, unit: bytes, callback: UnitCallback) -> None:
         """Write through this node's log; raises NotLeader or another refusal before anything is queued."""
@@ -106,6 +95,7 @@ class Writes:
                     future.set_exception(error)
 
         self._propose(payload, done)
+        self._pump()
         await future
 
     async def open_here(self, database: str) -> None:

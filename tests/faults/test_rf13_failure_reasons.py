@@ -334,6 +334,7 @@ def test_ours_refuses_before_it_queues() -> None:
         now_us=lambda: 1,
         state_hash=lambda _database: None,
         call_soon=soon.append,
+        pump=lambda: None,
     )
     accepted = Answers()
     for _ in range(PENDING_UNITS_MAX):

@@ -28,6 +28,7 @@ class Bench:
             now_us=lambda: 1,
             state_hash=lambda _database: self.hash,
             call_soon=lambda call: self.soon.append(call),
+            pump=lambda: None,
         )
 
     def submit(self, number: int, size: int = 10) -> None:
