@@ -1,0 +1,136 @@
+"""Damage at rest: a journal with a hole is refused by name, a damaged database is found and rebuilt."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.cluster import wait_until
+from tests.support.settings_cluster import COMPACTING, SettingsCluster, SettingsNode, create_rows
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("processes"), pytest.mark.timeout(300)]
+
+PAGE_BYTES = 4096
+ROWS = 400
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[SettingsCluster]:
+    with SettingsCluster(tmp_path, **COMPACTING) as running:
+        create_rows(running)
+        address = running.leader().address
+        running.client.write(address, "CREATE TABLE t(id INTEGER PRIMARY KEY, v TEXT)")
+        running.client.write(
+            address,
+            "INSERT INTO t(v) WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?) "
+            "SELECT hex(randomblob(200)) FROM n",
+            ROWS,
+        )
+        for number in range(60):
+            running.client.write(address, "INSERT INTO rows VALUES ('w', ?)", number)
+        yield running
+
+
+def stopped_follower(cluster: SettingsCluster) -> SettingsNode:
+    """A follower that has everything, cleanly stopped: its database is one file."""
+    cluster.settled()
+    node = cluster.followers()[0]
+    assert isinstance(node, SettingsNode)
+    cluster.compact(node)
+    node.terminate()
+    assert node.exit_code() == 0
+    return node
+
+
+def flip(path: Path, offset: int, size: int = 1) -> None:
+    with path.open("r+b") as file:
+        file.seek(offset)
+        old = file.read(size)
+        assert len(old) == size
+        file.seek(offset)
+        file.write(bytes(byte ^ 0xFF for byte in old))
+
+
+def database_of(node: SettingsNode) -> Path:
+    (path,) = node.folder.glob("state/g*/app.db")
+    assert not path.with_name("app.db-wal").exists()
+    return path
+
+
+def write_on(cluster: SettingsCluster, count: int = 40) -> None:
+    for _ in range(count):
+        cluster.client.write(cluster.leader().address, "INSERT INTO t(v) VALUES ('more')")
+
+
+def test_a_hole_in_the_journal_is_refused_with_file_and_offset(cluster: SettingsCluster) -> None:
+    node = stopped_follower(cluster)
+    (segment,) = sorted((node.folder / "journal").glob("*.seg"))
+    data = segment.read_bytes()
+    end = len(data.rstrip(b"\0"))
+    flip(segment, end // 2)
+    before = segment.read_bytes()
+    for _ in range(2):  # and it is not "repaired" by trying again
+        node.start()
+        assert node.exit_code() == 3
+        said = "\n".join(node.log_tail(6))
+        assert str(segment) in said
+        assert "offset" in said
+        assert "cluster remove" in said
+    assert segment.read_bytes() == before
+    write_on(cluster, 5)
+    flip(segment, end // 2)  # whole again, from a backup
+    node.start()
+    cluster.check_equal()
+
+
+@pytest.mark.parametrize("page", [3, -1])
+def test_a_damaged_page_is_found_and_the_node_rebuilt(cluster: SettingsCluster, page: int) -> None:
+    node = stopped_follower(cluster)
+    path = database_of(node)
+    pages = path.stat().st_size // PAGE_BYTES
+    flip(path, (page % pages) * PAGE_BYTES + 2000, 16)
+    node.start()
+    write_on(cluster)
+    wait_until(lambda: cluster.status(node)["divergences"] > 0, f"it is noticed: {node.log_tail()}")
+    wait_until(lambda: cluster.status(node)["healthy"], f"the node is rebuilt: {node.log_tail()}")
+    write_on(cluster, 3)
+    cluster.check_equal()
+    assert "snapshot installed" in node.log_path.read_text()
+
+
+def test_a_damaged_tree_stops_the_node_with_file_and_mend(cluster: SettingsCluster) -> None:
+    """The page header itself: SQLite finds it malformed when it applies an entry. The others go on."""
+    node = stopped_follower(cluster)
+    path = database_of(node)
+    for number in range(2, path.stat().st_size // PAGE_BYTES):  # page 2 holds the applied index
+        flip(path, number * PAGE_BYTES, 8)
+    node.start()
+    write_on(cluster)
+    for _ in range(2):
+        assert node.exit_code() == 4, node.log_tail()
+        said = "\n".join(node.log_tail(3))
+        assert str(path) in said
+        assert "malformed" in said
+        assert "cluster remove" in said
+        node.start()
+    write_on(cluster, 3)
+
+
+@pytest.mark.parametrize("damage", ["header", "empty", "missing"])
+def test_a_database_that_cannot_be_opened_is_refused_by_name(cluster: SettingsCluster, damage: str) -> None:
+    node = stopped_follower(cluster)
+    path = database_of(node)
+    if damage == "header":
+        flip(path, 0, 16)
+    elif damage == "empty":
+        path.write_bytes(b"")
+    else:
+        path.unlink()
+    for _ in range(2):
+        node.start()
+        assert node.exit_code() == 3, node.log_tail()
+        said = "\n".join(node.log_tail(6))
+        assert str(path.parent) in said
+        assert "cluster remove" in said or "remove this member" in said
