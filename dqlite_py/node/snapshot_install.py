@@ -12,7 +12,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from dqlite_py.errors import Error, OperationalError
+from dqlite_py.errors import Error, JournalFailed, OperationalError
 from dqlite_py.model import LogIndex, NodeId
 from dqlite_py.node.applier import Applier
 from dqlite_py.node.cluster_view import ClusterView
@@ -84,6 +84,9 @@ class SnapshotInstall:
     async def _run(self, leader: NodeId, minimum: LogIndex) -> None:
         try:
             fetched = await self._fetcher.fetch(leader, minimum_index=minimum)
+        except JournalFailed as error:
+            self._on_fatal(error)  # a failed fsync leaves pages that look whole: only a restart gives certainty
+            return
         except (Error, RpcError, OSError, TimeoutError) as error:
             log.warning("snapshot from %s not received (the leader offers again): %s", leader, error)
             await asyncio.sleep(RETRY_S)  # the leader offers at every heartbeat

@@ -20,6 +20,7 @@ from dqlite_py.raft.rpc import RpcError
 from tests.integration.cluster import wait_until
 from tests.integration.embedded import check_same_state, embedded_cluster, leader_of
 from tests.support.settings_cluster import (
+    COMPACTING,
     SettingsCluster,
     SettingsNode,
     Writer,
@@ -331,3 +332,22 @@ def test_the_only_node_fails_its_fsync_and_nothing_unsure_is_called_done(tmp_pat
         check_rows(cluster, writer)
         with pytest.raises((Error, RpcError)):
             cluster.client.read(node.address, "SELECT * FROM nothing")
+
+
+@pytest.mark.slow
+def test_a_failed_fsync_of_an_incoming_snapshot_stops_the_receiver(tmp_path: Path) -> None:
+    """What a failed fsync left in the page cache looks whole and is not durable: only a restart gives certainty."""
+    with SettingsCluster(tmp_path, fail_incoming_when=str(tmp_path / "fail"), **COMPACTING) as cluster:
+        create_rows(cluster)
+        victim = cluster.followers()[0]
+        assert isinstance(victim, SettingsNode)
+        victim.kill()
+        cluster.leave_behind(victim)
+        (tmp_path / "fail").write_text(str(errno.EIO))
+        victim.start()
+        assert victim.exit_code() == 4, victim.log_tail()
+        assert "Input/output error" in "\n".join(victim.log_tail(30))
+        (tmp_path / "fail").unlink()
+        victim.start()
+        wait_until(lambda: cluster.status(victim)["snapshot_index"] > 0, f"caught up: {victim.log_tail()}")
+        cluster.check_equal()

@@ -3,7 +3,8 @@
 `python -m tests.support.settings_node --dir D --listen A --join B,C --options JSON`; same exit codes as
 `dqlite-py node`. Answers one more request, test.compact. Options: `node` (settings of Node), `segment_bytes`,
 `slow_incoming_s` (each write of a snapshot), `fail_when` (a path: once it exists, the journal's fdatasync fails with
-the errno in it), `free_bytes_from` (a path: free space is the number in it).
+the errno in it), `fail_incoming_when` (the same for an incoming snapshot), `free_bytes_from` (a path: free space is
+the number in it).
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ class ScriptedDisk(SystemDisk):
 
     slow_incoming_s = 0.0
     fail_when: str | None = None
+    fail_incoming_when: str | None = None
     free_bytes_from: str | None = None
 
     def __init__(self) -> None:
@@ -47,11 +49,19 @@ class ScriptedDisk(SystemDisk):
         return super().pwrite(fd, data, offset)
 
     def fdatasync(self, fd: int) -> None:
-        if fd in self._journal_fds and self.fail_when is not None and os.path.exists(self.fail_when):
-            with open(self.fail_when) as text:
-                number = int(text.read() or errno.EIO)
-            raise OSError(number, os.strerror(number))
+        self._fail_if_told(fd)
         super().fdatasync(fd)
+
+    def fsync(self, fd: int) -> None:
+        self._fail_if_told(fd)
+        super().fsync(fd)
+
+    def _fail_if_told(self, fd: int) -> None:
+        for fds, path in ((self._journal_fds, self.fail_when), (self._incoming_fds, self.fail_incoming_when)):
+            if fd in fds and path is not None and os.path.exists(path):
+                with open(path) as text:
+                    number = int(text.read() or errno.EIO)
+                raise OSError(number, os.strerror(number))
 
     def free_bytes(self, path: str) -> int:
         if self.free_bytes_from is not None and os.path.exists(self.free_bytes_from):
