@@ -130,16 +130,16 @@ class RaftHost(SyncObj):  # type: ignore[misc]
 
     def receive(self, sender: NodeId, message: Message) -> None:
         """A message from `sender`'s authenticated connection (PeerTransport's callback)."""
-        self._SyncObj__onMessageReceived(SyncNode(sender), message)
-
-    def _SyncObj__onMessageReceived(self, node: SyncNode, message: Message) -> None:
-        """Close RF-1, 3, 4, 6, 7, 11, 16: one function held all rules upstream; RaftCore.step does now."""
-        if self._stopped or self._failed or message.sender != node.id:
+        if self._stopped or self._failed or message.sender != sender:
             return
         if self.storage_low and type(message) is AppendRequest and message.entries:
             return  # no room to store them: be a lagging follower until space returns, never a failed one
         self._guard(self.core.step, message, self._now())
         self.pump_soon()
+
+    def _SyncObj__onMessageReceived(self, node: SyncNode, message: Message) -> None:
+        """Close RF-1, 3, 4, 6, 7, 11, 16: one function held all rules upstream; RaftCore.step does now."""
+        self.receive(node.id, message)
 
     def _SyncObj__onNodeConnected(self, node: SyncNode) -> None:
         self._guard(self.core.peer_connected, node.id, self._now())

@@ -271,7 +271,8 @@ class LeaderPart(CountingPart):
             self._replicate_from(progress, progress.next_index)
         elif state is ProgressState.SNAPSHOT and progress.match_index >= self.log.base_index:
             self._replicate_from(progress, LogIndex(progress.match_index + 1))
-        self._feed_wanted = True
+        if progress.next_index <= self.log.last_index:
+            self._feed_wanted = True  # the window has room again
         if advanced:
             if match_index > self.commit_index:
                 self._advance_commit()
