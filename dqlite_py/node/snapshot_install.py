@@ -85,7 +85,8 @@ class SnapshotInstall:
         try:
             fetched = await self._fetcher.fetch(leader, minimum_index=minimum)
         except JournalFailed as error:
-            self._on_fatal(error)  # a failed fsync leaves pages that look whole: only a restart gives certainty
+            # A failed fsync leaves pages that look whole: only a restart gives certainty.
+            self._on_fatal(error)
             return
         except (Error, RpcError, OSError, TimeoutError) as error:
             log.warning("snapshot from %s not received (the leader offers again): %s", leader, error)

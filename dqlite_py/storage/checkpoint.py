@@ -46,6 +46,7 @@ class Checkpointer:
         self._changed = threading.Condition()
         self._requested = False
         self._caught_up = False
+        self._is_full = False
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name=f"checkpoint-{name}", daemon=True)
         self._thread.start()
@@ -123,7 +124,16 @@ class Checkpointer:
     def _pass(self) -> int | None:
         """One PASSIVE pass; returns the frames written since, or None when a reader holds old frames."""
         mark = self.mark
-        _, done = self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+        try:
+            _, done = self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+        except apsw.FullError as error:
+            # No room to grow the file: the WAL keeps its frames, nothing is called durable, the next request tries
+            # again. A failed fsync is another error (IOERR_FSYNC), and final.
+            if not self._is_full:
+                log.warning("checkpoint postponed: %s", error)
+            self._is_full = True
+            return None
+        self._is_full = False
         # PASSIVE itself syncs only when no commit came meanwhile.
         file_sync(self._connection, Which.DATABASE)
         now = self.mark

@@ -71,6 +71,11 @@ class SettingsCluster(Cluster):
             for node in self.processes.nodes
         ]
 
+    def settled(self) -> list[dict[str, Any]]:
+        """As Cluster's, but of all nodes: one that has ended would be compared with nobody."""
+        wait_until(lambda: all(self.status(node) for node in self.nodes), "all nodes answer")
+        return super().settled()
+
     def compact(self, node: NodeProcess) -> int:
         """Compact the node's log now; the new compaction point."""
         return int(self.client.call(node.address, "test.compact", timeout_s=30.0))
