@@ -15,7 +15,6 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import apsw
-from dqlite_py.storage.pagehash import scan_file
 
 from dqlite_py.model import Address, Configuration, LogIndex, Member, NodeId, Role, Term
 from dqlite_py.node.snapshot_fetch import SnapshotFetcher, Target
@@ -23,6 +22,7 @@ from dqlite_py.node.snapshot_source import PinnedState, SnapshotSource
 from dqlite_py.node.snapshot_wire import BEGIN, CHUNK
 from dqlite_py.ports import Disk, SystemClock, SystemDisk
 from dqlite_py.storage.manifest import DatabaseState, Manifest, ordered
+from dqlite_py.storage.pagehash import scan_file
 from dqlite_py.storage.pin import PinnedDatabase, pin
 from dqlite_py.storage.state_folder import StateFolder
 
