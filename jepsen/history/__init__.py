@@ -1,0 +1,1 @@
+"""Histories: operations, their files, and the recorder of a run."""
