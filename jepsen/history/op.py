@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from types import MappingProxyType
 from typing import Any
-
-_NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 NEMESIS = "nemesis"  # the process name of faults
 
@@ -46,7 +43,7 @@ class Op:
     time: int
     error: str | None = None
     node: str | None = None
-    extra: Mapping[str, Any] = field(default=_NOTHING)
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def is_client(self) -> bool:
