@@ -1,0 +1,1 @@
+"""Clusters of real node processes for the suite: started, broken and removed here."""

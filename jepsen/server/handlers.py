@@ -1,0 +1,176 @@
+"""What each control request does with the node. One `Session` per control connection, on its thread.
+
+f         arguments               ok
+execute   sql, params             {columns, rows, rowcount, lastrowid}
+unit      statements [[sql, params], ...]   a list of those, all or nothing
+query     sql, params, level      as execute; level "linearizable" or "stale"
+status    -                       the node's status, as Node.status()
+members   -                       [{id, address, role, ...}]
+remove    id                      null
+transfer  target (id or null)     the new leader's id
+compact   -                       the snapshot's log index
+shutdown  -                       null; the process then stops cleanly
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import dqlite_py
+from jepsen.server.protocol import (
+    FAILED,
+    TIMEOUT_S_MAX,
+    UNKNOWN,
+    MalformedRequest,
+    decode_params,
+    error_answer,
+)
+
+DATABASE: Final = "app"
+_DEFAULT_TIMEOUT_S: Final = 10.0
+
+
+class Session:
+    """Runs requests of one connection; `answer` never raises."""
+
+    def __init__(self, node: dqlite_py.Node, on_shutdown: Callable[[], None]) -> None:
+        self._node = node
+        self._on_shutdown = on_shutdown
+        self._connection: dqlite_py.Connection | None = None
+
+    def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """The answer to one request."""
+        try:
+            handler, timeout_s = self._find(request)
+            connection = self._connect(timeout_s) if handler in _SQL else None
+        except MalformedRequest as error:
+            return error_answer("MalformedRequest", str(error), FAILED)
+        except dqlite_py.Error as error:
+            # Only the database was asked for; whatever became of that, the request did not begin.
+            return error_answer(type(error).__name__, str(error), FAILED)
+        try:
+            return {"ok": handler(self, request, timeout_s, connection)}
+        except MalformedRequest as error:
+            return error_answer("MalformedRequest", str(error), FAILED)
+        except dqlite_py.Error as error:
+            outcome = FAILED if error.outcome is dqlite_py.Outcome.NOT_APPLIED else UNKNOWN
+            return error_answer(type(error).__name__, str(error), outcome)
+        except Exception as error:  # noqa: BLE001  # the client must learn that nothing is known
+            return error_answer(type(error).__name__, str(error), UNKNOWN)
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+
+    def _find(self, request: Mapping[str, Any]) -> tuple[Handler, float]:
+        name = request.get("f")
+        handler = HANDLERS.get(name) if isinstance(name, str) else None
+        if handler is None:
+            raise MalformedRequest(f"f is one of {', '.join(HANDLERS)}, not {name!r:.80}")
+        timeout_s = request.get("timeout_s", _DEFAULT_TIMEOUT_S)
+        if (
+            isinstance(timeout_s, bool)
+            or not isinstance(timeout_s, (int, float))
+            or not 0 < timeout_s <= TIMEOUT_S_MAX
+        ):
+            raise MalformedRequest(
+                f"timeout_s is a number above 0, at most {TIMEOUT_S_MAX:g}, not {timeout_s!r:.80}"
+            )
+        return handler, float(timeout_s)
+
+    def _connect(self, timeout_s: float) -> dqlite_py.Connection:
+        if self._connection is None:
+            self._connection = self._node.connect(DATABASE, timeout=timeout_s)
+        self._connection.timeout = timeout_s
+        return self._connection
+
+    def execute(
+        self, request: Mapping[str, Any], _timeout_s: float, connection: dqlite_py.Connection | None
+    ) -> Any:
+        sql, params = _statement([request.get("sql"), request.get("params", [])])
+        assert connection is not None
+        connection.read_level = dqlite_py.ReadLevel.LINEARIZABLE
+        return _result(connection.execute(sql, params))
+
+    def query(
+        self, request: Mapping[str, Any], _timeout_s: float, connection: dqlite_py.Connection | None
+    ) -> Any:
+        sql, params = _statement([request.get("sql"), request.get("params", [])])
+        level = request.get("level", "linearizable")
+        assert connection is not None
+        try:
+            connection.read_level = dqlite_py.ReadLevel(level)
+        except ValueError:
+            names = ", ".join(known.value for known in dqlite_py.ReadLevel)
+            raise MalformedRequest(f"level is one of {names}, not {level!r:.80}") from None
+        return _result(connection.execute(sql, params))
+
+    def unit(
+        self, request: Mapping[str, Any], _timeout_s: float, connection: dqlite_py.Connection | None
+    ) -> Any:
+        statements = request.get("statements")
+        if not isinstance(statements, list):
+            raise MalformedRequest("statements is an array of [sql, params]")
+        pairs = [_statement(item) for item in statements]
+        assert connection is not None
+        return [_result(cursor) for cursor in connection.execute_atomic(pairs)]
+
+    def status(self, _request: Mapping[str, Any], _timeout_s: float, _connection: object) -> Any:
+        return self._node.status()
+
+    def members(self, _request: Mapping[str, Any], _timeout_s: float, _connection: object) -> Any:
+        return self._node.members()
+
+    def remove(self, request: Mapping[str, Any], timeout_s: float, _connection: object) -> Any:
+        self._node.remove_member(_node_id(request.get("id"), "id"), timeout=timeout_s)
+        return None
+
+    def transfer(self, request: Mapping[str, Any], timeout_s: float, _connection: object) -> Any:
+        target = request.get("target")
+        chosen = None if target is None else _node_id(target, "target")
+        return self._node.transfer_leadership(chosen, timeout=timeout_s)
+
+    def compact(self, _request: Mapping[str, Any], timeout_s: float, _connection: object) -> Any:
+        return self._node.compact(timeout=timeout_s)
+
+    def shutdown(self, _request: Mapping[str, Any], _timeout_s: float, _connection: object) -> Any:
+        self._on_shutdown()
+        return None
+
+
+Handler = Callable[[Session, Mapping[str, Any], float, "dqlite_py.Connection | None"], Any]
+HANDLERS: Final[dict[str, Handler]] = {
+    "execute": Session.execute,
+    "unit": Session.unit,
+    "query": Session.query,
+    "status": Session.status,
+    "members": Session.members,
+    "remove": Session.remove,
+    "transfer": Session.transfer,
+    "compact": Session.compact,
+    "shutdown": Session.shutdown,
+}
+_SQL: Final[tuple[Handler, ...]] = (Session.execute, Session.unit, Session.query)
+
+
+def _statement(item: Any) -> tuple[str, Any]:
+    if not isinstance(item, list) or len(item) != 2 or not isinstance(item[0], str):
+        raise MalformedRequest(f"a statement is sql (a string) and params, not {item!r:.80}")
+    return item[0], decode_params(item[1])
+
+
+def _node_id(value: Any, name: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise MalformedRequest(f"{name} is a node id (an integer), not {value!r:.80}")
+    return value
+
+
+def _result(cursor: dqlite_py.Cursor) -> dict[str, Any]:
+    columns = None if cursor.description is None else [column[0] for column in cursor.description]
+    return {
+        "columns": columns,
+        "rows": [] if columns is None else [list(row) for row in cursor.fetchall()],
+        "rowcount": cursor.rowcount,
+        "lastrowid": cursor.lastrowid,
+    }
