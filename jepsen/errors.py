@@ -15,7 +15,9 @@ class HistoryError(JepsenError):
     `path` and `line` (1-based) say where, when known; `expected` says what should have been there.
     """
 
-    def __init__(self, message: str, *, path: Path | str | None = None, line: int | None = None, expected: str = "") -> None:
+    def __init__(
+        self, message: str, *, path: Path | str | None = None, line: int | None = None, expected: str = ""
+    ) -> None:
         where = ":".join(str(part) for part in (path, line) if part is not None)
         text = f"{where}: {message}" if where else message
         super().__init__(f"{text}; expected {expected}" if expected else text)

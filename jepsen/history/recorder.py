@@ -43,7 +43,9 @@ class Recorder:
         """
         kind = OpType(type)
         if kind is OpType.INVOKE:
-            raise HistoryError(f"completion of {op.f} (index {op.index}) has type invoke", expected="ok, fail or info")
+            raise HistoryError(
+                f"completion of {op.f} (index {op.index}) has type invoke", expected="ok, fail or info"
+            )
         return self._append(kind, op.process, op.f, op.value if value is ... else value, error, op.node)
 
     def nemesis(self, f: str, value: Any = None) -> Op:
@@ -63,7 +65,9 @@ class Recorder:
     def __enter__(self) -> Recorder:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> None:
         self.close()
 
     def _append(
