@@ -1,0 +1,242 @@
+"""The fault atlas: every fault a simulated cluster has to survive, why it must, and how it is done to a World.
+
+A fault acts at random times with a rate per simulated second; `mixture` draws which kinds a seed has and how often.
+Faults that destroy durable data (rot, a wiped folder) hit one machine at a time, and only while all others are sound:
+a majority of sound disks is what the cluster's promise hangs on. Power loss destroys nothing durable and may hit all.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tests.simulation.cluster.world import World
+
+Act = Callable[["World", random.Random], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """`per_s`: the most often it comes, per simulated second; `survivable`: why the cluster must stand it."""
+
+    name: str
+    per_s: float
+    survivable: str
+    act: Act
+
+
+def _machine_down(world: World, rng: random.Random, *, lose: bool) -> None:
+    machine = world.any_up(rng, prefer_leader=0.4)
+    if machine is not None:
+        machine.crash(lose_unsynced=lose)
+        world.restart_later(machine, rng.uniform(0.02, 2.0))
+
+
+def kill(world: World, rng: random.Random) -> None:
+    _machine_down(world, rng, lose=False)
+
+
+def power_loss(world: World, rng: random.Random) -> None:
+    _machine_down(world, rng, lose=True)
+
+
+def power_loss_of_all(world: World, rng: random.Random) -> None:
+    for machine in world.machines:
+        if machine.is_up and rng.random() < 0.9:
+            machine.crash(lose_unsynced=True)
+            world.restart_later(machine, rng.uniform(0.02, 1.0))
+
+
+def crash_at_operation(world: World, rng: random.Random) -> None:
+    """At some disk operation from now on, be it the journal's or SQLite's, whole or torn."""
+    machine = world.any_up(rng, prefer_leader=0.4)
+    if machine is not None:
+        machine.crash_within(1 + int(rng.expovariate(1 / 30)), lose_unsynced=rng.random() < 0.8)
+        world.watch_for_crash(machine, rng.uniform(0.02, 2.0))
+
+
+def crash_while_starting(world: World, rng: random.Random) -> None:
+    """Kill a machine and let the next life end at one of its first disk operations."""
+    machine = world.any_up(rng, prefer_leader=0.2)
+    if machine is not None:
+        machine.crash(lose_unsynced=rng.random() < 0.5)
+        world.restart_later(machine, rng.uniform(0.02, 0.5), crash_within=1 + int(rng.expovariate(1 / 25)))
+
+
+def pause(world: World, rng: random.Random) -> None:
+    machine = world.any_up(rng, prefer_leader=0.5)
+    if machine is not None:
+        machine.pause(rng.choice((0.05, 0.5, 1.0, 3.0)) * rng.random())
+
+
+def isolate(world: World, rng: random.Random) -> None:
+    machine = world.any_up(rng, prefer_leader=0.5)
+    if machine is not None:
+        for other in world.machines:
+            if other is not machine:
+                world.cut_for(machine, other, rng.uniform(0.1, 3.0), both=True)
+
+
+def one_way(world: World, rng: random.Random) -> None:
+    """One machine is not heard by some others, though it hears them; or the other way round."""
+    machine = world.any_up(rng, prefer_leader=0.5)
+    if machine is None:
+        return
+    seconds, outwards = rng.uniform(0.1, 3.0), rng.random() < 0.5
+    for other in world.machines:
+        if other is not machine and rng.random() < 0.7:
+            world.cut_for(*((machine, other) if outwards else (other, machine)), seconds, both=False)
+
+
+def halves(world: World, rng: random.Random) -> None:
+    side = set(rng.sample(range(len(world.machines)), len(world.machines) // 2))
+    seconds = rng.uniform(0.1, 3.0)
+    for i, one in enumerate(world.machines):
+        for j, other in enumerate(world.machines):
+            if (i in side) and (j not in side):
+                world.cut_for(one, other, seconds, both=True)
+
+
+def ring(world: World, rng: random.Random) -> None:
+    """Everybody hears only its neighbours: no two have the same majority."""
+    count = len(world.machines)
+    seconds = rng.uniform(0.2, 3.0)
+    for i, one in enumerate(world.machines):
+        for j, other in enumerate(world.machines):
+            if i < j and (j - i) % count not in (1, count - 1):
+                world.cut_for(one, other, seconds, both=True)
+
+
+def reset_connections(world: World, rng: random.Random) -> None:
+    one = rng.choice(world.machines)
+    world.network.reset_connections(one.ip, None if rng.random() < 0.3 else rng.choice(world.machines).ip)
+
+
+def slow_disk(world: World, rng: random.Random) -> None:
+    world.slow_disk_for(rng.uniform(0.1, 1.5))
+
+
+def full_disk(world: World, rng: random.Random) -> None:
+    world.fill_disk_for(rng.choice(world.machines), rng.uniform(0.2, 3.0))
+
+
+def failing_sync(world: World, rng: random.Random) -> None:
+    machine = world.any_up(rng, prefer_leader=0.4)
+    if machine is not None:
+        machine.disk.fail_syncs = 1
+
+
+def rot(world: World, rng: random.Random) -> None:
+    world.rot(rng)
+
+
+def wipe(world: World, rng: random.Random) -> None:
+    world.wipe(rng)
+
+
+def wall_jump(world: World, rng: random.Random) -> None:
+    machine = rng.choice(world.machines)
+    hours = rng.choice((0.001, 1.0, 24.0 * 365)) * rng.uniform(-1, 1)
+    machine.wall_offset_us = int(hours * 3.6e9)
+    if machine.life is not None:
+        machine.life.wall_offset_us = machine.wall_offset_us
+
+
+def clock_drift(world: World, rng: random.Random) -> None:
+    """Clocks run up to 5 % fast or slow; more breaks the bound that stickiness hangs on (availability, not safety)."""
+    machine = rng.choice(world.machines)
+    machine.clock_rate = rng.uniform(0.95, 1.05)
+    if machine.life is not None:
+        machine.life.set_rate(machine.clock_rate)
+
+
+def disturb(world: World, rng: random.Random) -> None:
+    """A node campaigns though it has a leader."""
+    machine = world.any_up(rng)
+    runtime = machine.runtime if machine is not None else None
+    if machine is not None and machine.life is not None and runtime is not None:
+        machine.life.run(world.campaign, runtime)
+
+
+def transfer(world: World, rng: random.Random) -> None:
+    world.transfer_leadership()
+
+
+def compact(world: World, rng: random.Random) -> None:
+    machine = world.any_up(rng)
+    if machine is not None:
+        world.compact(machine)
+
+
+def remove_and_rejoin(world: World, rng: random.Random) -> None:
+    """An operator takes a member out, wipes it and lets it join again."""
+    world.remove_member(rng.choice(world.machines))
+
+
+ATLAS: dict[str, Fault] = {
+    fault.name: fault
+    for fault in (
+        Fault("kill", 0.5, "every acknowledged entry is in the page cache or on disk of a majority", kill),
+        Fault("power loss", 0.5, "acknowledged means synced on a majority", power_loss),
+        Fault("power loss of all", 0.12, "acknowledged means synced, so all may lose power", power_loss_of_all),
+        Fault("crash at a disk operation", 0.5, "every file is written so that any prefix is sound", crash_at_operation),
+        Fault("crash while starting", 0.25, "recovery itself may be interrupted", crash_while_starting),
+        Fault("pause", 0.4, "a late process is a slow one", pause),
+        Fault("isolate", 0.3, "a majority remains connected", isolate),
+        Fault("one way", 0.3, "leaders that are not answered step down; candidates that are not heard harm nobody", one_way),
+        Fault("halves", 0.2, "one half has the majority, or nobody writes until the partition ends", halves),
+        Fault("ring", 0.15, "as above", ring),
+        Fault("reset connections", 1.0, "raft sends again what a connection lost", reset_connections),
+        Fault("slow disk", 0.3, "nothing is acknowledged before its sync", slow_disk),
+        Fault("full disk", 0.15, "nothing is acknowledged before there is room for it", full_disk),
+        Fault("failing sync", 0.1, "the node stops; what it acknowledged was synced before", failing_sync),
+        Fault("rot", 0.08, "checksums find it; sound copies are on a majority", rot),
+        Fault("wipe", 0.04, "the old identity is removed before the new one joins", wipe),
+        Fault("wall clock jump", 0.3, "no rule of consensus looks at the wall clock", wall_jump),
+        Fault("clock drift", 0.2, "time-outs bound availability only; leases allow for drift", clock_drift),
+        Fault("disturb", 0.4, "pre-vote and stickiness", disturb),
+        Fault("transfer", 0.3, "the old leader refuses writes until the new one leads", transfer),
+        Fault("compact", 1.0, "the manifest is durable before a segment goes", compact),
+        Fault("remove and rejoin", 0.08, "one voter at a time", remove_and_rejoin),
+    )
+}  # fmt: skip
+DESTROYS_DATA = frozenset({"rot", "wipe", "remove and rejoin"})
+
+
+@dataclass
+class Mixture:
+    """What one seed has: rates per second by fault name; probabilities of message and connection faults."""
+
+    rates: dict[str, float]
+    loss: float = 0.0
+    duplicate: float = 0.0
+    late: float = 0.0
+    late_segment: float = 0.0
+    slow_apply: float = 0.0
+
+    def describe(self) -> str:
+        parts = [f"{name} {rate:.2f}/s" for name, rate in self.rates.items()]
+        for name in ("loss", "duplicate", "late", "late_segment", "slow_apply"):
+            if value := getattr(self, name):
+                parts.append(f"{name} {value:.3f}")
+        return ", ".join(parts) or "none"
+
+
+def mixture(rng: random.Random, only: list[str] | None = None) -> Mixture:
+    """Each kind is in about one seed of three, so that most seeds combine several; few have all."""
+    chosen = only if only is not None else [name for name in ATLAS if rng.random() < 0.35]
+
+    def maybe(value: float) -> float:
+        return value * rng.uniform(0.1, 1.0) if rng.random() < 0.5 else 0.0
+
+    return Mixture(
+        rates={name: ATLAS[name].per_s * rng.uniform(0.2, 1.0) for name in chosen},
+        loss=maybe(0.1),
+        duplicate=maybe(0.1),
+        late=maybe(0.1),
+        late_segment=maybe(0.05),
+        slow_apply=maybe(0.03),
+    )

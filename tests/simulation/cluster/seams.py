@@ -1,0 +1,127 @@
+"""Everything through which the product touches the outside world, and what stands there in a simulation.
+
+The replacements are module attributes, set for the time of one simulation (`installed`). tests/simulation/cluster/
+test_seams.py holds that no module of the product uses time, threads or randomness without being listed here.
+"""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+from tests.simulation.cluster import threads
+from tests.simulation.cluster.life import current_life, kernel
+
+THREADING = (
+    "dqlite_py.app",
+    "dqlite_py.dbapi_cursor",
+    "dqlite_py.dbapi_executor",
+    "dqlite_py.node.database_worker",
+    "dqlite_py.node.snapshot_incoming",
+    "dqlite_py.node.tickets",
+    "dqlite_py.raft.journal.table",
+    "dqlite_py.raft.journal.thread",
+    "dqlite_py.storage.checkpoint",
+    "dqlite_py.storage.readers",
+    "dqlite_py.storage.state_folder",
+)
+QUEUE = ("dqlite_py.node.database_worker",)
+FUTURE = ("dqlite_py.node.database_worker",)
+EXECUTOR = ("dqlite_py.node.runtime", "dqlite_py.storage.readers")
+TIME = (
+    "dqlite_py.node.joining",
+    "dqlite_py.node.tickets",
+    "dqlite_py.raft.journal.thread",
+    "dqlite_py.storage.reader",
+    "dqlite_py.storage.readers",
+)
+RANDOM_MODULE = ("dqlite_py.node.runtime", "dqlite_py.raft.transport", "dqlite_py.raft.rpc")
+RANDOM_CLASS = ("dqlite_py.node.proposals",)
+SECRETS = ("dqlite_py.node.startup", "dqlite_py.node.snapshot_source", "dqlite_py.raft.journal.journal")
+# Modules that import one of these names for something that needs no replacement.
+HARMLESS = {
+    "dqlite_py.cli": "commands; no part of a node",
+    "dqlite_py.ports": "the real clock and disk, which are replaced as a whole",
+    "dqlite_py.rows": "conversion of time stamps",
+    "dqlite_py.raft.core": "the type of an argument",
+    "dqlite_py.raft.state": "the type of an argument",
+    "dqlite_py.raft.dialer": "the type of an argument",
+    "dqlite_py.raft.links": "the type of an argument",
+    "dqlite_py.raft.host": "queue.Empty; the type Executor",
+    "dqlite_py.node.snapshot_fetch": "the type Executor",
+    "dqlite_py.node.snapshot_source": "the type Executor; its secrets are replaced",
+    "dqlite_py.node.pinning": "the type Future",
+    "dqlite_py.raft.quietlog": "how often a line is logged",
+    "dqlite_py.storage.native_engine": "a lock for binding the extension once",
+    "dqlite_py.wire.frames": "a counter's start, replaced itself",
+}
+_CLASS_ATTRIBUTES = ("Thread", "Lock", "Condition", "Event")
+
+
+def _time() -> SimpleNamespace:
+    return SimpleNamespace(
+        monotonic=lambda: current_life().monotonic(),
+        time=lambda: current_life().wall_us() / 1e6,
+        time_ns=lambda: current_life().wall_us() * 1000,
+    )
+
+
+def _generator(seed: Any = None) -> random.Random:
+    """random.Random() without a seed takes one from the simulation."""
+    return random.Random(kernel().rng.getrandbits(64) if seed is None else seed)
+
+
+def _random() -> SimpleNamespace:
+    return SimpleNamespace(Random=_generator, getrandbits=lambda bits: kernel().rng.getrandbits(bits))
+
+
+def _secrets() -> SimpleNamespace:
+    return SimpleNamespace(
+        randbelow=lambda limit: kernel().rng.randrange(limit),
+        randbits=lambda bits: kernel().rng.getrandbits(bits),
+        token_bytes=lambda size: kernel().rng.randbytes(size),
+        token_hex=lambda size: kernel().rng.randbytes(size).hex(),
+    )
+
+
+def table() -> list[tuple[str, str, Any]]:
+    """(module, attribute, replacement)."""
+    rows: list[tuple[str, str, Any]] = []
+    for names, attribute, value in (
+        (THREADING, "threading", threads.threading),
+        (QUEUE, "queue", threads.queue),
+        (FUTURE, "Future", threads.Future),
+        (EXECUTOR, "ThreadPoolExecutor", threads.ThreadPoolExecutor),
+        (TIME, "time", _time()),
+        (RANDOM_MODULE, "random", _random()),
+        (RANDOM_CLASS, "Random", _generator),
+        (SECRETS, "secrets", _secrets()),
+    ):
+        rows.extend((name, attribute, value) for name in names)
+    rows.append(("dqlite_py.wire.frames", "_message_ids", itertools.count(1)))
+    return rows
+
+
+@contextmanager
+def installed(extra: list[tuple[str, str, Any]]) -> Iterator[None]:
+    """Put the replacements in place; `extra`: further ones of this simulation (disk, limits, a canary's fault)."""
+    undo: list[Callable[[], None]] = []
+    try:
+        for module_name, attribute, value in [*table(), *extra]:
+            module = importlib.import_module(module_name)
+            before = getattr(module, attribute)
+
+            def put_back(module: Any = module, attribute: str = attribute, before: Any = before) -> None:
+                setattr(module, attribute, before)
+
+            undo.append(put_back)
+            setattr(module, attribute, value)
+        yield
+    finally:
+        for put_back in reversed(undo):
+            put_back()
