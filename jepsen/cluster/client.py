@@ -56,7 +56,10 @@ class Result:
 
 
 class NodeClient:
-    """Connect to the Unix socket `path`; raises Failed when nobody answers there. Each call takes `timeout_s` at most."""
+    """Connect to the Unix socket `path`; raises Failed when nobody answers there.
+
+    Each call takes `timeout_s` at most.
+    """
 
     def __init__(self, path: Path | str, timeout_s: float) -> None:
         self.timeout_s = timeout_s
@@ -97,7 +100,7 @@ class NodeClient:
         self.request("remove", id=node_id)
 
     def transfer(self, target: int | None = None) -> int:
-        """Only on the leader: hand over to `target` (default: the most caught-up voter); returns the new leader's id."""
+        """Only on the leader: hand over to `target` (default: the most caught-up voter); returns its id."""
         return int(self.request("transfer", target=target))
 
     def compact(self) -> int:

@@ -41,8 +41,12 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--start-timeout", type=float, default=30.0, help="seconds to join a cluster")
     parser.add_argument("--compact-log-bytes", type=int, help="compact when the journal holds more")
     parser.add_argument("--log-tail-bytes", type=int, help="journal kept for slow followers")
-    parser.add_argument("--disk-reserve-bytes", type=int, help="writes are refused below this much free space")
-    parser.add_argument("--segment-bytes", type=int, help="a journal segment's size; the log is dropped by segments")
+    parser.add_argument(
+        "--disk-reserve-bytes", type=int, help="writes are refused below this much free space"
+    )
+    parser.add_argument(
+        "--segment-bytes", type=int, help="a journal segment's size; the log is dropped by segments"
+    )
     parser.add_argument("--log-level", choices=("debug", "info", "warning"), default="info")
     return parser
 
@@ -51,7 +55,7 @@ def make_node(options: argparse.Namespace) -> dqlite_py.Node:
     """Raises dqlite_py.InterfaceError for settings that cannot work."""
     if options.segment_bytes is not None:
         # Not a public setting: 64 MiB is right for users, and too much for a run of seconds to drop any log.
-        startup.SEGMENT_BYTES = options.segment_bytes  # type: ignore[misc]
+        startup.SEGMENT_BYTES = options.segment_bytes  # type: ignore[attr-defined]
     sizes = {
         name: getattr(options, name)
         for name in ("compact_log_bytes", "log_tail_bytes", "disk_reserve_bytes")
