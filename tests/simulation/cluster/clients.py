@@ -1,7 +1,7 @@
 """Clients of a simulated cluster: threads of the embedding server, using the public DB-API of whatever node is up.
 
-Each client has one operation under way at a time and never repeats one. A write is one tagged unit (checks_clients), a
-read reads a register linearizably. What became of an operation is told to the checks: acknowledged, certainly failed,
+Each client has one operation under way at a time and never repeats one. A write is one unit: it
+inserts (client, number) into `ops` and makes that the value of a register; a read reads a register linearizably. What became of an operation is told to the checks: acknowledged, certainly failed,
 or unknown.
 """
 
@@ -11,57 +11,60 @@ import random
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Final, Protocol
 
 from dqlite_py.dbapi import Connection
 from dqlite_py.errors import Error, NodeStopped, Outcome, OutcomeUnknown
-from tests.simulation.cluster.checks import Checks
-from tests.simulation.cluster.checks_clients import (
-    READ_OPS,
-    READ_REGISTER,
-    SCHEMA,
-    OpId,
-    ReadMark,
-    RegisterValue,
-    tagged_unit,
-)
 from tests.simulation.cluster.life import LifeEnded
 from tests.simulation.cluster.machine import Machine, NodeLife
 
-DATABASE = "sim"
-REGISTERS = ("a", "b", "c", "d")
+DATABASE: Final = "sim"
+SCHEMA: Final = (
+    "CREATE TABLE IF NOT EXISTS ops(client INTEGER NOT NULL, number INTEGER NOT NULL, filler BLOB)",
+    "CREATE TABLE IF NOT EXISTS registers(key INTEGER PRIMARY KEY, client INTEGER, number INTEGER)",
+)
+"""No uniqueness in `ops`: what is done twice has to show."""
+INSERT: Final = "INSERT INTO ops(client, number, filler) VALUES (?, ?, ?)"
+SET: Final = "INSERT OR REPLACE INTO registers(key, client, number) VALUES (?, ?, ?)"
+GET: Final = "SELECT client, number FROM registers WHERE key = ?"
+ALL: Final = "SELECT client, number FROM ops ORDER BY rowid"
+KEYS: Final = 4
 
 
 @dataclass(slots=True)
 class Operation:
-    """`kind`: write or read. `result` of a read: the register's value, None for none."""
+    """`kind`: write or read. `result` of a read: (client, number) of the write it saw, None for none."""
 
     client: int
     number: int
     kind: str
-    register: str
+    key: int
     node: str
     began: float
     ended: float = -1.0
-    outcome: str = "pending"  # acknowledged, failed, unknown
-    error: BaseException | None = None
-    result: RegisterValue | None = None
+    outcome: str = "pending"  # acknowledged, failed (certainly), unknown
+    error: str = ""
+    result: tuple[int, int] | None = None
 
-    @property
-    def id(self) -> OpId:
-        return self.client, self.number
+
+class Watcher(Protocol):
+    """Who hears of operations (checks.Checks)."""
+
+    def operation_began(self, operation: Operation) -> None: ...
+    def operation_ended(self, operation: Operation) -> None: ...
 
 
 class Client:
     """One client. `now`: simulated time."""
 
-    def __init__(self, index: int, rng: random.Random, checks: Checks, now: Callable[[], float]) -> None:
+    def __init__(self, index: int, rng: random.Random, watcher: Watcher, now: Callable[[], float]) -> None:
         self.index = index
         self.rng = rng
         self.number = 0
         self.pending: Operation | None = None
         self.history: list[Operation] = []
         self.acknowledged_count = 0
-        self._checks = checks
+        self._watcher = watcher
         self._now = now
         self._connection: tuple[NodeLife, Connection] | None = None
 
@@ -79,34 +82,39 @@ class Client:
             self.index,
             self.number,
             "read" if read else "write",
-            self.rng.choice(REGISTERS),
+            self.rng.randrange(KEYS),
             machine.name,
             self._now(),
         )
         self.pending = operation
         self.history.append(operation)
-        mark = self._checks.read_begins(self.index, operation.register) if read else None
-        life.on_end.append(lambda: self._ended(operation, OutcomeUnknown("the node's process ended"), mark))
-        life.spawn(lambda: self._perform(life, operation, mark, timeout_s), f"client-{self.index}")
+        self._watcher.operation_began(operation)
+        life.on_end.append(lambda: self._ended(operation, OutcomeUnknown("the node's process ended")))
+        life.spawn(lambda: self._perform(life, operation, timeout_s), f"client-{self.index}")
 
-    def _perform(self, life: NodeLife, operation: Operation, mark: ReadMark | None, timeout_s: float) -> None:
+    def _perform(self, life: NodeLife, operation: Operation, timeout_s: float) -> None:
         try:
             connection = self._connect(life, timeout_s)
         except Error as error:
             # Whatever became of opening the database, our unit was not sent.
-            self._ended(operation, NodeStopped(f"not connected: {error}"), mark)
+            self._ended(operation, NodeStopped(f"not connected: {error}"))
             return
         try:
             if operation.kind == "read":
-                row = connection.execute(READ_REGISTER, (operation.register,)).fetchone()
-                operation.result = None if row is None else (row[0], row[1], row[2])
+                row = connection.execute(GET, (operation.key,)).fetchone()
+                operation.result = None if row is None else (row[0], row[1])
             else:
                 filler = bytes(self.rng.randrange(0, 200))
-                connection.execute_atomic(tagged_unit(operation.id, operation.register, filler))
+                connection.execute_atomic(
+                    [
+                        (INSERT, (operation.client, operation.number, filler)),
+                        (SET, (operation.key, operation.client, operation.number)),
+                    ]
+                )
         except Error as error:
-            self._ended(operation, error, mark)
+            self._ended(operation, error)
         else:
-            self._ended(operation, None, mark)
+            self._ended(operation, None)
 
     def _connect(self, life: NodeLife, timeout_s: float) -> Connection:
         known = self._connection
@@ -117,23 +125,18 @@ class Client:
         self._connection = (life, connection)
         return connection
 
-    def _ended(self, operation: Operation, error: Error | None, mark: ReadMark | None) -> None:
+    def _ended(self, operation: Operation, error: Error | None) -> None:
         if operation.outcome != "pending":
             return
-        operation.error, operation.ended = error, self._now()
+        operation.ended = self._now()
         if error is None:
             operation.outcome = "acknowledged"
             self.acknowledged_count += 1
         else:
+            operation.error = f"{type(error).__name__}: {error}"
             operation.outcome = "failed" if error.outcome is Outcome.NOT_APPLIED else "unknown"
         self.pending = None
-        if mark is None:
-            if error is None:
-                self._checks.client_acked(operation.id)
-            else:
-                self._checks.client_failed(operation.id, error)
-        elif error is None:
-            self._checks.read_ends(mark, operation.result)
+        self._watcher.operation_ended(operation)
 
 
 def create_tables(life: NodeLife, done: Callable[[Error | None], None]) -> None:
@@ -154,9 +157,9 @@ def create_tables(life: NodeLife, done: Callable[[Error | None], None]) -> None:
     life.spawn(work, "create-tables")
 
 
-def operations_at(life: NodeLife) -> list[OpId]:
+def operations_at(life: NodeLife) -> list[tuple[int, int]]:
     """What this node's database holds now, read directly (no thread, no consensus)."""
     runtime = life.runtime
     assert runtime is not None
     pool = runtime.applier().readers.get(DATABASE)
-    return [] if pool is None else [(row[0], row[1]) for row in pool.query(READ_OPS).rows]
+    return [] if pool is None else [(row[0], row[1]) for row in pool.query(ALL).rows]

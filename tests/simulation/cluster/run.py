@@ -74,7 +74,18 @@ def run_seed(
         for client in world.clients:
             for operation in client.history:
                 outcome.operations[f"{operation.kind} {operation.outcome}"] += 1
-                digest.update(repr((operation.id, operation.began, operation.ended, operation.outcome, operation.result)).encode())
+                digest.update(
+                    repr(
+                        (
+                            operation.client,
+                            operation.number,
+                            operation.began,
+                            operation.ended,
+                            operation.outcome,
+                            operation.result,
+                        )
+                    ).encode()
+                )
         digest.update(repr((world.scheduler.now, world.scheduler.event_count, outcome.violation)).encode())
         outcome.digest = digest.hexdigest()
     outcome.real_s = time.perf_counter() - began
