@@ -1,0 +1,215 @@
+"""Sets: what was added stays. Every element's fate, from the reads of the whole set.
+
+An element is known from the first event that proves it: its add's acknowledgement, or the end of a read that holds it.
+Absent from a read that began later, it is stale if still later reads hold it again, and lost if none does.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from jepsen.errors import HistoryError
+from jepsen.history.history import History
+from jepsen.history.op import Op, OpType, Pair
+from jepsen.verdict import Verdict
+
+CHECKER: Final = "set"
+SHOWN_MAX: Final = 100  # elements listed per outcome
+QUANTILES: Final = (0.0, 0.5, 0.95, 0.99, 1.0)
+
+Element = Hashable
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    invoke: Op
+    op: Op
+    elements: list[Element]
+
+
+@dataclass(frozen=True, slots=True)
+class _Stale:
+    element: Element
+    known: Op
+    absent: _Read
+    latency_ns: int
+
+
+def check_durable_set(history: History, *, linearizable: bool = True) -> Verdict:
+    """Find lost, stale, unexpected and duplicated elements among `add` and `read` operations.
+
+    `linearizable`: reads promise to hold everything acknowledged before they began, so that a stale element makes the
+    history invalid; False: staleness is only reported. `details`: lists `lost`, `stale`, `unexpected` (read, but never
+    added, or its add failed), `duplicated`, `recovered` (outcome unknown, but read), `never-read` (neither seen nor
+    missed by a read that began after it was known); counts of `attempted`, `acknowledged`, `stable`, `reads`;
+    `stable-latency-ms` and `lost-latency-ms`: quantiles of the time from known to the last read that missed it.
+    `counterexample`: the add and a read that missed it (or the read that shows the surplus). `valid` None: no element
+    was ever read and none is lost.
+
+    Raises HistoryError for an add without an element, a second add of an element, a read that is no list: naming the
+    index.
+    """
+    adds, reads = _parse(history)
+    last_present, last_absent, known = _sightings(adds, reads)
+    lost: list[_Stale] = []
+    stale: list[_Stale] = []
+    stable: list[Element] = []
+    never: list[Element] = []
+    latencies: list[int] = []
+    for element, pair in adds.items():
+        if pair.type is OpType.FAIL:
+            continue
+        present, absent, proof = last_present.get(element), last_absent.get(element), known.get(element)
+        if present is not None and (absent is None or absent.invoke.index < present.invoke.index):
+            stable.append(element)
+            late = max(0, absent.invoke.time - proof.time) if absent is not None and proof is not None else 0
+            latencies.append(late)
+            if absent is not None and proof is not None and proof.index < absent.invoke.index:
+                stale.append(_Stale(element, proof, absent, late))
+        elif proof is not None and absent is not None and proof.index < absent.invoke.index:
+            lost.append(_Stale(element, proof, absent, max(0, absent.invoke.time - proof.time)))
+        elif present is None:
+            never.append(element)
+    surplus, duplicated = _surplus(adds, reads)
+    details = {
+        "attempted": len(adds),
+        "acknowledged": sum(pair.type is OpType.OK for pair in adds.values()),
+        "stable": len(stable),
+        "reads": len(reads),
+        "lost": _shown(one.element for one in lost),
+        "stale": _shown(one.element for one in sorted(stale, key=lambda one: -one.latency_ns)),
+        "unexpected": _shown(surplus),
+        "duplicated": _shown(duplicated),
+        "recovered": _shown(element for element in last_present if adds[element].type is OpType.INFO),
+        "never-read": _shown(never),
+        "stable-latency-ms": _quantiles(latencies),
+        "lost-latency-ms": _quantiles([one.latency_ns for one in lost]),
+    }
+    problems: dict[str, int] = {"lost": len(lost), "unexpected": len(surplus), "duplicated": len(duplicated)}
+    if linearizable:
+        problems["stale"] = len(stale)
+    wrong = [f"{count} {name}" for name, count in problems.items() if count]
+    scope = f"{len(adds)} elements ({details['acknowledged']} acknowledged) and {len(reads)} reads"
+    if wrong:
+        example = _example(
+            [*lost, *(stale if linearizable else [])], [*surplus.values(), *duplicated.values()], adds
+        )
+        return Verdict(CHECKER, False, f"{', '.join(wrong)} among {scope}", details, example)
+    if not stable:
+        return Verdict(CHECKER, None, f"no element was read: {scope}", details)
+    return Verdict(CHECKER, True, f"nothing lost among {scope}", details)
+
+
+def _parse(history: History) -> tuple[dict[Element, Pair], list[_Read]]:
+    adds: dict[Element, Pair] = {}
+    reads: list[_Read] = []
+    for pair in history.pairs():
+        if pair.invoke.f == "add":
+            element = pair.invoke.value
+            if element is None or not isinstance(element, Hashable):
+                raise HistoryError(
+                    f"op {pair.invoke.index} adds {element!r}", expected="a number or a string"
+                )
+            if element in adds:
+                raise HistoryError(
+                    f"op {pair.invoke.index} adds {element!r} again (first by op {adds[element].invoke.index})",
+                    expected="each element added once",
+                )
+            adds[element] = pair
+        elif pair.invoke.f == "read":
+            op = pair.completion
+            if op is None or op.type is not OpType.OK:
+                continue
+            if not isinstance(op.value, list | tuple | set | frozenset) or not all(
+                isinstance(element, Hashable) for element in op.value
+            ):
+                raise HistoryError(
+                    f"op {op.index} reads {op.value!r}", expected="a list of the set's elements"
+                )
+            reads.append(_Read(pair.invoke, op, list(op.value)))
+        else:
+            raise HistoryError(
+                f"op {pair.invoke.index} is {pair.invoke.f!r}",
+                expected='"add" or "read" in a history of a set',
+            )
+    return adds, reads
+
+
+def _sightings(
+    adds: dict[Element, Pair], reads: list[_Read]
+) -> tuple[dict[Element, _Read], dict[Element, _Read], dict[Element, Op]]:
+    """Per element: the latest begun read that holds it, the latest begun that misses it, and what first proves it.
+
+    A read can miss an element only if the add began before the read ended. Each pass shrinks a set of undecided
+    elements, so that long histories cost set operations, not a loop over elements times reads.
+    """
+    last_present: dict[Element, _Read] = {}
+    last_absent: dict[Element, _Read] = {}
+    by_begin = sorted(reads, key=lambda read: read.invoke.index, reverse=True)
+    unseen, unmissed = set(adds), set(adds)
+    for read in by_begin:
+        elements = set(read.elements)
+        for element in unseen & elements:
+            last_present[element] = read
+        unseen -= elements
+        for element in unmissed - elements:
+            if adds[element].invoke.index < read.op.index:
+                last_absent[element] = read
+                unmissed.discard(element)
+    known = {
+        element: pair.completion
+        for element, pair in adds.items()
+        if pair.completion and pair.type is OpType.OK
+    }
+    unproven = set(adds)
+    for read in sorted(reads, key=lambda read: read.op.index):
+        for element in unproven.intersection(read.elements):
+            unproven.discard(element)
+            if element not in known or read.op.index < known[element].index:
+                known[element] = read.op
+    return last_present, last_absent, known
+
+
+def _surplus(
+    adds: dict[Element, Pair], reads: list[_Read]
+) -> tuple[dict[Element, _Read], dict[Element, _Read]]:
+    """Elements that should not be there, and those that are there twice, each with the first read that shows it."""
+    possible = {element for element, pair in adds.items() if pair.type is not OpType.FAIL}
+    surplus: dict[Element, _Read] = {}
+    duplicated: dict[Element, _Read] = {}
+    for read in reads:
+        distinct = set(read.elements)
+        for element in sorted(distinct - possible, key=str):
+            surplus.setdefault(element, read)
+        if len(distinct) < len(read.elements):
+            for element, count in Counter(read.elements).items():
+                if count > 1:
+                    duplicated.setdefault(element, read)
+    return surplus, duplicated
+
+
+def _example(missing: list[_Stale], surplus: list[_Read], adds: dict[Element, Pair]) -> list[Op]:
+    if missing:
+        worst = missing[0]
+        pair = adds[worst.element]
+        ops = [pair.invoke, pair.completion, worst.known, worst.absent.invoke, worst.absent.op]
+    else:
+        ops = [surplus[0].invoke, surplus[0].op]
+    return [op for _index, op in sorted({op.index: op for op in ops if op is not None}.items())]
+
+
+def _shown(elements: Iterable[Element]) -> list[Any]:
+    found = list(elements)
+    if len(found) <= SHOWN_MAX:
+        return found
+    return [*found[:SHOWN_MAX], f"… and {len(found) - SHOWN_MAX} more"]
+
+
+def _quantiles(latencies_ns: list[int]) -> dict[str, float]:
+    ordered = sorted(latencies_ns)
+    if not ordered:
+        return {}
+    return {str(q): ordered[min(len(ordered) - 1, int(q * len(ordered)))] / 1e6 for q in QUANTILES}
