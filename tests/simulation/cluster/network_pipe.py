@@ -196,7 +196,7 @@ class Pipe:
     # -- what did not get through, or was not acknowledged
 
     def _stall(self) -> None:
-        if self._death is None:
+        if self._death is None and not self.is_broken:
             network = self._network
             network.stalled[self] = None
             self._death = network.scheduler.call_later(network.faults.timeout_s, self._time_out)
