@@ -1,0 +1,1 @@
+"""Runs: a cluster, client threads, a nemesis, the healing, the checks."""

@@ -1,0 +1,56 @@
+"""Checkers by name for histories of any origin: `python -m jepsen check NAME history.edn`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from jepsen.checkers.bank import check_bank
+from jepsen.checkers.durable_set import check_durable_set
+from jepsen.checkers.elle import check_append
+from jepsen.checkers.exactly_once import check_exactly_once
+from jepsen.checkers.linearizable import check_register
+from jepsen.checkers.long_fork import check_long_fork
+from jepsen.checkers.unique import check_sequence, check_unique_ids
+from jepsen.errors import SetupError
+from jepsen.history.history import read_history
+from jepsen.verdict import Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Checker:
+    """A checker, one line about it, and which options of the command it takes."""
+
+    check: Callable[..., Verdict]
+    about: str
+    options: tuple[str, ...] = ()
+
+
+CHECKERS: Final[dict[str, Checker]] = {
+    "register": Checker(check_register, "linearizable registers, values [k v] (Jepsen's independent keys)"),
+    "append": Checker(check_append, "cycles in list-append transactions, as Elle finds them"),
+    "bank": Checker(check_bank, "constant total and no negative balance", ("total",)),
+    "set": Checker(check_durable_set, "acknowledged elements that were lost, and such as nobody added"),
+    "unique-ids": Checker(check_unique_ids, "ids given twice"),
+    "sequence": Checker(check_sequence, "ids that do not grow in real time"),
+    "long-fork": Checker(check_long_fork, "reads that see two writes in opposite orders", ("group",)),
+    "exactly-once": Checker(check_exactly_once, "retried adds applied twice or lost"),
+}
+
+
+def check_file(name: str, path: Path, options: dict[str, Any]) -> Verdict:
+    """Judge the history in a file. Raises SetupError for a wrong name or option, HistoryError for the file."""
+    if name not in CHECKERS:
+        raise SetupError(f"there is no checker {name!r}; choose one of {', '.join(CHECKERS)}")
+    checker = CHECKERS[name]
+    given = {key: value for key, value in options.items() if value is not None}
+    foreign = [key for key in given if key not in checker.options]
+    if foreign:
+        raise SetupError(f"checker {name} takes no --{foreign[0]}")
+    renamed = {"group": "group_size"}
+    arguments = {renamed.get(key, key): value for key, value in given.items()}
+    if name == "bank" and "total" not in arguments:
+        raise SetupError("checker bank needs --total: the sum of all balances")
+    return checker.check(read_history(path), **arguments)
