@@ -47,7 +47,7 @@ class Writes:
         self._make_proposals = make_proposals
         self._now_us = now_us
         self._queues: dict[str, DatabaseProposals] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], None] = {}  # in the order of their start
 
     # -- on the leader --------------------------------------------------------------------------------
 
@@ -181,8 +181,8 @@ class Writes:
 
     def _spawn(self, coroutine: Any) -> None:
         task = self._loop.create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[task] = None
+        task.add_done_callback(lambda done: self._tasks.pop(done, None))
 
     async def stop(self) -> None:
         """Cancel what is under way; every callback hears OutcomeUnknown or NotLeader."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from dqlite_py.model import Address, NodeId
@@ -54,7 +54,7 @@ class PeerLink:
         self._changed = changed
         self._attempts = 0
         self._nudged = asyncio.Event()
-        self._waiters: set[asyncio.Future[Connection]] = set()
+        self._waiters: dict[asyncio.Future[Connection], None] = {}  # in the order of their arrival
         self._task = asyncio.get_running_loop().create_task(self._keep_up(), name=f"link to {node_id}")
 
     @property
@@ -105,12 +105,12 @@ class PeerLink:
         if connection is not None:
             return connection
         future: asyncio.Future[Connection] = asyncio.get_running_loop().create_future()
-        self._waiters.add(future)
+        self._waiters[future] = None
         self._nudged.set()
         try:
             return await future
         finally:
-            self._waiters.discard(future)
+            self._waiters.pop(future, None)
             if future.done() and not future.cancelled():
                 future.exception()
 
@@ -208,11 +208,13 @@ class Search:
         self._found = found
         self._tasks: dict[Address, asyncio.Task[None]] = {}
 
-    def set_addresses(self, addresses: set[Address]) -> None:
+    def set_addresses(self, addresses: Collection[Address]) -> None:
         for address in list(self._tasks):
             if address not in addresses:
                 self._tasks.pop(address).cancel()
-        for address in addresses - self._tasks.keys():
+        for address in addresses:
+            if address in self._tasks:
+                continue
             task = asyncio.get_running_loop().create_task(self._ask(address), name=f"search {address}")
             self._tasks[address] = task
 

@@ -166,7 +166,7 @@ class RpcServer:
 
     def __init__(self) -> None:
         self._methods: dict[str, tuple[Handler, bool]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], None] = {}  # in the order of their start
         self._running: dict[Connection, _Running] = {}
 
     @property
@@ -193,10 +193,10 @@ class RpcServer:
         running.size_bytes += len(body)
         work = self._refuse(connection, request, refusal) if refusal else self._serve(connection, request)
         task = asyncio.get_running_loop().create_task(work, name=f"rpc {request.method}")
-        self._tasks.add(task)
+        self._tasks[task] = None
 
         def finished(done: asyncio.Task[None]) -> None:
-            self._tasks.discard(done)
+            self._tasks.pop(done, None)
             running.count -= 1
             running.size_bytes -= len(body)
             if not running.count:

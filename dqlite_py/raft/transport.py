@@ -84,10 +84,10 @@ class PeerTransport:
         self._links: dict[NodeId, PeerLink] = {}
         self._learned: dict[NodeId, Address] = {}
         self._connections: dict[Connection, PendingCalls | None] = {}  # open ones; calls: of those we dialled
-        self._lingering: set[Connection] = set()  # closed, socket not yet gone
+        self._lingering: dict[Connection, None] = {}  # closed, socket not yet gone
         self._incoming_peers: dict[NodeId, Connection] = {}
         self._callers = AddressCallers(self._dialer)
-        self._retired: set[asyncio.Task[None]] = set()
+        self._retired: dict[asyncio.Task[None], None] = {}
         self._housekeeping: asyncio.TimerHandle | None = None
         self._housekeeping_due = 0.0
         self._refusals: dict[str, None] = {}
@@ -178,7 +178,7 @@ class PeerTransport:
     def dial_unknown(self, addresses: Collection[Address]) -> None:
         """Ask these addresses who is there, until each has answered; replaces the addresses given before."""
         if not self._stopped:
-            self._search.set_addresses(set(addresses))
+            self._search.set_addresses(addresses)
 
     def learned_address(self, node_id: NodeId) -> Address | None:
         """Where a node of our cluster last was, by its handshake."""
@@ -197,8 +197,8 @@ class PeerTransport:
 
     def _retire(self, link: PeerLink) -> None:
         task = asyncio.get_running_loop().create_task(link.stop())
-        self._retired.add(task)
-        task.add_done_callback(self._retired.discard)
+        self._retired[task] = None
+        task.add_done_callback(lambda done: self._retired.pop(done, None))
 
     def _link_changed(self, node_id: NodeId, connected: bool) -> None:
         link = self._links.get(node_id)
@@ -328,13 +328,13 @@ class PeerTransport:
         if calls is not None:
             calls.connection_lost(connection.close_reason)
         if connection.has_socket:
-            self._lingering.add(connection)
+            self._lingering[connection] = None
         if self._incoming_peers.get(connection.peer_id) is connection:
             del self._incoming_peers[connection.peer_id]
         self._callers.closed(connection)
 
     def socket_gone(self, connection: Connection) -> None:
-        self._lingering.discard(connection)
+        self._lingering.pop(connection, None)
 
     def request_received(self, connection: Connection, body: bytes | bytearray) -> None:
         self._server.request_received(connection, body)
