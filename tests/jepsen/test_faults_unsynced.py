@@ -1,0 +1,430 @@
+"""Power loss through the preload library: what was synced is there, what was not may go, in every way allowed."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import sqlite3
+import subprocess
+import sys
+import textwrap
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from jepsen.errors import SetupError
+from jepsen.faults import Loss, ProcessFaults, lose_unsynced, missing_tool
+from jepsen.faults.control import process_faults
+
+pytestmark = pytest.mark.skipif(missing_tool() is not None, reason=str(missing_tool()))
+
+HELPERS = """
+import os, sys
+def opened(name):
+    return os.open(D + '/' + name, os.O_RDWR | os.O_CREAT)
+def sync_folder(name=''):
+    fd = os.open(D + '/' + name, os.O_RDONLY | os.O_DIRECTORY)
+    os.fsync(fd)
+    os.close(fd)
+def die():
+    os.kill(os.getpid(), 9)
+"""
+
+
+class Machine:
+    """A data folder, a process that uses it and is killed, and many power losses of the same moment."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.folder = root / "data"
+        self.folder.mkdir()
+        self.faults = ProcessFaults(root / "control", self.folder)
+
+    def run(self, code: str) -> None:
+        text = f"D = {str(self.folder)!r}\n{HELPERS}\n{textwrap.dedent(code)}\ndie()\n"
+        done = subprocess.run(
+            [sys.executable, "-I", "-c", text],
+            env={**os.environ, **self.faults.environment()},
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+        assert done.returncode == -9, done.stderr
+
+    def outcomes(self, look: Callable[[Path], object], seeds: int = 40) -> Counter[object]:
+        """What `look` finds after each of many losses of the present state. The state itself is gone afterwards."""
+        found: Counter[object] = Counter()
+        for seed in range(seeds):
+            with self._copy() as (folder, notes):
+                _lose(folder, notes, seed)
+                found[look(folder)] += 1
+        return found
+
+    def _copy(self) -> _Copied:
+        return _Copied(self)
+
+
+class _Copied:
+    """The notes name files by inode and by path, so the copy takes the original's place: move, link, move back."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+        self._saved = machine.root / "saved"
+
+    def __enter__(self) -> tuple[Path, Path]:
+        folder, notes = self._machine.folder, self._machine.faults.undo_folder
+        self._saved.mkdir()
+        for path in (folder, notes):
+            path.rename(self._saved / path.name)
+            shutil.copytree(self._saved / path.name, path)
+        # The copies' inodes are others: rename the notes accordingly.
+        for old in sorted((self._saved / notes.name).glob("f*")):
+            (notes / old.name).unlink()
+        inodes: dict[int, int] = {}
+        for place, copy in ((self._saved / folder.name, folder), (self._saved / notes.name, notes)):
+            for file in [place, *place.rglob("*")]:
+                if (twin := copy / file.relative_to(place)).exists():
+                    inodes[file.stat().st_ino] = twin.stat().st_ino
+        for old in sorted((self._saved / notes.name).glob("f*")):
+            if (inode := inodes.get(int(old.name[1:]))) is not None:
+                shutil.copy(old, notes / f"f{inode}")
+        return folder, notes
+
+    def __exit__(self, *_exc: object) -> None:
+        for path in (self._machine.folder, self._machine.faults.undo_folder):
+            shutil.rmtree(path)
+            (self._saved / path.name).rename(path)
+        self._saved.rmdir()
+
+
+def _lose(folder: Path, notes: Path, seed: int) -> Loss:
+    return lose_unsynced(folder, notes, random.Random(seed))
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Iterator[Machine]:
+    made = Machine(tmp_path)
+    yield made
+    made.faults.close()
+
+
+def content(name: str) -> Callable[[Path], object]:
+    def look(folder: Path) -> object:
+        path = folder / name
+        return path.read_bytes() if path.exists() else None
+
+    return look
+
+
+# -- content
+
+
+def test_what_was_synced_survives_every_loss(machine: Machine) -> None:
+    machine.run("""
+        fd = opened('f'); os.pwrite(fd, b'a' * 3000, 0); os.pwrite(fd, b'b' * 700, 1000); os.fdatasync(fd)
+        sync_folder()
+    """)
+    assert machine.outcomes(content("f")) == {b"a" * 1000 + b"b" * 700 + b"a" * 1300: 40}
+
+
+def test_unsynced_writes_survive_per_sector(machine: Machine) -> None:
+    machine.run("""
+        fd = opened('f'); os.pwrite(fd, b'a' * 1536, 0); os.fsync(fd); sync_folder()
+        os.pwrite(fd, b'b' * 1536, 0)
+    """)
+    found = machine.outcomes(content("f"), 100)
+    sectors = [(b"a" * 512, b"b" * 512)] * 3
+    possible = {x + y + z for x in sectors[0] for y in sectors[1] for z in sectors[2]}
+    assert set(found) == possible, "all eight, and nothing torn within a sector"
+    assert found[b"a" * 1536] > 20
+    assert found[b"b" * 1536] > 20
+
+
+def test_growth_is_lost_as_a_shorter_file_or_as_zeros(machine: Machine) -> None:
+    machine.run("""
+        fd = opened('f'); os.pwrite(fd, b'a' * 100, 0); os.fsync(fd); sync_folder()
+        os.pwrite(fd, b'b' * 1000, 100)
+    """)
+    found = machine.outcomes(content("f"), 100)
+    assert {len(item) for item in found if isinstance(item, bytes)} == {100, 1100}
+    assert all(isinstance(item, bytes) and item[:100] == b"a" * 100 for item in found)
+    assert b"a" * 100 + b"b" * 1000 in found
+    assert b"a" * 100 + bytes(1000) in found, "the size arrived, the content did not"
+
+
+def test_a_later_sync_covers_all_before_it_and_nothing_behind_it(machine: Machine) -> None:
+    machine.run("""
+        fd = opened('f'); sync_folder()
+        for number in range(5):
+            os.pwrite(fd, bytes([65 + number]) * 512, 0)
+        os.fdatasync(fd)
+        os.pwrite(fd, b'z' * 512, 512)
+    """)
+    for item in machine.outcomes(content("f")):
+        assert isinstance(item, bytes)
+        assert item[:512] == b"E" * 512
+        assert item[512:] in (b"", bytes(512), b"z" * 512)
+
+
+def test_older_unsynced_contents_can_come_back(machine: Machine) -> None:
+    machine.run("""
+        fd = opened('f'); os.pwrite(fd, b'0' * 512, 0); os.fsync(fd); sync_folder()
+        os.pwrite(fd, b'1' * 512, 0); os.pwrite(fd, b'2' * 512, 0)
+    """)
+    assert set(machine.outcomes(content("f"), 200)) == {b"0" * 512, b"1" * 512, b"2" * 512}
+
+
+def test_truncation_is_taken_back_with_its_content(machine: Machine) -> None:
+    machine.run("""
+        fd = opened('f'); os.pwrite(fd, b'a' * 200_000, 0); os.fsync(fd); sync_folder()
+        os.ftruncate(fd, 10)
+    """)
+    found = machine.outcomes(lambda folder: (folder / "f").read_bytes(), 60)
+    assert b"a" * 10 in found
+    assert b"a" * 200_000 in found
+    for item in found:
+        assert isinstance(item, bytes)
+        assert len(item) in (10, 200_000)
+        assert set(item) <= {0, 97}
+        assert item[:10] == b"a" * 10
+
+
+def test_big_and_gathered_and_positioned_writes(machine: Machine) -> None:
+    machine.run("""
+        fd = opened('f'); os.write(fd, b'a' * 300_001); os.fsync(fd); sync_folder()
+        os.lseek(fd, 7, os.SEEK_SET); os.writev(fd, [b'b' * 100_000, b'c' * 100_000])
+        os.pwritev(fd, [b'd'] * 3, 300_000)
+        out = os.open(D + '/f', os.O_WRONLY | os.O_APPEND); os.write(out, b'e' * 5)
+    """)
+    found = machine.outcomes(content("f"), 60)
+    new = b"a" * 7 + b"b" * 100_000 + b"c" * 100_000 + b"a" * 99_993 + b"ddd" + b"e" * 5
+    assert b"a" * 300_001 in found
+    assert new in found
+    for item in found:
+        assert isinstance(item, bytes)
+        assert 300_001 <= len(item) <= len(new)
+
+
+def test_unsynced_content_is_still_unsynced_after_a_mere_restart(machine: Machine) -> None:
+    machine.run("fd = opened('f'); os.pwrite(fd, b'a' * 512, 0); os.fsync(fd); sync_folder()")
+    machine.run("fd = opened('f'); os.pwrite(fd, b'b' * 512, 0)")
+    machine.run("fd = opened('f'); assert os.pread(fd, 1, 0) == b'b'; os.pwrite(fd, b'c' * 512, 512)")
+    firsts = {item[:1] for item in machine.outcomes(content("f")) if isinstance(item, bytes)}
+    assert firsts == {b"a", b"b"}
+    machine.run("fd = opened('f'); os.fsync(fd)")
+    assert machine.outcomes(content("f")) == {b"b" * 512 + b"c" * 512: 40}
+
+
+def test_two_threads_and_a_sync_beside_them(machine: Machine) -> None:
+    """A write that begins after a sync began is not covered by it; all before are."""
+    machine.run("""
+        import threading
+        fd = opened('f'); os.ftruncate(fd, 64 * 512); os.fsync(fd); sync_folder()
+        done = [0, 0]
+        def work(mine):
+            for number in range(1, 200):
+                os.pwrite(fd, bytes([number]) * 512, (number % 32 + 32 * mine) * 512)
+                os.fdatasync(fd)
+                done[mine] = number
+        threads = [threading.Thread(target=work, args=(mine,)) for mine in (0, 1)]
+        [thread.start() for thread in threads]; [thread.join() for thread in threads]
+        assert done == [199, 199]
+    """)
+    expected = bytearray(64 * 512)
+    for mine in (0, 1):
+        for number in range(1, 200):
+            at = (number % 32 + 32 * mine) * 512
+            expected[at : at + 512] = bytes([number]) * 512
+    assert machine.outcomes(content("f"), 20) == {bytes(expected): 20}
+
+
+# -- failed syncs
+
+
+def test_what_a_failed_sync_had_to_write_is_lost_whatever_later_syncs_say(machine: Machine) -> None:
+    machine.run("fd = opened('f'); os.pwrite(fd, b'a' * 1536, 0); os.fsync(fd); sync_folder()")
+    machine.faults.fail_syncs(1)
+    machine.run("""
+        fd = opened('f'); os.pwrite(fd, b'b' * 1024, 0)
+        try:
+            os.fsync(fd)
+        except OSError:
+            os.pwrite(fd, b'c' * 512, 0); os.fsync(fd)  # as wrong programs do
+            os.pwrite(fd, b'd' * 512, 1024)
+    """)
+    found = machine.outcomes(content("f"), 60)
+    assert {item[:512] for item in found if isinstance(item, bytes)} == {b"c" * 512}, (
+        "written again and synced"
+    )
+    assert {item[512:1024] for item in found if isinstance(item, bytes)} == {b"a" * 512, b"b" * 512}
+    assert {item[1024:] for item in found if isinstance(item, bytes)} == {b"a" * 512, b"d" * 512}
+
+
+# -- names
+
+
+def test_a_new_file_needs_its_folders_sync(machine: Machine) -> None:
+    machine.run("fd = opened('f'); os.write(fd, b'x'); os.fsync(fd)")
+    assert set(machine.outcomes(content("f"))) == {None, b"x"}
+    machine.run("sync_folder()")
+    assert machine.outcomes(content("f")) == {b"x": 40}
+
+
+def test_replacing_by_rename_gives_the_old_or_the_new_file(machine: Machine) -> None:
+    machine.run("fd = opened('f'); os.write(fd, b'old'); os.fsync(fd); sync_folder()")
+    machine.run("""
+        fd = opened('t'); os.write(fd, b'new'); os.fsync(fd); os.rename(D + '/t', D + '/f')
+    """)
+
+    def look(folder: Path) -> object:
+        return content("f")(folder), content("t")(folder)
+
+    assert set(machine.outcomes(look)) == {(b"old", None), (b"old", b"new"), (b"new", None)}
+    machine.run("sync_folder()")
+    assert machine.outcomes(look) == {(b"new", None): 40}
+
+
+def test_renaming_before_the_content_is_synced_is_found(machine: Machine) -> None:
+    """The classic mistake: the name is durable, the content is not."""
+    machine.run("fd = opened('t'); os.write(fd, b'new'); os.rename(D + '/t', D + '/f'); sync_folder()")
+    found = set(machine.outcomes(content("f"), 100))
+    assert b"" in found
+    assert bytes(3) in found
+    assert b"new" in found
+
+
+def test_unlinked_files_come_back_with_their_content(machine: Machine) -> None:
+    machine.run(
+        "fd = opened('f'); os.write(fd, b'x' * 600); os.fsync(fd); sync_folder(); os.unlink(D + '/f')"
+    )
+    assert set(machine.outcomes(content("f"))) == {None, b"x" * 600}
+    machine.run("sync_folder()")
+    assert machine.outcomes(content("f")) == {None: 40}
+    assert list(machine.faults.undo_folder.glob("b*")) == [], "the backup is gone, too"
+
+
+def test_folders_come_and_go(machine: Machine) -> None:
+    machine.run("""
+        os.mkdir(D + '/old'); fd = opened('old/f'); os.fsync(fd); sync_folder('old'); sync_folder()
+        os.unlink(D + '/old/f'); os.rmdir(D + '/old')
+        os.mkdir(D + '/new'); fd = opened('new/g'); os.fsync(fd); sync_folder('new')
+    """)
+
+    def look(folder: Path) -> object:
+        return tuple(sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*")))
+
+    assert set(machine.outcomes(look, 100)) == {
+        ("old", "old/f"),
+        ("old",),
+        (),
+        ("new", "new/g"),
+    }
+
+
+def test_a_name_used_twice(machine: Machine) -> None:
+    machine.run("""
+        fd = opened('f'); os.write(fd, b'1'); os.fsync(fd); sync_folder()
+        os.unlink(D + '/f'); fd = opened('f'); os.write(fd, b'2'); os.fsync(fd)
+        os.unlink(D + '/f'); fd = opened('f'); os.write(fd, b'3'); os.fsync(fd)
+    """)
+    assert set(machine.outcomes(content("f"), 100)) == {None, b"1", b"2", b"3"}
+
+
+def test_a_failing_change_of_names_leaves_no_note(machine: Machine) -> None:
+    machine.run("""
+        for call in (lambda: os.unlink(D + '/no'), lambda: os.rename(D + '/no', D + '/no2'), lambda: os.mkdir(D)):
+            try:
+                call()
+            except OSError:
+                pass
+        os.close(os.open(D + '/f', os.O_CREAT | os.O_TRUNC | os.O_WRONLY)); sync_folder()
+    """)
+    assert list(machine.faults.undo_folder.glob("[nb]*")) == []
+
+
+# -- SQLite
+
+
+def test_sqlite_in_wal_mode_keeps_what_a_checkpoint_synced(machine: Machine) -> None:
+    """Rows before the checkpoint survive every loss; later ones as a prefix, never torn, and the file stays sound."""
+    machine.run("""
+        import sqlite3
+        db = sqlite3.connect(D + '/x.db', isolation_level=None)
+        db.execute('pragma journal_mode = wal'); db.execute('pragma synchronous = normal')
+        db.execute('pragma wal_autocheckpoint = 0')
+        db.execute('create table t(v)'); db.execute('insert into t values (0)')
+        db.execute('pragma wal_checkpoint(truncate)'); sync_folder()
+        for number in range(1, 8):
+            db.execute('insert into t values (?)', (number,))
+    """)
+
+    def look(folder: Path) -> object:
+        db = sqlite3.connect(folder / "x.db")
+        try:
+            assert db.execute("pragma integrity_check").fetchone() == ("ok",)
+            rows = [row[0] for row in db.execute("select v from t")]
+        finally:
+            db.close()
+        assert rows == list(range(len(rows)))
+        return len(rows)
+
+    found = machine.outcomes(look, 60)
+    assert min(found) == 1  # type: ignore[type-var]
+    assert max(found) == 8  # type: ignore[type-var]
+
+
+# -- the handle
+
+
+def test_a_loss_is_repeatable_and_leaves_no_notes(machine: Machine) -> None:
+    machine.run("fd = opened('f'); sync_folder(); os.pwrite(fd, os.urandom(20_000), 0)")
+    (machine.folder / "x-shm").write_bytes(b"?")
+    results = []
+    for _ in range(2):
+        with machine._copy() as (folder, notes):
+            loss = _lose(folder, notes, 1)
+            assert loss.sectors > 0
+            results.append((loss, (folder / "f").read_bytes()))
+            assert not (folder / "x-shm").exists()
+            assert list(notes.iterdir()) == []
+            assert _lose(folder, notes, 6) == Loss(0, 0, 0), "what is left is durable"
+    assert results[0] == results[1]
+
+
+def test_a_living_process_loses_nothing(tmp_path: Path) -> None:
+    with process_faults(tmp_path / "control", tmp_path / "data") as faults:
+        (tmp_path / "data").mkdir()
+        with subprocess.Popen(
+            [sys.executable, "-I", "-c", "print(1, flush=True); import sys; sys.stdin.read()"],
+            env={**os.environ, **faults.environment()},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        ) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            with pytest.raises(SetupError, match=f"process {process.pid}"):
+                faults.lose_unsynced(random.Random(1))
+            process.communicate()
+        assert faults.lose_unsynced(random.Random(1)) == Loss(0, 0, 0)
+
+
+def test_without_undo_notes_a_kill_loses_nothing(tmp_path: Path) -> None:
+    with process_faults(tmp_path / "control", tmp_path / "data", is_lossy=False) as faults:
+        (tmp_path / "data").mkdir()
+        code = f"import os; os.write(os.open({str(tmp_path / 'data/f')!r}, os.O_RDWR | os.O_CREAT), b'x')"
+        subprocess.run(
+            [sys.executable, "-I", "-c", code], env={**os.environ, **faults.environment()}, check=True
+        )
+        assert list(faults.undo_folder.iterdir()) == []
+        assert faults.lose_unsynced(random.Random(1)) == Loss(0, 0, 0)
+
+
+def test_notes_that_are_none_are_named(machine: Machine) -> None:
+    (machine.folder / "f").write_bytes(b"x")
+    (machine.faults.undo_folder / f"f{(machine.folder / 'f').stat().st_ino}").write_bytes(b"?" * 100)
+    with pytest.raises(SetupError, match="no undo notes"):
+        machine.faults.lose_unsynced(random.Random(1))
