@@ -25,7 +25,6 @@ reorders behind a sync that it reports as done.
 from __future__ import annotations
 
 import errno
-import itertools
 import os
 import random
 import shutil
@@ -34,6 +33,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
+from tests.simulation.cluster import disk_callbacks as callbacks
 from tests.simulation.cluster.disk_mounted import Crashed, DiskFaults, File, MountedDisk
 from tests.simulation.cluster.disk_mounted import os_error as _error
 from tests.simulation.cluster.disk_names import Names
@@ -81,11 +81,9 @@ class SimDisk:
         self.rotted = 0
         self.lives = 0
         self.crashes = 0
-        number = next(_numbers)
-        self.machine: Any = lib.sd_machine_new(number, self.folder.encode())
-        _disks[number] = self
+        self.machine: Any = lib.sd_machine_new(callbacks.register(self), self.folder.encode())
         self.machine.used_bytes = _used_bytes(self.folder)
-        weakref.finalize(self, _free, self.machine, self.files, self._orphans)
+        weakref.finalize(self, callbacks.free, self.machine, self.files, self._orphans)
 
     # -- lives
 
@@ -153,6 +151,12 @@ class SimDisk:
                 if code:
                     raise _error(-code, path)
         self.names.lose(self.rng)
+
+    def close(self) -> None:
+        """The machine is not needed any more: let go of all but its files."""
+        self.cut_power()
+        self.close_life()
+        shutil.rmtree(self._aside, ignore_errors=True)
 
     def wipe(self) -> None:
         """Between two lives: empty the disk, durably."""
@@ -364,65 +368,9 @@ _KINDS: Final[dict[str, Callable[[str, str], bool]]] = {
     "manifest": lambda _folder, name: name == "MANIFEST",
     "current": lambda _folder, name: name == "CURRENT",
 }
-_numbers = itertools.count(1)
-_disks: weakref.WeakValueDictionary[int, SimDisk] = weakref.WeakValueDictionary()
 
 
 def _used_bytes(folder: str) -> int:
     return sum(
         os.path.getsize(os.path.join(path, name)) for path, _, names in os.walk(folder) for name in names
     )
-
-
-def _free(machine: Any, files: dict[str, File], orphans: list[File]) -> None:
-    """With the disk's last reference. What SQLite still holds is left alone: its memory must stay."""
-    machine.is_dead = 1
-    every = [*files.values(), *orphans]
-    if not any(file.raw.refs for file in every):
-        for file in every:
-            file.free()
-        lib.sd_machine_free(machine)
-
-
-@ffi.def_extern()  # type: ignore[untyped-decorator]
-def sd_py_crashed(number: int) -> None:
-    disk = _disks.get(number)
-    if disk is not None:
-        disk.crashed()
-
-
-def _answer(number: int, call: Callable[[SimDisk], object]) -> int:
-    """Run a callback of the VFS; its exceptions become numbers."""
-    disk = _disks.get(number)
-    if disk is None:
-        return int(lib.SD_CRASHED)
-    try:
-        call(disk)
-    except Crashed:
-        return int(lib.SD_CRASHED)
-    except OSError as error:
-        return -(error.errno or errno.EIO)
-    return 0
-
-
-@ffi.def_extern(error=-errno.EIO)  # type: ignore[untyped-decorator]
-def sd_py_open(number: int, path: Any, create: int, exclusive: int, file: Any) -> int:
-    def call(disk: SimDisk) -> None:
-        found = disk.file_at(_text(path), create=bool(create), exclusive=bool(exclusive))
-        file[0] = found.raw
-
-    return _answer(number, call)
-
-
-@ffi.def_extern(error=-errno.EIO)  # type: ignore[untyped-decorator]
-def sd_py_unlink(number: int, path: Any) -> int:
-    return _answer(number, lambda disk: disk.unlink(_text(path)))
-
-
-@ffi.def_extern(error=-errno.EIO)  # type: ignore[untyped-decorator]
-def sd_py_sync_folder(number: int, path: Any) -> int:
-    return _answer(number, lambda disk: disk.sync_folder(os.path.dirname(_text(path))))
-
-
-def _text(path: Any) -> str:
-    return os.fsdecode(ffi.string(path))

@@ -129,6 +129,8 @@ class Names:
         return aside
 
     def _move(self, old: str, new: str) -> None:
+        # The folder may be gone unnoticed (os.rmdir): then its removal never became durable.
+        os.makedirs(os.path.dirname(new), mode=0o700, exist_ok=True)
         os.rename(old, new)
         self._moved(old, new)
 
@@ -146,9 +148,9 @@ class Names:
             for folder, _, files in os.walk(path):
                 for name in files:
                     self._dropped(os.path.join(folder, name))
-            shutil.rmtree(path)
+            shutil.rmtree(path, ignore_errors=True)
         elif change.kind == "rmdir":
-            os.mkdir(path, 0o700)
+            os.makedirs(path, mode=0o700, exist_ok=True)
         elif change.kind == "unlink":
             self._move(change.aside, path)
         else:

@@ -24,8 +24,8 @@ MODULE: Final = "_simdisk"
 HERE: Final = Path(__file__).resolve().parent / "native"
 ROOT: Final = HERE.parents[3]
 BUILD: Final = ROOT / "build" / "simdisk"
-SOURCES: Final = ("files.c", "vfs.c")
-HEADERS: Final = ("simdisk.h", "callbacks.h")
+SOURCES: Final = ("files.c", "power.c", "vfs.c")
+HEADERS: Final = ("simdisk.h", "callbacks.h", "files.h")
 FLAGS: Final = (
     "-std=c11",
     "-O2",

@@ -45,11 +45,8 @@ static int is_dead(const struct handle *handle) {
 }
 
 static int failed(int64_t code, int sqlite_code) {
-    if (code == -ENOSPC || code == -EDQUOT) {
-        return SQLITE_FULL;
-    }
     errno = code == SD_CRASHED ? EIO : (int)-code;
-    return sqlite_code;
+    return code == -ENOSPC ? SQLITE_FULL : sqlite_code;
 }
 
 /* -- file methods -------------------------------------------------------------------------------------- */
