@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Final
 
 from jepsen.history.history import History
@@ -17,7 +18,7 @@ from jepsen.verdict import Verdict
 CHECKER: Final = "availability"
 NS_PER_S: Final = 1_000_000_000
 QUANTILES: Final = (0.5, 0.95, 0.99, 1.0)
-_BEGIN, _END = "start", "stop"
+_BEGIN, _END, _FINAL = "start", "stop", "final"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,19 +33,23 @@ class FaultWindow:
 def fault_windows(history: History) -> list[FaultWindow]:
     """The nemesis' faults in the order of their beginning.
 
-    `start-X` begins X and `stop-X` ends it; plain `start` and `stop` do so for "fault"; anything else is a moment.
-    A second start of a running fault belongs to the first. The first stop ends it.
+    `start-X` begins X, `stop-X` or `final-X` ends it; plain `start` and `stop` do so for "fault"; anything else is a
+    moment. A second start of a running fault belongs to the first. A start or stop whose value holds an `error` did
+    not do it.
     """
     windows: list[FaultWindow] = []
     running: dict[str, int] = {}
     for op in history.nemesis():
         kind, _, rest = op.f.partition("-")
         name = rest or "fault"
+        did_nothing = isinstance(op.value, dict) and "error" in op.value
+        if kind in (_BEGIN, _END) and did_nothing:
+            continue
         if kind == _BEGIN:
             if name not in running:
                 running[name] = len(windows)
                 windows.append(FaultWindow(name, op.time, None))
-        elif kind == _END:
+        elif kind in (_END, _FINAL):
             place = running.pop(name, None)
             if place is not None:
                 windows[place] = FaultWindow(name, windows[place].begin_ns, op.time)
@@ -118,7 +123,7 @@ def _seconds(ns: int) -> float:
 
 def _longest_gap(oks: list[int], begin_ns: int, end_ns: int) -> tuple[int, int]:
     points = [begin_ns, *(time for time in oks if begin_ns <= time <= end_ns), end_ns]
-    return max(zip(points, points[1:], strict=False), key=lambda gap: gap[1] - gap[0])
+    return max(pairwise(points), key=lambda gap: gap[1] - gap[0])
 
 
 def _recovery(pairs: list[Pair], after_ns: int) -> tuple[Op, Op] | None:
@@ -178,7 +183,7 @@ def _windows(
         cuts |= {fault.begin_ns, end_ns if fault.end_ns is None else fault.end_ns}
     points = sorted(time for time in cuts if begin_ns <= time <= end_ns)
     windows: list[dict[str, Any]] = []
-    for start, stop in zip(points, points[1:], strict=False):
+    for start, stop in pairwise(points):
         active = sorted(
             {f.name for f in lasting if f.begin_ns <= start and (f.end_ns is None or f.end_ns > start)}
         )

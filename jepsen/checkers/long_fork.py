@@ -39,9 +39,9 @@ def check_long_fork(history: History, *, group_size: int) -> Verdict:
     """Compare all reads of each group of `group_size` keys (group g: keys g * size up to (g + 1) * size - 1).
 
     `details`: `fork` (two reads, each saw a write that the other did not), `illegal-value` (another value than nil
-    or 1, or a value of a key whose write was not begun yet, failed, or never was), and the counts `reads`, `early-reads` (saw
-    nothing) and `late-reads` (saw all), which cannot show a fork. `counterexample`: the two reads of the first fork,
-    or the bad read. `valid` None: no read saw some, but not all of its group.
+    or 1, or a value of a key whose write was not begun yet, failed, or never was), and the counts `reads`,
+    `early-reads` (saw nothing) and `late-reads` (saw all), which cannot show a fork. `counterexample`: the two reads
+    of the first fork, or the bad read. `valid` None: no read saw some, but not all of its group.
 
     Raises HistoryError naming the index: an unknown micro-operation, a second write of a key, a read that does not
     cover exactly one group.

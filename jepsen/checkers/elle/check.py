@@ -16,6 +16,7 @@ from jepsen.history.op import Op
 from jepsen.verdict import Verdict
 
 CHECKER: Final = "append"
+STEPS_SHOWN: Final = 12  # of a long cycle
 EXPLAINED_MAX: Final = 8  # explanations per anomaly; the rest is counted
 
 
@@ -60,19 +61,22 @@ def cycle_finding(cycle: Cycle, dependencies: Dependencies) -> Finding:
             continue
         evidence = dependencies.evidence[edge.a, edge.b, edge.kind]
         if edge.kind == WR:
-            parts.append(f"{a} appended {evidence.before} to {evidence.key}, which {b} read")
+            parts.append(f"{a} appended {evidence.before} to key {evidence.key}, which {b} read")
         elif edge.kind == RW:
             state = "nothing" if evidence.before is None else f"up to {evidence.before}"
             parts.append(
-                f"{a} read {evidence.key} ({state}) and did not see {b}'s append of {evidence.after}"
+                f"{a} read key {evidence.key} ({state}) and did not see {b}'s append of {evidence.after}"
             )
         else:
+            order = "; reads that show it never show" if evidence.is_unseen else ", and right after it came"
             parts.append(
-                f"{a} appended {evidence.before} to {evidence.key}, after which {b} appended {evidence.after}"
+                f"{a} appended {evidence.before} to key {evidence.key}{order} {b}'s append of {evidence.after}"
             )
             if evidence.witness is not None:
                 witnesses[evidence.witness] = None
     numbers = tuple(edge.a for edge in cycle)
+    if len(parts) > STEPS_SHOWN:
+        parts[STEPS_SHOWN // 2 : -STEPS_SHOWN // 2] = [f"… {len(parts) - STEPS_SHOWN} more steps …"]
     text = "; ".join(parts) + ": each comes before itself"
     return Finding(classify(cycle), text, numbers, tuple(w for w in witnesses if w not in numbers))
 

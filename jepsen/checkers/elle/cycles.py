@@ -15,11 +15,11 @@ from typing import Final
 from jepsen.checkers.elle.dependencies import Dependencies
 from jepsen.checkers.elle.graph import (
     DATA,
-    KINDS,
     ORDER,
     PROCESS,
     REALTIME,
     RW,
+    STRONGEST,
     WR,
     WW,
     components,
@@ -27,6 +27,9 @@ from jepsen.checkers.elle.graph import (
 )
 
 STEPS_MAX: Final = 3_000_000  # edges that all searches of one history may look at: a few seconds
+EXPLAINED_MAX: Final = (
+    6  # edges of a cycle that is easily understood; for longer ones real time may give shorter
+)
 SHRINK_MAX: Final = 100  # edges of a cycle that is still tried to be made shorter
 
 
@@ -87,11 +90,12 @@ def find_cycles(
     """The shortest cycle of each class in each component.
 
     `allows_g2`: cycles with adjacent anti-dependencies are legal (snapshot isolation). `with_order`: process and real
-    time count (strict serializability). A component in which data alone makes a cycle is not searched for weaker ones.
+    time count (strict serializability). A component in which data alone makes a short cycle is not searched with them.
     """
     search = _Search(dependencies, steps_max)
     result = Cycles({}, True)
-    explained: set[int] = set()
+    cyclic: set[int] = set()  # nodes of components with a cycle
+    explained: set[int] = set()  # nodes of components with a short one
     graph = dependencies.graph
     tiers = (0, PROCESS, ORDER) if with_order else (0,)
     suspects = [n for c in cyclic_components(graph, dependencies.nodes, DATA | tiers[-1]) for n in c]
@@ -100,9 +104,12 @@ def find_cycles(
             if not explained.isdisjoint(component):
                 continue
             cycles = search.component(component, order, allows_g2)
-            for cycle in cycles:
+            short = [cycle for cycle in cycles if len(cycle) <= EXPLAINED_MAX]
+            for cycle in cycles if cyclic.isdisjoint(component) else short:
                 result.found.setdefault(classify(cycle), []).append(cycle)
             if cycles:
+                cyclic.update(component)
+            if short:
                 explained.update(component)
     result.is_complete = search.steps > 0
     return result
@@ -175,7 +182,7 @@ class _Search:
                     usable = kinds & allowed
                     if not usable:
                         continue
-                    kind = next(kind for kind in KINDS if kind & usable)
+                    kind = STRONGEST[usable]
                     if successor == goal:
                         if not (nonadjacent and kind == RW):  # the seed follows
                             return [*self._walk(came, state), Edge(node, goal, kind)]
@@ -210,7 +217,7 @@ class _Search:
                 self.steps = min(budget, 0)
                 if path is not None:
                     return (
-                        Edge(start, successor, next(kind for kind in KINDS if kind & kinds & mask)),
+                        Edge(start, successor, STRONGEST[kinds & mask]),
                         *path,
                     )
         raise AssertionError(f"no cycle through {start} in its strongly connected component {nodes[:10]}")

@@ -22,12 +22,14 @@ UNSEEN_MAX: Final = 32
 @dataclass(frozen=True, slots=True)
 class Evidence:
     """Why an edge exists: `before`: the element that one side wrote or saw (None: the empty list), `after`: the
-    element that the other side appended (None for a read). `witness`: a transaction whose read shows the order."""
+    element that the other side appended (None for a read). `witness`: a transaction whose read shows the order;
+    `is_unseen`: no read shows `after`, not even those that show `before`."""
 
     key: Key
     before: Element | None
     after: Element | None
     witness: int | None = None
+    is_unseen: bool = False
 
 
 class Dependencies:
@@ -87,7 +89,9 @@ class Dependencies:
             before = found.order[places[-1]]
             for after, number in unseen:
                 witness = found.witness(places[-1] + 1)
-                self._add(writers[-1], number, WW, Evidence(found.key, before, after, witness))
+                self._add(
+                    writers[-1], number, WW, Evidence(found.key, before, after, witness, is_unseen=True)
+                )
         for observation in found.observations:
             self._add_read(found, observation, places, writers, unseen)
 

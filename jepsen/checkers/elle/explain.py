@@ -35,7 +35,7 @@ def show_transaction(transaction: Transaction) -> str:
 
 
 def explain(finding: Finding, transactions: Sequence[Transaction]) -> str:
-    """The finding's text with names T1, T2 … for its transactions, and these in full below."""
+    """The finding's text with names T1, T2 … for its transactions, and those in full below."""
     count = len(finding.transactions)
 
     def name(match: re.Match[str]) -> str:

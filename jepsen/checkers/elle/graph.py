@@ -15,13 +15,9 @@ PROCESS: Final = 8  # the same process ran it before
 REALTIME: Final = 16  # completed before the other began
 DATA: Final = WW | WR | RW
 ORDER: Final = PROCESS | REALTIME
-KINDS: Final = (
-    WW,
-    WR,
-    PROCESS,
-    REALTIME,
-    RW,
-)  # strongest evidence first; RW last, as it weakens a cycle's class
+_STRONGEST_FIRST: Final = (WW, WR, PROCESS, REALTIME, RW)  # RW last, as it weakens a cycle's class
+# Mask -> the kind of it to use.
+STRONGEST: Final = (0, *(next(kind for kind in _STRONGEST_FIRST if kind & mask) for mask in range(1, 32)))
 
 
 class Graph:

@@ -124,7 +124,7 @@ def _report_disorder(
 ) -> None:
     repeated = [element for element, count in Counter(elements).items() if count > 1]
     if repeated:
-        text = f"{{0}} read {show(repeated)} more than once in {key}: {show(elements)}"
+        text = f"{{0}} read {show(repeated)} more than once in key {key}: {show(elements)}"
         findings.append(Finding("duplicate-elements", text, (reader.number,)))
     distinct = list(dict.fromkeys(elements))
     if longest is not None and order[: len(distinct)] != distinct:
@@ -132,7 +132,7 @@ def _report_disorder(
             (i for i, (ours, theirs) in enumerate(zip(distinct, order, strict=False)) if ours != theirs),
             len(order),
         )
-        text = f"{{0}} read {key} as {show(distinct)}, {{1}} as {show(order)}: they differ from element {at + 1} on"
+        text = f"{{0}} read key {key} as {show(distinct)}, {{1}} as {show(order)}: they differ from element {at + 1} on"
         findings.append(Finding("incompatible-order", text, (reader.number, longest.number)))
 
 
@@ -141,11 +141,11 @@ def _check_element(
 ) -> None:
     writer = transactions.writer(key, element)
     if writer is None:
-        text = f"{{0}} read {element} from {key}, which nobody appended"
+        text = f"{{0}} read {element} from key {key}, which nobody appended"
         found.findings.append(Finding("garbage-read", text, (reader.number,)))
         return
     if writer.type is OpType.FAIL:
-        text = f"{{0}} read {element} from {key}, which {{1}} appended, but {{1}} failed"
+        text = f"{{0}} read {element} from key {key}, which {{1}} appended, but {{1}} failed"
         found.findings.append(Finding("G1a", text, (reader.number, writer.number)))
     else:
         found.seen.add(writer.number)
@@ -160,7 +160,9 @@ def _check_dirty_update(transactions: Transactions, versions: KeyVersions, findi
         if writer.type is OpType.FAIL:
             failed = failed or (element, writer)
         elif failed and writer.is_committed:
-            text = f"{{0}} appended {element} to {versions.key} after {failed[0]} of {{1}}, but {{1}} failed"
+            text = (
+                f"{{0}} appended {element} to key {versions.key} after {failed[0]} of {{1}}, but {{1}} failed"
+            )
             numbers, witnesses = (writer.number, failed[1].number), (versions.witness(length),)
             findings.append(Finding("dirty-update", text, numbers, witnesses))
             return
@@ -183,7 +185,7 @@ def _check_intermediate(transactions: Transactions, versions: KeyVersions, findi
         last = transactions.last_appends[writer.number][versions.key]
         if last != element:
             reported.add(element)
-            text = f"{{0}} read {versions.key} up to {element}, in the middle of {{1}}, which appended {last} later"
+            text = f"{{0}} read key {versions.key} up to {element}, in the middle of {{1}}, which appended {last} later"
             findings.append(Finding("G1b", text, (observation.reader, writer.number)))
 
 
@@ -199,7 +201,9 @@ def _check_lost_update(versions: KeyVersions, findings: list[Finding]) -> None:
     for length, readers in updaters.items():
         if len(readers) > 1:
             state = (
-                f"{versions.key} up to {versions.order[length - 1]}" if length else f"an empty {versions.key}"
+                f"key {versions.key} up to {versions.order[length - 1]}"
+                if length
+                else f"key {versions.key} empty"
             )
             names = " and ".join(f"{{{i}}}" for i in range(len(readers)))
             text = f"{names} all read {state}, then appended to it: an update is lost"
@@ -217,15 +221,13 @@ def _check_internal(transaction: Transaction, findings: list[Finding]) -> None:
         elements = micro.elements
         for later in transaction.micros[position + 1 :]:
             if later.is_append and later.key == key and later.element in elements:
-                text = f"{{0}} read its own append of {later.element} to {key} before it made it"
+                text = f"{{0}} read its own append of {later.element} to key {key} before it made it"
                 findings.append(Finding("future-read", text, (transaction.number,)))
         if key in known and known[key] != elements:
-            text = (
-                f"{{0}} read {key} as {show(elements)}, but by its earlier steps it held {show(known[key])}"
-            )
+            text = f"{{0}} read key {key} as {show(elements)}, but by its earlier steps it held {show(known[key])}"
             findings.append(Finding("internal", text, (transaction.number,)))
         own = appended.pop(key, [])
         if own and elements[-len(own) :] != own:
-            text = f"{{0}} read {key} as {show(elements)}, after it had appended {show(own)} itself"
+            text = f"{{0}} read key {key} as {show(elements)}, after it had appended {show(own)} itself"
             findings.append(Finding("internal", text, (transaction.number,)))
         known[key] = list(elements)
