@@ -184,7 +184,10 @@ class ConsensusFacts:
     def grants(self, name: str, node: int, candidate: int, term: int) -> None:
         """`name` tells `candidate` (perhaps itself) that it votes for it in `term`."""
         given = self.votes.get((node, term))
-        if given != candidate:
+        if given is None and self.disks[node].hard.term > term:
+            # The batch with this vote had a later term, too: only that is on the disk, and keeps the promise as well.
+            self.votes[node, term] = candidate
+        elif given != candidate:
             self._fail(
                 f"durability: the vote of {name} for {candidate} in term {term} is told, on its disk it is {given}"
             )
