@@ -18,6 +18,7 @@ from jepsen.verdict import Verdict
 
 TIME_LIMIT_S = 60.0
 SHRINK_LIMIT_S = 10.0
+AFTER_VIOLATION_S = 5.0  # for the keys that are left once one has failed
 LISTED_MAX = 20  # keys and calls listed in details
 
 Partition = Callable[[Any], tuple[Hashable, Any]]
@@ -144,11 +145,16 @@ def calls_by_key(history: History, model: Model, partition: Partition | None) ->
 def _search_all(
     model: Model, groups: Mapping[Hashable, list[Call]], deadline: float
 ) -> dict[Hashable, Outcome]:
-    """Search each group; what one leaves of its even share of the time goes to those after it."""
+    """Search each group; what one leaves of its even share of the time goes to those after it.
+
+    Once a violation is known the others get little more: the verdict stands.
+    """
     outcomes: dict[Hashable, Outcome] = {}
     for done, (key, calls) in enumerate(sorted(groups.items(), key=lambda item: len(item[1]))):
         now = time.monotonic()
         outcomes[key] = search(model, calls, now + (deadline - now) / (len(groups) - done))
+        if outcomes[key].valid is False:
+            deadline = min(deadline, now + AFTER_VIOLATION_S)
     return outcomes
 
 

@@ -55,29 +55,39 @@ class Register(Model):
         for call in calls:
             if call.f == "cas" or call.f not in ("read", "write"):
                 self.step(ILLEGAL, call)  # a malformed value is told before anything takes it apart
-        observed = {value for call in calls for value in self.observed(call)}
+        observed = Multiset(value for call in calls for value in self.observed(call))
+        needed: list[Call] = []
+        for call in reversed(calls):  # so that the last of a chain of compare-and-sets goes first
+            if call.f == "read":
+                if call.end is not None and self.observed(call):
+                    needed.append(call)
+                continue
+            (made,) = self.produced(call)
+            seen = tuple(self.observed(call))
+            if (call.end is None or call.is_optional) and observed[made] <= (made in seen):
+                observed.subtract(seen)
+            else:
+                needed.append(call)
+        needed.reverse()
+        return self._settled(needed)
+
+    def _settled(self, calls: Sequence[Call]) -> list[Call]:
+        """Give an end to those calls of unknown outcome that certainly happened."""
         producers = Multiset(value for call in calls for value in self.produced(call))
         seen_at: dict[Hashable, int] = {}
         for call in calls:
             if call.end is not None and not call.is_optional:
                 for value in self.observed(call):
                     seen_at[value] = min(call.end, seen_at.get(value, call.end))
-        kept: list[Call] = []
+        settled: list[Call] = []
         for call in calls:
-            if call.f == "read" and (call.end is None or (call.value is None and self.nil_is_unknown)):
-                continue
-            if call.end is not None:
-                kept.append(call)
-                continue
-            (made,) = self.produced(call)
-            if made not in observed or (call.f == "cas" and call.value[0] == made):
-                continue
-            end = seen_at.get(made)
-            if end is not None and end > call.start and producers[made] == 1 and made != self.initial:
-                kept.append(replace(call, end=end))
-            else:
-                kept.append(call)
-        return kept
+            end = None
+            if call.end is None:
+                (made,) = self.produced(call)
+                if producers[made] == 1 and made != self.initial:
+                    end = seen_at.get(made)
+            settled.append(call if end is None or end <= call.start else replace(call, end=end))
+        return settled
 
 
 class GrowSet(Model):

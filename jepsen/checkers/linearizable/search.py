@@ -11,6 +11,7 @@ calls linearized, same state): only minimal ones are kept. Nor is one used unles
 
 from __future__ import annotations
 
+import heapq
 import math
 import time
 from bisect import bisect_left
@@ -21,6 +22,7 @@ from typing import Any, NamedTuple
 from jepsen.checkers.linearizable.model import ILLEGAL, Call, Model
 
 STUCK_MAX = 8  # dead ends kept for the report
+DEPTH_FIRST_MIN, DEPTH_FIRST_PER_CALL = 1000, 20  # configurations before the search changes to best first
 _CLOCK_EVERY = 1024  # configurations between two looks at the clock
 
 _Path = tuple[Any, Call] | None  # linked list: (before, last linearized)
@@ -95,6 +97,7 @@ class _Search:
         self.blind = [model.is_blind(call) for call in self.certain]
         self.guesses = _Guesses(model, calls)
         self.seen: dict[Hashable, list[int]] = {}
+        self.explored = 0
         self.best_limit = -1.0
         self.best: list[tuple[_Config, list[int]]] = []
 
@@ -121,35 +124,84 @@ class _Search:
         return found, limit
 
     def run(self) -> Outcome:
-        """Depth first: certain calls before guesses, the earliest completion first."""
-        explored = 0
+        """Depth first, which is quick where there is a linearization; else, after a while, best first."""
+        # Without guesses the order in which configurations are taken up saves nothing.
+        most = DEPTH_FIRST_MIN + DEPTH_FIRST_PER_CALL * len(self.certain) if self.guesses.classes else math.inf
+        outcome = self.depth_first(most)
+        if outcome is None:
+            self.seen.clear()
+            outcome = self.best_first()
+        return outcome
+
+    def depth_first(self, explored_max: float) -> Outcome | None:
+        """Certain calls before guesses, the earliest completion first; None after `explored_max` configurations."""
         stack = [_Config(0, 0, 0, self.model.initial, False, None, -1.0)]
-        count = len(self.certain)
         while stack:
             config = stack.pop()
             if config.limit >= 0:
                 stack.extend(self.guess(config))
                 continue
-            explored += 1
-            if explored % _CLOCK_EVERY == 0 and time.monotonic() > self.deadline:
-                return self.ended(None, explored)
+            if self.explored >= explored_max:
+                return None
+            if self.is_late():
+                return self.ended(None)
             config, found, limit = self.absorb(config)
-            if config.base == count:
-                return Outcome(True, explored, order=_calls(config.path))
-            key = (config.base, config.mask, config.is_fresh, config.state)
-            seen = self.seen.get(key)
-            if seen is None:
-                self.seen[key] = [config.used]
-            elif self.guesses.is_covered(config.used, seen):
+            if config.base == len(self.certain):
+                return Outcome(True, self.explored, order=_calls(config.path))
+            if not self.is_new(self.seen, config):
                 continue
-            else:
-                seen.append(config.used)
-            if limit >= self.best_limit:
-                self.note(config, found, limit)
+            self.note(config, found, limit)
             if self.guesses.classes:
                 stack.append(config._replace(limit=limit))
             stack.extend(self.advance(config, found, limit))
-        return self.ended(False, explored)
+        return self.ended(False)
+
+    def best_first(self) -> Outcome:
+        """By the completion that comes next, then by the number of guesses used.
+
+        So no configuration is taken up before one that makes it needless, and what lies before the
+        present completion can be forgotten.
+        """
+        heap: list[tuple[float, int, int, _Config, list[int]]] = []
+        levels: dict[float, dict[Hashable, list[int]]] = {}
+        level = -1.0
+        todo: list[tuple[_Config, int]] = [(_Config(0, 0, 0, self.model.initial, False, None, -1.0), 0)]
+        while True:
+            for raw, uses in todo:
+                if self.is_late():
+                    return self.ended(None)
+                config, found, limit = self.absorb(raw)
+                if config.base == len(self.certain):
+                    return Outcome(True, self.explored, order=_calls(config.path))
+                if self.is_new(levels.setdefault(limit, {}), config):
+                    self.note(config, found, limit)
+                    heapq.heappush(heap, (limit, uses, self.explored, config, found))
+            todo = []
+            if not heap:
+                return self.ended(False)
+            limit, uses, _, config, found = heapq.heappop(heap)
+            if limit > level:
+                levels.pop(level, None)
+                level = limit
+            if config.used in levels[limit][_key(config)]:
+                todo = [(after, uses) for after in self.advance(config, found, limit)]
+                todo += [(after, uses + 1) for after in self.guess(config._replace(limit=limit))]
+
+    def is_late(self) -> bool:
+        """Count a configuration; True when the time is up."""
+        self.explored += 1
+        return self.explored % DEPTH_FIRST_MIN, DEPTH_FIRST_PER_CALL = 1000, 20  # configurations before the search changes to best first
+_CLOCK_EVERY == 0 and time.monotonic() > self.deadline
+
+    def is_new(self, memory: dict[Hashable, list[int]], config: _Config) -> bool:
+        """Remember a configuration; False when it, or one at least as good, was seen before."""
+        seen = memory.setdefault(_key(config), [])
+        if seen and self.guesses.is_covered(config.used, seen):
+            return False
+        if seen:
+            seen[:] = [more for more in seen if not self.guesses.is_covered(more, [config.used])]
+        seen.append(config.used)
+        return True
 
     def absorb(self, config: _Config) -> tuple[_Config, list[int], float]:
         """Linearize every read that is right in this state: taken now it hinders nothing, later it might."""
@@ -210,26 +262,32 @@ class _Search:
 
     def note(self, config: _Config, found: list[int], limit: float) -> None:
         """Keep the configurations that got farthest."""
+        if limit < self.best_limit:
+            return
         if limit > self.best_limit:
             self.best_limit = limit
             self.best.clear()
         if len(self.best) < STUCK_MAX and not config.is_fresh:
             self.best.append((config, found))
 
-    def ended(self, valid: bool | None, explored: int) -> Outcome:
+    def ended(self, valid: bool | None) -> Outcome:
         blocked = [call for call in self.certain if call.end == self.best_limit]
         blocked.sort(
             key=lambda call: call.completion is None
         )  # a settled guess shares the end of its first observer
         return Outcome(
             valid,
-            explored,
+            self.explored,
             blocked=blocked[0] if blocked else None,
             stuck=[
                 Stuck(_calls(config.path), config.state, [self.certain[position] for position in found])
                 for config, found in self.best
             ],
         )
+
+
+def _key(config: _Config) -> Hashable:
+    return (config.base, config.mask, config.is_fresh, config.state)
 
 
 def _shift(base: int, mask: int) -> tuple[int, int]:
