@@ -126,7 +126,9 @@ class _Search:
     def run(self) -> Outcome:
         """Depth first, which is quick where there is a linearization; else, after a while, best first."""
         # Without guesses the order in which configurations are taken up saves nothing.
-        most = DEPTH_FIRST_MIN + DEPTH_FIRST_PER_CALL * len(self.certain) if self.guesses.classes else math.inf
+        most = (
+            DEPTH_FIRST_MIN + DEPTH_FIRST_PER_CALL * len(self.certain) if self.guesses.classes else math.inf
+        )
         outcome = self.depth_first(most)
         if outcome is None:
             self.seen.clear()
@@ -190,8 +192,7 @@ class _Search:
     def is_late(self) -> bool:
         """Count a configuration; True when the time is up."""
         self.explored += 1
-        return self.explored % DEPTH_FIRST_MIN, DEPTH_FIRST_PER_CALL = 1000, 20  # configurations before the search changes to best first
-_CLOCK_EVERY == 0 and time.monotonic() > self.deadline
+        return self.explored % _CLOCK_EVERY == 0 and time.monotonic() > self.deadline
 
     def is_new(self, memory: dict[Hashable, list[int]], config: _Config) -> bool:
         """Remember a configuration; False when it, or one at least as good, was seen before."""
