@@ -85,8 +85,12 @@ class MountedDisk:
         if self._faults.write_s[1]:
             self._wait(self._faults.write_s)
         raw = self._raw(fd)
-        pointer = data if type(data) is bytes else ffi.from_buffer(data)
-        done: int = lib.sd_write(raw, pointer, len(pointer), offset)
+        if type(data) is bytes:
+            done: int = lib.sd_write(raw, data, len(data), offset)
+        else:
+            # Released at once: a traceback that kept it would let CPython's collector clear the view under it.
+            with ffi.from_buffer(data) as pointer:
+                done = lib.sd_write(raw, pointer, len(pointer), offset)
         if done < 0:
             self._fail(done, "write")
         return done
