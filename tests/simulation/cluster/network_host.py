@@ -134,15 +134,14 @@ class _Attempt:
         served = SimTransport(target, server.life, self._name, self._own_name, server)
         join(network, dialled, served)
         server.waiting[served] = None
-        network.scheduler.call_later(network.delay_s(), self._answered, dialled, served)
+        network.scheduler.call_later(network.delay_s(), self._answered, dialled)
 
-    def _answered(self, dialled: SimTransport, served: SimTransport) -> None:
+    def _answered(self, dialled: SimTransport) -> None:
         """The SYN-ACK arrives, or not. Nobody heard of the connection so far."""
         network = self._network
         is_lost = network.is_cut(self._target.ip, self._source.ip)
         if is_lost or self._is_over or dialled.is_gone:
-            dialled.discard()
-            served.discard()
+            dialled.discard()  # and with it the other end
             if is_lost and not self._is_over:
                 self._repeat()
             elif dialled.is_gone:

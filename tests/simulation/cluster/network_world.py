@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 from tests.simulation.cluster.life import Kernel, Life
@@ -127,3 +128,16 @@ class World:
         dialled = self.dial(a)
         self.later(1)
         return dialled, self.served[-1], a, b
+
+
+def worlds() -> Iterator[Callable[..., World]]:
+    """A fixture's body: makes worlds (seed, faults by name) and ends them."""
+    made: list[World] = []
+
+    def make(*arguments: Any, **faults: Any) -> World:
+        made.append(World(*arguments, **faults))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.end()

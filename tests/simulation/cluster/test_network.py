@@ -5,25 +5,13 @@ from __future__ import annotations
 import errno
 import random
 import socket
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
 
 import pytest
 
-from tests.simulation.cluster.network_world import PORT, A, B, Echo, World
+from tests.simulation.cluster.network_world import PORT, A, B, Echo, World, worlds
 
-
-@pytest.fixture
-def world() -> Iterator[Callable[..., World]]:
-    made: list[World] = []
-
-    def make(*arguments: Any, **faults: Any) -> World:
-        made.append(World(*arguments, **faults))
-        return made[-1]
-
-    yield make
-    for each in made:
-        each.end()
+world = pytest.fixture(worlds)
 
 
 def test_echo_names_and_close(world: Callable[..., World]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,7 +15,7 @@ from dqlite_py.raft.messages import AppendRequest, Message
 from dqlite_py.raft.rpc import RpcContext, RpcLost, RpcNotSent
 from dqlite_py.raft.transport import PeerTransport
 from dqlite_py.wire.handshake import LocalIdentity
-from tests.simulation.cluster.network_world import A, B, World
+from tests.simulation.cluster.network_world import A, B, World, worlds
 from tests.simulation.cluster.simloop import SimLoop
 
 CLUSTER = b"cluster-of-tests"
@@ -90,17 +90,7 @@ class Station:
         return found
 
 
-@pytest.fixture
-def world() -> Iterator[Callable[..., World]]:
-    made: list[World] = []
-
-    def make(*arguments: Any, **faults: Any) -> World:
-        made.append(World(*arguments, **faults))
-        return made[-1]
-
-    yield make
-    for each in made:
-        each.end()
+world = pytest.fixture(worlds)
 
 
 def test_messages_and_calls(world: Callable[..., World]) -> None:
