@@ -33,8 +33,9 @@ class _Read:
 @dataclass(frozen=True, slots=True)
 class _Stale:
     element: Element
-    known: Op
+    known: tuple[Op, Op]  # what proved it: an invocation and its completion
     absent: _Read
+    present: _Read | None  # the latest read that held it
     latency_ns: int
 
 
@@ -46,8 +47,8 @@ def check_durable_set(history: History, *, linearizable: bool = True) -> Verdict
     added, or its add failed), `duplicated`, `recovered` (outcome unknown, but read), `never-read` (neither seen nor
     missed by a read that began after it was known); counts of `attempted`, `acknowledged`, `stable`, `reads`;
     `stable-latency-ms` and `lost-latency-ms`: quantiles of the time from known to the last read that missed it.
-    `counterexample`: the add and a read that missed it (or the read that shows the surplus). `valid` None: no element
-    was ever read and none is lost.
+    `counterexample`: an add with the reads that show its fate (or the read that shows the surplus). `valid` None: no
+    element was ever read and none is lost.
 
     Raises HistoryError for an add without an element, a second add of an element, a read that is no list: naming the
     index.
@@ -63,14 +64,16 @@ def check_durable_set(history: History, *, linearizable: bool = True) -> Verdict
         if pair.type is OpType.FAIL:
             continue
         present, absent, proof = last_present.get(element), last_absent.get(element), known.get(element)
+        missed: _Stale | None = None
+        if absent is not None and proof is not None and proof[1].index < absent.invoke.index:
+            missed = _Stale(element, proof, absent, present, max(0, absent.invoke.time - proof[1].time))
         if present is not None and (absent is None or absent.invoke.index < present.invoke.index):
             stable.append(element)
-            late = max(0, absent.invoke.time - proof.time) if absent is not None and proof is not None else 0
-            latencies.append(late)
-            if absent is not None and proof is not None and proof.index < absent.invoke.index:
-                stale.append(_Stale(element, proof, absent, late))
-        elif proof is not None and absent is not None and proof.index < absent.invoke.index:
-            lost.append(_Stale(element, proof, absent, max(0, absent.invoke.time - proof.time)))
+            latencies.append(missed.latency_ns if missed else 0)
+            if missed:
+                stale.append(missed)
+        elif missed is not None:
+            lost.append(missed)
         elif present is None:
             never.append(element)
     surplus, duplicated = _surplus(adds, reads)
@@ -140,7 +143,7 @@ def _parse(history: History) -> tuple[dict[Element, Pair], list[_Read]]:
 
 def _sightings(
     adds: dict[Element, Pair], reads: list[_Read]
-) -> tuple[dict[Element, _Read], dict[Element, _Read], dict[Element, Op]]:
+) -> tuple[dict[Element, _Read], dict[Element, _Read], dict[Element, tuple[Op, Op]]]:
     """Per element: the latest begun read that holds it, the latest begun that misses it, and what first proves it.
 
     A read can miss an element only if the add began before the read ended. Each pass shrinks a set of undecided
@@ -160,16 +163,16 @@ def _sightings(
                 last_absent[element] = read
                 unmissed.discard(element)
     known = {
-        element: pair.completion
+        element: (pair.invoke, pair.completion)
         for element, pair in adds.items()
-        if pair.completion and pair.type is OpType.OK
+        if pair.completion is not None and pair.type is OpType.OK
     }
     unproven = set(adds)
     for read in sorted(reads, key=lambda read: read.op.index):
         for element in unproven.intersection(read.elements):
             unproven.discard(element)
-            if element not in known or read.op.index < known[element].index:
-                known[element] = read.op
+            if element not in known or read.op.index < known[element][1].index:
+                known[element] = read.invoke, read.op
     return last_present, last_absent, known
 
 
@@ -195,7 +198,9 @@ def _example(missing: list[_Stale], surplus: list[_Read], adds: dict[Element, Pa
     if missing:
         worst = missing[0]
         pair = adds[worst.element]
-        ops = [pair.invoke, pair.completion, worst.known, worst.absent.invoke, worst.absent.op]
+        ops = [pair.invoke, pair.completion, *worst.known, worst.absent.invoke, worst.absent.op]
+        if worst.present is not None:
+            ops += [worst.present.invoke, worst.present.op]
     else:
         ops = [surplus[0].invoke, surplus[0].op]
     return [op for _index, op in sorted({op.index: op for op in ops if op is not None}.items())]

@@ -31,7 +31,7 @@ def check_exactly_once(history: History) -> Verdict:
     """
     adds, reads = _parse(history)
     scope = f"{len(adds)} adds ({sum(p.type is OpType.OK for p in adds.values())} acknowledged) and {len(reads)} reads"
-    if not reads or not adds:
+    if not reads:
         return Verdict(CHECKER, None, f"nothing to judge in {scope}")
     final = max(reads, key=lambda pair: pair.invoke.index)
     counts = Counter(_elements(final))
@@ -59,7 +59,7 @@ def check_exactly_once(history: History) -> Verdict:
     details |= {"recovered": _shown(recovered), "attempted": len(adds), "reads": len(reads)}
     wrong = {name: found for name, found in bad.items() if found}
     if not wrong:
-        return Verdict(CHECKER, True, f"each once in {scope}", details)
+        return Verdict(CHECKER, True if adds else None, f"each once in {scope}", details)
     element, read = next(iter(next(iter(wrong.values())).items()))
     ops = [read.invoke, read.completion]
     if element in adds:

@@ -6,6 +6,7 @@ saw must then be a chain. Judges no real time: stale reads pass, as long as they
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -41,7 +42,8 @@ def check_long_fork(history: History, *, group_size: int) -> Verdict:
     `details`: `fork` (two reads, each saw a write that the other did not), `illegal-value` (another value than nil
     or 1, or a value of a key whose write was not begun yet, failed, or never was), and the counts `reads`,
     `early-reads` (saw nothing) and `late-reads` (saw all), which cannot show a fork. `counterexample`: the two reads
-    of the first fork, or the bad read. `valid` None: no read saw some, but not all of its group.
+    of the first fork, or the bad read, with the writes that they saw. `valid` None: no read saw some, but
+    not all of its group.
 
     Raises HistoryError naming the index: an unknown micro-operation, a second write of a key, a read that does not
     cover exactly one group.
@@ -61,11 +63,10 @@ def check_long_fork(history: History, *, group_size: int) -> Verdict:
         details["illegal-value"] = [
             f"op {read.op.index}: {problem}" for read, problem in illegal[:EXPLAINED_MAX]
         ]
-        counterexample = [illegal[0][0].pair.invoke, illegal[0][0].op]
+        counterexample = _with_writes([illegal[0][0]], writes)
     if forks:
         details["fork"] = [_fork_text(*fork) for fork in forks[:EXPLAINED_MAX]]
-        ops = [op for read in forks[0] for op in (read.pair.invoke, read.op)]
-        counterexample = sorted(ops, key=lambda op: op.index)
+        counterexample = _with_writes(forks[0], writes)
     scope = f"{len(reads)} reads of groups of {group_size} ({early} saw nothing, {late} all)"
     if forks or illegal:
         found = [f"{len(forks)} forks"] * bool(forks) + [f"{len(illegal)} illegal values"] * bool(illegal)
@@ -161,6 +162,18 @@ def _forks(reads: list[_Read]) -> list[tuple[_Read, _Read]]:
             if state - other_state and other_state - state
         ]
     return forks
+
+
+def _with_writes(reads: Iterable[_Read], writes: dict[int, _Write]) -> list[Op]:
+    """The reads with the writes that they saw, in the order of the history."""
+    ops: dict[int, Op] = {}
+    for read in reads:
+        pairs = [
+            read.pair,
+            *(writes[key].pair for key, value in read.seen.items() if value and key in writes),
+        ]
+        ops |= {op.index: op for pair in pairs for op in (pair.invoke, pair.completion) if op is not None}
+    return [ops[index] for index in sorted(ops)]
 
 
 def _fork_text(one: _Read, other: _Read) -> str:

@@ -68,7 +68,7 @@ def cycle_finding(cycle: Cycle, dependencies: Dependencies) -> Finding:
                 f"{a} read key {evidence.key} ({state}) and did not see {b}'s append of {evidence.after}"
             )
         else:
-            order = "; reads that show it never show" if evidence.is_unseen else ", and right after it came"
+            order = "; reads that show it never show" if evidence.is_unseen else ", and then came"
             parts.append(
                 f"{a} appended {evidence.before} to key {evidence.key}{order} {b}'s append of {evidence.after}"
             )

@@ -38,7 +38,8 @@ class KeyVersions:
 
     key: Key
     order: list[Element]
-    observations: list[Observation]
+    longest: int  # who read `order`
+    observations: list[Observation] = field(default_factory=list)
     _lengths: list[int] = field(default_factory=list)  # of the sound observations, rising
     _readers: list[int] = field(default_factory=list)
 
@@ -51,7 +52,8 @@ class KeyVersions:
 
     def witness(self, length: int) -> int:
         """Number of the transaction with the shortest read of at least `length` elements in this order."""
-        return self._readers[bisect_left(self._lengths, length)]
+        place = bisect_left(self._lengths, length)
+        return self._readers[place] if place < len(self._readers) else self.longest
 
 
 @dataclass(slots=True)
@@ -84,12 +86,14 @@ def _infer_key(
 ) -> KeyVersions:
     by_length = sorted(reads, key=lambda read: len(read[2].elements))
     order: list[Element] = []
-    longest: Transaction | None = None
+    longest = by_length[-1][0]
     for transaction, _position, micro in reversed(by_length):
-        if len(set(micro.elements)) == len(micro.elements):
-            order, longest = micro.elements, transaction
+        if len(micro.elements) <= len(order):
             break
-    versions = KeyVersions(key, order, [])
+        distinct = list(dict.fromkeys(micro.elements))  # repeated elements count where they come first
+        if len(distinct) > len(order):
+            order, longest = distinct, transaction
+    versions = KeyVersions(key, order, longest.number)
     checked: set[Element] = set()
     prefix = 0  # by length: what shorter prefixes hold needs no second look
     writers = transactions.writers.get(key, {})
@@ -119,7 +123,7 @@ def _report_disorder(
     reader: Transaction,
     elements: list[Element],
     order: list[Element],
-    longest: Transaction | None,
+    longest: Transaction,
     findings: list[Finding],
 ) -> None:
     repeated = [element for element, count in Counter(elements).items() if count > 1]
@@ -127,7 +131,7 @@ def _report_disorder(
         text = f"{{0}} read {show(repeated)} more than once in key {key}: {show(elements)}"
         findings.append(Finding("duplicate-elements", text, (reader.number,)))
     distinct = list(dict.fromkeys(elements))
-    if longest is not None and order[: len(distinct)] != distinct:
+    if order[: len(distinct)] != distinct:
         at = next(
             (i for i, (ours, theirs) in enumerate(zip(distinct, order, strict=False)) if ours != theirs),
             len(order),
@@ -206,7 +210,7 @@ def _check_lost_update(versions: KeyVersions, findings: list[Finding]) -> None:
                 else f"key {versions.key} empty"
             )
             names = " and ".join(f"{{{i}}}" for i in range(len(readers)))
-            text = f"{names} all read {state}, then appended to it: an update is lost"
+            text = f"{names} read {state}, then appended to it: an update is lost"
             findings.append(Finding("lost-update", text, tuple(readers)))
 
 
