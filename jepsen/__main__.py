@@ -75,6 +75,9 @@ def arguments() -> argparse.ArgumentParser:
     check.add_argument("--total", type=int, help="bank: the sum of all balances")
     check.add_argument("--group", type=int, help="long-fork: keys per group")
     check.add_argument(
+        "--model", help="append: strict-serializable (default), serializable or snapshot-isolation"
+    )
+    check.add_argument(
         "--draw", type=Path, metavar="FILE.svg", help="write the violation's timeline to this file"
     )
 
@@ -116,6 +119,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _end(number: int, _frame: FrameType | None) -> NoReturn:
     """Unwinds the stack, so that the cluster is removed on the way."""
+    print(f"jepsen: ended by signal {number}; the cluster is being removed", file=sys.stderr)
     raise SystemExit(128 + number)
 
 
@@ -135,13 +139,20 @@ def run(options: argparse.Namespace) -> int:
     return _CODES[combine([result.valid for result in results])]
 
 
-def run_all(options: argparse.Namespace) -> int:
+def nemesis_names() -> list[str]:
+    """All nemeses, "none" first."""
     from jepsen.nemeses import NEMESES
+    from jepsen.run.nemesis import NoFaults
+
+    return [NoFaults.name, *(name for name in NEMESES if name != NoFaults.name)]
+
+
+def run_all(options: argparse.Namespace) -> int:
     from jepsen.run.campaign import default_time_s
     from jepsen.workloads import WORKLOADS
 
     workloads = _known(options.workloads, list(WORKLOADS), "workload")
-    nemeses = _known(options.nemeses, list(NEMESES), "nemesis")
+    nemeses = _known(options.nemeses, nemesis_names(), "nemesis")
     time_s = default_time_s(len(nemeses)) if options.time is None else options.time
     return _campaign(options, workloads, nemeses, time_s)
 
@@ -179,7 +190,11 @@ def check(options: argparse.Namespace) -> int:
     from jepsen.report.svg import timeline
     from jepsen.run.foreign import check_file
 
-    verdict = check_file(options.checker, options.history, {"total": options.total, "group": options.group})
+    verdict = check_file(
+        options.checker,
+        options.history,
+        {"total": options.total, "group": options.group, "model": options.model},
+    )
     word = {True: "valid", False: "INVALID", None: "unknown"}[verdict.valid]
     print(f"{word}: {verdict.checker}: {verdict.summary}")
     if verdict.counterexample:
@@ -197,6 +212,7 @@ def check(options: argparse.Namespace) -> int:
 def show_list(_options: argparse.Namespace) -> int:
     from jepsen.nemeses import NEMESES
     from jepsen.run.foreign import CHECKERS
+    from jepsen.run.nemesis import NoFaults
     from jepsen.workloads import PLANNED, WORKLOADS
 
     print("workloads:")
@@ -205,6 +221,7 @@ def show_list(_options: argparse.Namespace) -> int:
     for name, reason in PLANNED.items():
         print(f"  {name:14} not yet: {reason}; the checker exists")
     print("nemeses:")
+    print(f"  {NoFaults.name:22} {about(NoFaults())}")
     for name, make in NEMESES.items():
         print(f"  {name:22} {about(make())}")
     print("checkers:")

@@ -85,7 +85,7 @@ def _latency(axes: Any, points: Sequence[Point], end_s: float) -> None:
             )
     curves = quantiles(points, end_s, _windows(end_s))
     for (quantile, curve), style in zip(curves.items(), ("-", "--", "-.", ":"), strict=True):
-        if curve:
+        if points:
             label = "maximum" if quantile == 1 else f"{quantile:.0%} below"
             axes.plot(
                 [x for x, _ in curve], [y * 1000 for _, y in curve], style, color="black", lw=0.9, label=label

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from jepsen.checkers.availability import fault_windows
 from jepsen.history.history import History
 from jepsen.history.op import OpType
 
@@ -39,18 +41,16 @@ def end_of(history: History) -> float:
 
 
 def faults_of(history: History) -> list[Fault]:
-    """Pairs of nemesis events `start-x` and `stop-x` (or `final-x`, or the end)."""
-    begun: dict[str, float] = {}
-    faults: list[Fault] = []
-    for op in history.nemesis():
-        step, _, name = op.f.partition("-")
-        failed = isinstance(op.value, dict) and "error" in op.value
-        if step == "start" and not failed:
-            begun.setdefault(name, op.time / NS)
-        elif name in begun and (step == "final" or (step == "stop" and not failed)):
-            faults.append(Fault(name, begun.pop(name), op.time / NS))
-    faults += [Fault(name, start, end_of(history)) for name, start in begun.items()]
-    return sorted(faults, key=lambda fault: fault.start_s)
+    """The faults that lasted; one that was never stopped lasts to the end."""
+    return [
+        Fault(
+            window.name,
+            window.begin_ns / NS,
+            end_of(history) if window.end_ns is None else window.end_ns / NS,
+        )
+        for window in fault_windows(history)
+        if window.end_ns != window.begin_ns
+    ]
 
 
 def points_of(history: History) -> list[Point]:
@@ -81,16 +81,16 @@ def rates(points: Sequence[Point], end_s: float, windows: int) -> tuple[list[flo
 
 
 def quantiles(points: Sequence[Point], end_s: float, windows: int) -> dict[float, list[tuple[float, float]]]:
-    """Per quantile the (middle, latency) of the windows that have successful operations."""
+    """Per quantile one (middle, latency) per window; nan for a window without successful operations."""
     width = end_s / windows
     groups: dict[int, list[float]] = defaultdict(list)
     for point in points:
         if point.outcome is OpType.OK:
             groups[min(windows - 1, int(point.start_s / width))].append(point.latency_s)
     curves: dict[float, list[tuple[float, float]]] = {quantile: [] for quantile in QUANTILES}
-    for position in sorted(groups):
+    for position in range(windows):
         ordered = sorted(groups[position])
         for quantile in QUANTILES:
-            found = ordered[min(len(ordered) - 1, int(quantile * len(ordered)))]
+            found = ordered[min(len(ordered) - 1, int(quantile * len(ordered)))] if ordered else math.nan
             curves[quantile].append(((position + 0.5) * width, found))
     return curves

@@ -21,8 +21,8 @@ BUDGET_S: Final = 1140.0  # of `all`, under 20 minutes
 OVERHEAD_S: Final = 22.0  # of one nemesis: start, healing, final reads, checks, pictures, on two slow cores
 TIME_MIN_S: Final = 8.0
 TIME_MAX_S: Final = 40.0
-CI_NEMESES: Final = ("kill-all", "partition-halves", "pause-one")
-CI_TIME_S: Final = 18.0
+CI_NEMESES: Final = ("kill-all", "partition-halves", "pause-leader", "power-loss")
+CI_TIME_S: Final = 15.0
 SHARED_CLIENTS: Final = 5  # per workload: one on each of five nodes
 SHARED_RATE: Final = 25.0  # operations per second and workload
 

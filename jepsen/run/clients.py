@@ -6,6 +6,7 @@ client would. Threads end at the deadline plus at most one request timeout; they
 
 from __future__ import annotations
 
+import contextlib
 import random
 import threading
 import time
@@ -13,6 +14,7 @@ from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from jepsen.cluster.client import Failed, Unknown
+from jepsen.errors import HistoryError
 from jepsen.history.op import OpType
 from jepsen.history.recorder import Recorder
 from jepsen.workloads.base import Rejected, Request, Session, Workload
@@ -96,6 +98,12 @@ class ClientThread(threading.Thread):
         self._stopped = stop
 
     def run(self) -> None:
+        with contextlib.suppress(
+            HistoryError
+        ):  # the recorder was closed: the run did not wait for this thread
+            self._run()
+
+    def _run(self) -> None:
         session = self._make_session()
         due = time.monotonic()
         while True:

@@ -29,8 +29,10 @@ class Checker:
 
 
 CHECKERS: Final[dict[str, Checker]] = {
-    "register": Checker(check_register, "linearizable registers, values [k v] (Jepsen's independent keys)"),
-    "append": Checker(check_append, "cycles in list-append transactions, as Elle finds them"),
+    "register": Checker(
+        check_register, "linearizable registers; values v, or [k v] as of Jepsen's independent keys"
+    ),
+    "append": Checker(check_append, "cycles in list-append transactions, as Elle finds them", ("model",)),
     "bank": Checker(check_bank, "constant total and no negative balance", ("total",)),
     "set": Checker(check_durable_set, "acknowledged elements that were lost, and such as nobody added"),
     "unique-ids": Checker(check_unique_ids, "ids given twice"),
@@ -53,4 +55,10 @@ def check_file(name: str, path: Path, options: dict[str, Any]) -> Verdict:
     arguments = {renamed.get(key, key): value for key, value in given.items()}
     if name == "bank" and "total" not in arguments:
         raise SetupError("checker bank needs --total: the sum of all balances")
-    return checker.check(read_history(path), **arguments)
+    if name == "register":
+        arguments["keyed"] = None  # foreign histories have one register or many: found out from the values
+    history = read_history(path)
+    try:
+        return checker.check(history, **arguments)
+    except ValueError as error:
+        raise SetupError(f"checker {name}: {error}") from None

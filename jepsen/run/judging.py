@@ -8,14 +8,16 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
+from jepsen.checkers.availability import check_availability
+from jepsen.errors import HistoryError
 from jepsen.history.history import History
-from jepsen.history.op import OpType
 from jepsen.run.clients import CLIENT_ERROR
 from jepsen.verdict import Verdict
 
 # What no fault of the suite may bring out of a node.
 _BAD_LOG: Final = re.compile(r"AssertionError|Fatal Python error|Segmentation fault|INVARIANT|MemoryError")
 _LINES_MAX: Final = 20
+SERVES_AGAIN_S: Final = 30.0  # after the last event of the nemesis
 _TRIES_MIN: Final = 10  # fewer may all have fallen into one fault
 
 
@@ -33,6 +35,10 @@ def judge(check: Callable[[History], list[Verdict]], history: History) -> list[V
         verdicts = check(history)
     except Exception as error:  # noqa: BLE001 - a checker's mistake must not look like a pass
         verdicts = [Verdict("checker", None, f"the checker itself failed: {type(error).__name__}: {error}")]
+    try:
+        verdicts.append(check_availability(history, recovers_within_s=SERVES_AGAIN_S))
+    except HistoryError as error:
+        verdicts.append(Verdict("availability", None, str(error)))
     return [*verdicts, check_progress(history), check_client_errors(history)]
 
 
@@ -78,8 +84,3 @@ def check_logs(logs: Iterable[Path]) -> Verdict:
     return Verdict(
         "node-logs", False, f"{len(found)} alarming lines, first: {found[0]}", {"lines": found[:_LINES_MAX]}
     )
-
-
-def client_kinds() -> tuple[OpType, ...]:
-    """The outcomes, in the order in which reports show them."""
-    return (OpType.OK, OpType.FAIL, OpType.INFO)

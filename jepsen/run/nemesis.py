@@ -23,6 +23,11 @@ class Nemesis(Protocol):
 
     @property
     def name(self) -> str: ...
+    @property
+    def violations(self) -> Sequence[str]:
+        """What a node did that it must not do, as seen by the nemesis itself."""
+        ...
+
     def missing(self, cluster: Any) -> str | None:
         """What this machine lacks for it, or None."""
         ...
@@ -38,6 +43,7 @@ class NoFaults:
     """No fault at all: what the load alone shows."""
 
     name = "none"
+    violations: Sequence[str] = ()
 
     def missing(self, cluster: Any) -> str | None:
         return None

@@ -13,14 +13,17 @@ import random
 import shutil
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, cast
 
 from jepsen.cluster.api import Cluster
-from jepsen.errors import MissingTool, SetupError
+from jepsen.errors import HistoryError, MissingTool, SetupError
+from jepsen.history.op import OpType
 from jepsen.history.recorder import Recorder
 from jepsen.report.folder import write_run
 from jepsen.run.clients import ClientThread, Source, perform
@@ -36,9 +39,10 @@ from jepsen.workloads.base import Workload
 SETUP_S: Final = 30.0
 NEMESIS_STOP_S: Final = 40.0  # a membership change under way may take this long
 JOIN_SLACK_S: Final = 5.0
+FINAL_S: Final = 60.0
 
 Say = Callable[[str], None]
-MakeCluster = Callable[[str, Path, int], Cluster]
+MakeCluster = Callable[[str, Path, int], AbstractContextManager[Cluster]]
 
 
 def run(workload: str, nemesis: str, options: Options, out: Path, say: Say = print) -> Result:
@@ -67,7 +71,8 @@ def run_together(
     work = folders[0] / "nodes"
     recorders: list[Recorder] = []
     try:
-        with (make_cluster or _make_cluster)(options.kind, work, options.nodes) as cluster:
+        make = make_cluster or partial(_make_cluster, needs_faults=getattr(fault, "needs_faults", False))
+        with make(options.kind, work, options.nodes) as cluster:
             missing = fault.missing(cluster)
             if missing:
                 raise MissingTool(f"nemesis {nemesis}: {missing}")
@@ -83,6 +88,7 @@ def run_together(
             )
             common = _load(cluster, fault, sources, options)
             common += _heal(cluster, fault, sources, options)
+            own = _finish(cluster, sources, options) if common[-1].valid is not None else {}
             cluster_kind = cluster.kind
             logs = [node.log_path for node in cluster.nodes]
             common.append(check_logs(logs))
@@ -90,7 +96,10 @@ def run_together(
     except BaseException:
         for recorder in recorders:
             recorder.close()
-        if not recorders:  # nothing was tested: no folder that looks like a run
+        if recorders:  # broken off: what the clients saw and the nodes said is kept
+            _keep_logs(sorted(work.glob("*.log")), folders)
+            shutil.rmtree(work, ignore_errors=True)
+        else:  # nothing was tested: no folder that looks like a run
             for folder in folders:
                 shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -100,7 +109,7 @@ def run_together(
         workload = source.workload
         history = source.recorder.history()
         result = Result(workload.name, nemesis, folder, started.isoformat(timespec="seconds"))
-        result.verdicts = [*judge(workload.check, history), *common]
+        result.verdicts = [*judge(workload.check, history), *own.get(workload.name, []), *common]
         result.counts = count(history)
         result.test = _describe(result, options, cluster_kind, workload, list(workloads))
         write_run(result, history, pictures=options.pictures)
@@ -145,6 +154,9 @@ def _load(cluster: Cluster, fault: Nemesis, sources: Sequence[Source], options: 
             client.join(max(0.0, deadline - time.monotonic()))
     stuck = [thread.name for thread in (*clients, nemesis) if thread.is_alive()]
     details: dict[str, Any] = {"starts": nemesis.starts, "errors": nemesis.errors, "stuck": stuck}
+    if fault.violations:
+        summary = f"the nemesis saw {len(fault.violations)}: {fault.violations[0]}"
+        return [Verdict("faults", False, summary, {**details, "violations": fault.violations})]
     if stuck:
         return [Verdict("faults", None, f"threads did not end in time: {', '.join(stuck)}", details)]
     if isinstance(fault, NoFaults):
@@ -169,27 +181,45 @@ def _heal(cluster: Cluster, fault: Nemesis, sources: Sequence[Source], options: 
     verdicts = heal(cluster, options.heal_timeout_s, options.request_timeout_s)
     for source in sources:
         source.recorder.nemesis("healed", {verdict.checker: verdict.summary for verdict in verdicts})
-    if verdicts[0].valid:
-        threads = [
-            threading.Thread(target=_final_operations, args=(cluster, source, options), daemon=True)
-            for source in sources
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(60.0)
     return verdicts
 
 
-def _final_operations(cluster: Cluster, source: Source, options: Options) -> None:
+def _finish(cluster: Cluster, sources: Sequence[Source], options: Options) -> dict[str, list[Verdict]]:
+    """Every node's final operations, all workloads at once; per workload the verdict "final-operations"."""
+    verdicts: dict[str, list[Verdict]] = {}
+
+    def work(source: Source) -> None:
+        verdicts[source.workload.name] = [_final_operations(cluster, source, options)]
+
+    threads = [threading.Thread(target=work, args=(source,), daemon=True) for source in sources]
+    for thread in threads:
+        thread.start()
+    deadline = time.monotonic() + FINAL_S
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    late = [Verdict("final-operations", None, f"not done within {FINAL_S:g} s")]
+    return {source.workload.name: verdicts.get(source.workload.name, late) for source in sources}
+
+
+def _final_operations(cluster: Cluster, source: Source, options: Options) -> Verdict:
     requests = source.workload.final()
+    missed: list[str] = []
     for node in cluster.nodes:
         session = NodeSession(node, options.request_timeout_s * 2)
-        process = source.new_process()
         for request in requests:
-            if perform(source, session, process, request, node.name).value == "info":
-                process = source.new_process()
+            try:
+                kind = perform(source, session, source.new_process(), request, node.name)
+            except HistoryError:
+                kind = OpType.INFO  # too late: the run did not wait for it
+            if kind is not OpType.OK:
+                missed.append(f"{request.f} on {node.name}")
         session.close()
+    if missed:
+        summary = (
+            f"{len(missed)} of {len(requests) * len(cluster.nodes)} failed on the healed cluster: {missed[0]}"
+        )
+        return Verdict("final-operations", None, summary, {"missed": missed})
+    return Verdict("final-operations", True, f"every node answered all {len(requests)}")
 
 
 def _set_up(cluster: Cluster, workloads: Sequence[Workload], options: Options) -> None:
@@ -205,10 +235,18 @@ def _set_up(cluster: Cluster, workloads: Sequence[Workload], options: Options) -
         session.close()
 
 
-def _make_cluster(kind: str, folder: Path, nodes: int) -> Cluster:
+@contextmanager
+def _make_cluster(kind: str, folder: Path, nodes: int, *, needs_faults: bool) -> Iterator[Cluster]:
+    """`needs_faults`: nodes run with the fault library, which costs time; without it only when none is asked for."""
     from jepsen.cluster.make import make_cluster
+    from jepsen.faults.kit import FaultKit
 
-    return make_cluster(kind, folder, nodes)
+    if not needs_faults:
+        with make_cluster(kind, folder, nodes) as cluster:
+            yield cluster
+        return
+    with FaultKit(folder / "faults") as kit, make_cluster(kind, folder, nodes, **kit.options()) as cluster:
+        yield cluster
 
 
 def _make_nemesis(name: str) -> Nemesis:

@@ -43,7 +43,7 @@ def _history() -> History:
     ops.append((OpType.FAIL, 2, "write", 3, 2300 * MS, "refused"))
     ops.append((OpType.INVOKE, 3, "write", 4, 9000 * MS, None))
     ops.sort(key=lambda row: row[4])
-    return History(Op(n, *row[:5], error=row[5]) for n, row in enumerate(ops))  # type: ignore[misc]
+    return History(Op(n, *row[:5], error=row[5]) for n, row in enumerate(ops))
 
 
 def _result(folder: Path, *, valid: bool | None = False) -> Result:

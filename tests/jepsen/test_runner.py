@@ -34,6 +34,7 @@ class FakeKill:
         self.revives = revives
         self.killed: list[str] = []
         self.finals = 0
+        self.violations: list[str] = []
 
     def missing(self, cluster: Any) -> str | None:
         return self.lacks
@@ -187,6 +188,14 @@ def test_a_nemesis_that_never_worked_proves_nothing(tmp_path: Path) -> None:
     assert faults.valid is None
     assert "no such fault" in faults.summary
     assert result.valid is None
+
+
+def test_what_the_nemesis_itself_saw_is_a_violation(tmp_path: Path) -> None:
+    nemesis = FakeKill()
+    nemesis.violations.append("n2 served damaged data")
+    [result] = Case(tmp_path, nemesis=nemesis).run("set")
+    assert _verdict(result, "faults").valid is False
+    assert "n2 served damaged data" in _verdict(result, "faults").summary
 
 
 def test_what_the_machine_lacks_is_said_before_anything_is_tested(tmp_path: Path) -> None:
