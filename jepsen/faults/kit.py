@@ -1,13 +1,14 @@
 """`FaultKit`: the faults of all nodes of one cluster, in the two shapes that a cluster asks for.
 
-`environment(name)` is a `ProcessEnvironment` and `of(node)` a `FaultsFactory` of jepsen/cluster/api.py.
+`make_cluster(kind, folder, nodes, **kit.options())`: `environment(name)` is a `ProcessEnvironment` and `of(node)` a
+`FaultsFactory` of jepsen/cluster/api.py.
 """
 
 from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 from jepsen.faults.control import ProcessFaults
 from jepsen.faults.library import missing_tool
@@ -25,7 +26,7 @@ class HasFolder(Protocol):
 class FaultKit:
     """Where the library cannot be had, nodes run without faults: `of` returns None, `missing` says why.
 
-    `folder`: for the control files; exists. Closing it deletes them and the notes of unsynced content.
+    `folder`: for the control files; made when missing. Closing it deletes them and the notes of unsynced content.
     """
 
     def __init__(self, folder: Path, *, is_lossy: bool = True) -> None:
@@ -41,6 +42,7 @@ class FaultKit:
         if self.missing is not None:
             return None
         if node.name not in self._of:
+            self.folder.mkdir(parents=True, exist_ok=True)
             path = self.folder / f"{node.name}.faults"
             self._of[node.name] = ProcessFaults(path, node.folder, is_lossy=self._is_lossy)
         return self._of[node.name]
@@ -49,6 +51,10 @@ class FaultKit:
         """Variables for that node's process; none before `of` was asked for it. Raises MissingTool."""
         faults = self._of.get(name)
         return {} if faults is None else faults.environment()
+
+    def options(self) -> dict[str, Any]:
+        """Keyword arguments for `make_cluster`."""
+        return {"process_environment": self.environment, "faults_factory": self.of}
 
     def close(self) -> None:
         for faults in self._of.values():

@@ -1,6 +1,7 @@
 /* The control page, and which files are ours. */
 #include "faults.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -14,6 +15,18 @@ struct control *control;
 
 int plain_open(const char *path, int flags, mode_t mode) {
     return (int)syscall(SYS_openat, AT_FDCWD, path, flags | O_CLOEXEC, mode);
+}
+
+/* The data folder was deleted since the last process: notes about its files would be applied to new ones. */
+static void drop_notes_of_a_deleted_folder(const struct control *page) {
+    struct stat status;
+    DIR *notes = lstat(page->folder, &status) ? opendir(page->undo) : NULL;
+    for (struct dirent *entry; notes && (entry = readdir(notes));) {
+        syscall(SYS_unlinkat, dirfd(notes), entry->d_name, 0); /* "." and ".." are folders: refused */
+    }
+    if (notes) {
+        closedir(notes);
+    }
 }
 
 __attribute__((constructor)) static void attach(void) {
@@ -30,6 +43,7 @@ __attribute__((constructor)) static void attach(void) {
         dprintf(2, "jepsen faults: %s is no control file; faults would be silently missing: stopping\n", path);
         _exit(97);
     }
+    drop_notes_of_a_deleted_folder(page);
     page->attached_pid = (uint64_t)getpid();
     __atomic_store_n(&control, page, __ATOMIC_RELEASE);
 }
