@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any, Final
 
 from jepsen.errors import HistoryError
@@ -85,11 +86,11 @@ class Model:
 
 
 def thaw(value: Any) -> Any:
-    """Frozen data as plain lists again, as far as it can be told."""
+    """Frozen data as plain data for JSON again, as far as it can be told."""
     if isinstance(value, tuple):
         if len(value) == 2 and value[0] == "bool":
             return bool(value[1])
         return [thaw(item) for item in value]
     if isinstance(value, frozenset):
         return sorted((thaw(item) for item in value), key=repr)
-    return value
+    return str(value) if isinstance(value, Fraction) else value
