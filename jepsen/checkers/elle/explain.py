@@ -42,8 +42,10 @@ def explain(finding: Finding, transactions: Sequence[Transaction]) -> str:
         return f"T{int(match[1]) + 1}" if int(match[1]) < count else match[0]
 
     lines = [_PLACE.sub(name, finding.text)]
+    named = {int(place) for place in _PLACE.findall(finding.text)}
     lines += [
-        f"  T{i} = {show_transaction(transactions[number])}"
-        for i, number in enumerate(finding.transactions, start=1)
+        f"  T{i + 1} = {show_transaction(transactions[number])}"
+        for i, number in enumerate(finding.transactions)
+        if i in named
     ]
     return "\n".join(lines)
