@@ -209,7 +209,9 @@ class MultiRegister(Model):
         return frozenset(values.items())
 
     def is_read(self, call: Call) -> bool:
-        return all(micro[0] in ("r", "read") for micro in call.value if isinstance(micro, tuple) and micro)
+        return isinstance(call.value, tuple) and all(
+            isinstance(micro, tuple) and micro[:1] in (("r",), ("read",)) for micro in call.value
+        )
 
     def observed(self, call: Call) -> Iterable[Hashable]:
         return [(key, value) for f, key, value in call.value if f in ("r", "read")]

@@ -30,6 +30,11 @@ class Shrunk:
     sources: list[Call]
     is_minimal: bool
 
+    @property
+    def size(self) -> int:
+        """Calls in all."""
+        return len(self.core) + len(self.sources)
+
 
 def shrink(model: Model, calls: Sequence[Call], blocked: Call, deadline: float) -> Shrunk:
     """Shrink a history that `search` found to be blocked at `blocked` (see Outcome); deadline on time.monotonic()."""
@@ -51,8 +56,18 @@ def shrink(model: Model, calls: Sequence[Call], blocked: Call, deadline: float) 
         return search(model, trial, deadline).valid is False
 
     core = _latest(certain, fails, deadline)
-    core, is_minimal = _without(core, fails, deadline)
-    return Shrunk(core, _sources(model, core, prefix), is_minimal)
+    core, is_minimal = _without(core, fails, deadline, max(1, len(core) // 2))
+    best = Shrunk(core, _sources(model, core, prefix), is_minimal)
+    while best.is_minimal:
+        # A write of the sources may stand in for a read of the core: then there is one call less to look at.
+        both = [*best.core, *(call for call in best.sources if call.end is not None)]
+        both.sort(key=lambda call: not model.is_read(call))
+        core, is_minimal = _without(both, fails, deadline, 1)
+        again = Shrunk(core, _sources(model, core, prefix), is_minimal)
+        if not is_minimal or again.size >= best.size:
+            break
+        best = again
+    return best
 
 
 def _latest(certain: list[Call], fails: _Fails, deadline: float) -> list[Call]:
@@ -65,9 +80,8 @@ def _latest(certain: list[Call], fails: _Fails, deadline: float) -> list[Call]:
     return certain
 
 
-def _without(core: list[Call], fails: _Fails, deadline: float) -> tuple[list[Call], bool]:
-    """Delta debugging (Zeller & Hildebrandt 2002), complements only: leave out halves, quarters, ... single calls."""
-    size = max(1, len(core) // 2)
+def _without(core: list[Call], fails: _Fails, deadline: float, size: int) -> tuple[list[Call], bool]:
+    """Delta debugging (Zeller & Hildebrandt 2002), complements only: leave out `size` calls at a time, then half."""
     while True:
         is_smaller = False
         position = 0
