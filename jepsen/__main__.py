@@ -148,13 +148,14 @@ def nemesis_names() -> list[str]:
 
 
 def run_all(options: argparse.Namespace) -> int:
-    from jepsen.run.campaign import default_time_s
+    from jepsen.run.campaign import BUDGET_S, TIME_MIN_S
     from jepsen.workloads import WORKLOADS
 
     workloads = _known(options.workloads, list(WORKLOADS), "workload")
     nemeses = _known(options.nemeses, nemesis_names(), "nemesis")
-    time_s = default_time_s(len(nemeses)) if options.time is None else options.time
-    return _campaign(options, workloads, nemeses, time_s)
+    if options.time is None:
+        return _campaign(options, workloads, nemeses, TIME_MIN_S, BUDGET_S)
+    return _campaign(options, workloads, nemeses, options.time)
 
 
 def run_ci(options: argparse.Namespace) -> int:
@@ -164,12 +165,18 @@ def run_ci(options: argparse.Namespace) -> int:
     return _campaign(options, list(WORKLOADS), list(CI_NEMESES), CI_TIME_S)
 
 
-def _campaign(options: argparse.Namespace, workloads: list[str], nemeses: list[str], time_s: float) -> int:
+def _campaign(
+    options: argparse.Namespace,
+    workloads: list[str],
+    nemeses: list[str],
+    time_s: float,
+    budget_s: float | None = None,
+) -> int:
     from jepsen.report.index import write_index
     from jepsen.run.campaign import run_campaign
 
     settings = _settings(options, time_s)
-    campaign = run_campaign(workloads, nemeses, settings, options.out, lambda text: print(text, flush=True))
+    campaign = run_campaign(workloads, nemeses, settings, options.out, _say, budget_s=budget_s)
     options.out.mkdir(parents=True, exist_ok=True)
     index = write_index(options.out)
     tally = {
@@ -183,6 +190,10 @@ def _campaign(options: argparse.Namespace, workloads: list[str], nemeses: list[s
     if tally[False]:
         return VIOLATION
     return USAGE if campaign.failed else _CODES[campaign.valid]
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
 
 
 def check(options: argparse.Namespace) -> int:

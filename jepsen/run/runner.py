@@ -71,7 +71,7 @@ def run_together(
     work = folders[0] / "nodes"
     recorders: list[Recorder] = []
     try:
-        make = make_cluster or partial(_make_cluster, needs_faults=getattr(fault, "needs_faults", False))
+        make = make_cluster or partial(_make_cluster, with_faults=_takes_faults(fault))
         with make(options.kind, work, options.nodes) as cluster:
             missing = fault.missing(cluster)
             if missing:
@@ -235,13 +235,18 @@ def _set_up(cluster: Cluster, workloads: Sequence[Workload], options: Options) -
         session.close()
 
 
+def _takes_faults(fault: Nemesis) -> bool:
+    """The fault library is needed, or (mixed) used where it is to be had."""
+    return fault.name == "mixed" or getattr(fault, "needs_faults", False)
+
+
 @contextmanager
-def _make_cluster(kind: str, folder: Path, nodes: int, *, needs_faults: bool) -> Iterator[Cluster]:
-    """`needs_faults`: nodes run with the fault library, which costs time; without it only when none is asked for."""
+def _make_cluster(kind: str, folder: Path, nodes: int, *, with_faults: bool) -> Iterator[Cluster]:
+    """`with_faults`: nodes run with the fault library, which costs time; without it only when none is asked for."""
     from jepsen.cluster.make import make_cluster
     from jepsen.faults.kit import FaultKit
 
-    if not needs_faults:
+    if not with_faults:
         with make_cluster(kind, folder, nodes) as cluster:
             yield cluster
         return

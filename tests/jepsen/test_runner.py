@@ -14,7 +14,7 @@ from jepsen.errors import MissingTool, SetupError
 from jepsen.history.history import History, read_history
 from jepsen.history.op import Op, OpType
 from jepsen.run import runner
-from jepsen.run.campaign import default_time_s, run_campaign
+from jepsen.run.campaign import BUDGET_S, TIME_MIN_S, run_campaign, share_s
 from jepsen.run.judging import check_logs, count
 from jepsen.run.options import Options, Result
 from jepsen.run.runner import run_together
@@ -259,10 +259,15 @@ def test_a_campaign_goes_on_after_what_cannot_be_run(tmp_path: Path, monkeypatch
     assert campaign.valid is True
 
 
-def test_the_matrix_fits_into_twenty_minutes() -> None:
+@pytest.mark.parametrize("overhead_s", [10.0, 20.0, 35.0])
+def test_the_matrix_fits_into_twenty_minutes(overhead_s: float) -> None:
     for nemeses in range(1, 26):
-        assert nemeses * (default_time_s(nemeses) + 22) < 1200
-    assert default_time_s(18) >= 30
+        left_s = BUDGET_S
+        for waiting in range(nemeses, 0, -1):
+            left_s -= share_s(left_s, waiting, overhead_s) + overhead_s
+        assert 1200 - BUDGET_S + left_s > 0, f"{nemeses} nemeses"
+    assert share_s(BUDGET_S, 24, 15.0) >= 30
+    assert share_s(0.0, 24, 15.0) == TIME_MIN_S
 
 
 def test_alarming_lines_of_a_log(tmp_path: Path) -> None:
