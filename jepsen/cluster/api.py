@@ -96,9 +96,11 @@ class Cluster(Protocol):
 
     kind: str  # "namespaces" or "loopback"
     folder: Path
-    nodes: list[Any]
-    network: Network
 
+    @property
+    def nodes(self) -> Sequence[ClusterNode]: ...
+    @property
+    def network(self) -> Network: ...
     def __enter__(self) -> Self: ...
     def __exit__(self, *exc: object) -> None: ...
     def node(self, name: str) -> ClusterNode: ...
@@ -120,6 +122,6 @@ class ServerSettings:
     log_level: str = "info"
 
 
+# From a node's name to what its process finds in its environment besides the suite's own.
 ProcessEnvironment = Callable[[str], Mapping[str, str]]
 FaultsFactory = Callable[[ClusterNode], Any]
-Names = Sequence[str]

@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, Final
 
-from jepsen.cluster.base import ProcessCluster
+from jepsen.cluster.api import Cluster
 from jepsen.cluster.keeping import KeeperProcess
 from jepsen.cluster.loopback import LoopbackCluster
 from jepsen.cluster.namespaces import NamespaceCluster
@@ -25,7 +25,7 @@ def why_no_namespaces() -> str | None:
     return None
 
 
-def make_cluster(kind: str, folder: Path, nodes: int, **options: Any) -> ProcessCluster:
+def make_cluster(kind: str, folder: Path, nodes: int, **options: Any) -> Cluster:
     """A cluster to be entered. `options`: settings, process_environment, faults_factory (see ProcessCluster).
 
     "auto" takes namespaces where they can be made, else loopback. Raises SetupError for another kind, and for
