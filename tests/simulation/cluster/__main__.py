@@ -28,7 +28,9 @@ def main() -> int:
     parser.add_argument("--nodes", type=int, help="instead of the seed's own number, 1 to 7")
     parser.add_argument("--only", help="fault kinds, comma separated (see faults.ATLAS)")
     options = parser.parse_args()
-    only = None if options.only is None else [name.strip() for name in options.only.split(",") if name.strip()]
+    only = (
+        None if options.only is None else [name.strip() for name in options.only.split(",") if name.strip()]
+    )
     failed: list[Outcome] = []
     marks: Counter[str] = Counter()
     simulated = real = 0.0
@@ -45,7 +47,8 @@ def main() -> int:
         marks += outcome.marks
         done = outcome.operations
         print(
-            f"seed {seed}: {'VIOLATION ' + str(outcome.violation) if outcome.violation else 'ok'}; {outcome.node_count} nodes, "
+            f"seed {seed}: {f'VIOLATION {outcome.violation}' if outcome.violation else 'ok'}; "
+            f"{outcome.node_count} nodes, "
             f"{outcome.simulated_s:.1f} s in {outcome.real_s:.2f} s, {outcome.elections} elections, "
             f"{done['write acknowledged']} writes, {done['read acknowledged']} reads, "
             f"{done['write unknown']} unknown, {sum(outcome.faults.values())} faults, digest {outcome.digest}",
@@ -55,7 +58,8 @@ def main() -> int:
             failed.append(outcome)
     for outcome in failed:
         print("\n" + outcome.message())
-    print(f"{simulated:.0f} simulated s in {real:.1f} s: {simulated / max(real, 1e-9):.1f} per second; {len(failed)} violations")
+    speed = simulated / max(real, 1e-9)
+    print(f"{simulated:.0f} simulated s in {real:.1f} s: {speed:.1f} per second; {len(failed)} violations")
     for mark, count in sorted(marks.items()):
         print(f"  {count:8d}  {mark}")
     return 1 if failed else 0

@@ -4,8 +4,9 @@
 to checks_consensus, checks_state and checks_clients, which know what must be true. A violation is raised where it
 happens, and kept: the product catches exceptions in places, so the simulation gives `on_violation`.
 
-Beside safety three rules of behaviour are checked (RF-11, RF-22): a leader steps down soon after another one began, a
-node raises the term only when it hears a majority, and a follower is offered a snapshot once per heartbeat round.
+Beside safety four rules of behaviour are checked (RF-11, RF-18, RF-22): a leader steps down soon after another one
+began, a node raises the term only when it hears a majority, a leader finds where logs meet without trying every entry,
+and offers a snapshot once per heartbeat round.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from tests.simulation.cluster.checks_state import StateWatch
 from tests.simulation.cluster.clients import Operation
 from tests.simulation.raft_world import SafetyViolation
 
+SINGLE_STEPS_MAX = 12  # a step per term is what hints allow, and terms may be one entry long
 OLD_LEADER_PATIENCE = 3  # maximum election timeouts, by the old leader's own clock, ticking
 
 
@@ -192,11 +194,17 @@ class Checks:
             self.consensus.commits(life.name, core.term, before + 1, index, voters, life.term_at)
         else:
             self.consensus.believes_committed(life.name, index, life.term_at(index))
+            if index > max(core._verified_index, core.snapshot.index):
+                self.fail(
+                    f"commit index: {life.name} takes entry {index} for committed, its log is compared with the leader's "
+                    f"only up to {core._verified_index}"
+                )
 
     def _watch_messages(self, life: Life, runtime: NodeRuntime) -> None:
         host: Any = runtime.host
         transport: Any = runtime.transport
         send, receive, heard = transport.send, host.receive, life.heard
+        core, consensus = life.core, self.consensus
         check = self._check_message
         rare = (AppendReply, VoteReply, VoteRequest, SnapshotOffer)
 
@@ -207,9 +215,14 @@ class Checks:
 
         def checked_receive(sender: NodeId, message: Message) -> None:
             heard[sender] = None
-            if type(message) is TimeoutNow:
+            kind = type(message)
+            if kind is TimeoutNow:
                 life.told_to_campaign = True
             receive(sender, message)
+            if kind is AppendReply and core.state is RaftState.LEADER:
+                progress = core._progress.get(sender)
+                if progress is not None:
+                    consensus.counts(life.name, core.term, sender, progress.match_index)
 
         transport.send = host._gate._send = checked_send
         host.receive = checked_receive
@@ -219,7 +232,10 @@ class Checks:
         consensus, name, node = self.consensus, life.name, life.node
         if isinstance(message, AppendReply):
             consensus.reveals(name, node, message.term)
-            if not message.reject:
+            if message.reject:
+                if life.refuses(peer, message.term, message.prev_index) > SINGLE_STEPS_MAX:
+                    self.fail(f"pace: {name} is asked for entry after entry, down to {message.prev_index}")
+            else:
                 leader = self.lives.get(peer)
                 index, held = message.match_index, None
                 if leader is not None and leader.core.is_leader and leader.core.term == message.term:

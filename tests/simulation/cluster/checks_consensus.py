@@ -23,7 +23,7 @@ class DurableLog:
     `pending`: batches being written; after a crash they are on the disk or not.
     """
 
-    __slots__ = ("base", "base_term", "hard", "pending", "terms")
+    __slots__ = ("base", "base_term", "hard", "pending", "synced", "terms")
 
     def __init__(self, base: int, base_term: int, terms: list[int], hard: HardState) -> None:
         self.base = base
@@ -31,6 +31,7 @@ class DurableLog:
         self.terms = terms  # of the entries base + 1, base + 2, …
         self.hard = hard
         self.pending: Sequence[JournalBatch] | None = None
+        self.synced = self.last  # the log's end before the newest write
 
     @classmethod
     def of_runs(
@@ -60,6 +61,7 @@ class DurableLog:
         return index < self.base or self.term_at(index) == term
 
     def write(self, batches: Sequence[JournalBatch]) -> None:
+        self.synced = self.last
         for batch in batches:
             if batch.reset is not None:
                 self.base, self.base_term = batch.reset
@@ -106,6 +108,7 @@ class ConsensusFacts:
         self.committed_max = 0
         self.commits_of_term: dict[int, int] = {}  # leader's term -> highest index that it committed
         self.handed_out: dict[int, Entry] = {}
+        self.acked: dict[tuple[int, int], int] = {}  # (node id, term) -> highest index that it acknowledged
         self.votes: dict[tuple[int, int], int] = {}  # (node id, term) -> candidate, once durable
         self.disks: dict[int, DurableLog] = {}
         self.hashes: dict[tuple[str, int], tuple[int, str]] = {}  # (database, index) -> (hash, first seen at)
@@ -117,11 +120,17 @@ class ConsensusFacts:
     ) -> None:
         """A life begins with `found` in its journal and a state at `snapshot` (index, term).
 
-        damaged: somebody changed the disk; what it lost is then no fault of the node.
+        damaged: somebody changed the disk. Then only the newest write may be missing: nothing but the bytes
+        themselves proves that one (journal/recovery.py); damage of older ones has to be noticed.
         """
         known = self.disks.get(node)
         if known is not None and not damaged:
             self._check_recovered(name, known, found, snapshot)
+        elif known is not None and max(found.last, snapshot[0]) < min(known.synced, known.last):
+            self._fail(
+                f"damage: {name} starts on a damaged disk with entries up to {found.last}, it held {known.last} and "
+                f"{known.synced} before its newest write"
+            )
         self.disks[node] = found
         self._note_vote(name, node, found.hard)
         if snapshot[0] > self.committed_max:
@@ -179,6 +188,17 @@ class ConsensusFacts:
             self._fail(
                 f"durability: {name} acknowledges entry {index} in term {term}, but holds the one of term {held}; "
                 f"the leader's is of term {leader_term_at}"
+            )
+        if index > self.acked.get((node, term), 0):
+            self.acked[node, term] = index
+
+    def counts(self, name: str, term: int, node: int, index: int) -> None:
+        """The leader `name` of `term` takes it that `node` holds its log up to `index`."""
+        told = self.acked.get((node, term), 0)
+        if index > told:
+            self._fail(
+                f"acknowledgements: {name} counts entry {index} for {node} in term {term}, which acknowledged "
+                f"{told} in that term"
             )
 
     def grants(self, name: str, node: int, candidate: int, term: int) -> None:

@@ -19,6 +19,8 @@ class Life:
         "node",
         "offered",
         "old_ticks",
+        "refused",
+        "steps",
         "term",
         "told_to_campaign",
     )
@@ -32,6 +34,8 @@ class Life:
         self.heard: dict[int, None] = {}  # since its last candidacy
         self.told_to_campaign = False
         self.old_ticks = 0  # as a leader, since somebody leads a later term
+        self.refused = (0, 0, 0)  # (leader, term, index) of the newest refusal
+        self.steps = 0
         self.offered: dict[int, tuple[tuple[int, int], int]] = {}  # peer -> ((term, round), offers in it)
 
     def term_at(self, index: int) -> int | None:
@@ -40,3 +44,9 @@ class Life:
         if log.holds(LogIndex(index)):
             return int(log.term_at(LogIndex(index)))
         return 0 if index > log.last_index else None
+
+    def refuses(self, peer: int, term: int, prev: int) -> int:
+        """It refuses to append behind `prev`; returns how many refusals in a row each stepped back by one entry."""
+        before, self.refused = self.refused, (peer, term, prev)
+        self.steps = self.steps + 1 if before == (peer, term, prev + 1) else 0
+        return self.steps

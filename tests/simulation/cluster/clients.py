@@ -1,8 +1,8 @@
 """Clients of a simulated cluster: threads of the embedding server, using the public DB-API of whatever node is up.
 
-Each client has one operation under way at a time and never repeats one. A write is one unit: it
-inserts (client, number) into `ops` and makes that the value of a register; a read reads a register linearizably. What became of an operation is told to the checks: acknowledged, certainly failed,
-or unknown.
+Each client has one operation under way at a time and never repeats one. A write is one unit: it inserts (client,
+number) into `ops` and makes that the value of a register; a read reads a register linearizably. What became of an
+operation is told to the checks: acknowledged, certainly failed, or unknown.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from dqlite_py.dbapi import Connection
 from dqlite_py.errors import Error, NodeStopped, Outcome, OutcomeUnknown
@@ -27,7 +27,8 @@ SCHEMA: Final = (
 INSERT: Final = "INSERT INTO ops(client, number, filler) VALUES (?, ?, ?)"
 SET: Final = "INSERT OR REPLACE INTO registers(key, client, number) VALUES (?, ?, ?)"
 GET: Final = "SELECT client, number FROM registers WHERE key = ?"
-ALL: Final = "SELECT client, number FROM ops ORDER BY rowid"
+ALL_OPS: Final = "SELECT client, number FROM ops ORDER BY rowid"
+ALL_REGISTERS: Final = "SELECT key, client, number FROM registers ORDER BY key"
 KEYS: Final = 4
 
 
@@ -157,9 +158,11 @@ def create_tables(life: NodeLife, done: Callable[[Error | None], None]) -> None:
     life.spawn(work, "create-tables")
 
 
-def operations_at(life: NodeLife) -> list[tuple[int, int]]:
-    """What this node's database holds now, read directly (no thread, no consensus)."""
+def rows_of(life: NodeLife) -> dict[str, list[Any]]:
+    """What this node's tables hold now, read directly (no thread, no consensus)."""
     runtime = life.runtime
     assert runtime is not None
     pool = runtime.applier().readers.get(DATABASE)
-    return [] if pool is None else [(row[0], row[1]) for row in pool.query(ALL).rows]
+    if pool is None:
+        return {"ops": [], "registers": []}
+    return {"ops": pool.query(ALL_OPS).rows, "registers": pool.query(ALL_REGISTERS).rows}

@@ -12,7 +12,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from dqlite_py.wire.handshake import PROTOCOL_VERSION
+
 if TYPE_CHECKING:
+    from tests.simulation.cluster.machine import Machine
     from tests.simulation.cluster.world import World
 
 Act = Callable[["World", random.Random], None]
@@ -77,7 +80,7 @@ def isolate(world: World, rng: random.Random) -> None:
     if machine is not None:
         for other in world.machines:
             if other is not machine:
-                world.cut_for(machine, other, rng.uniform(0.1, 3.0), both=True)
+                world.injection.cut_for(machine, other, rng.uniform(0.1, 3.0), both=True)
 
 
 def one_way(world: World, rng: random.Random) -> None:
@@ -88,7 +91,9 @@ def one_way(world: World, rng: random.Random) -> None:
     seconds, outwards = rng.uniform(0.1, 3.0), rng.random() < 0.5
     for other in world.machines:
         if other is not machine and rng.random() < 0.7:
-            world.cut_for(*((machine, other) if outwards else (other, machine)), seconds, both=False)
+            world.injection.cut_for(
+                *((machine, other) if outwards else (other, machine)), seconds, both=False
+            )
 
 
 def halves(world: World, rng: random.Random) -> None:
@@ -97,7 +102,7 @@ def halves(world: World, rng: random.Random) -> None:
     for i, one in enumerate(world.machines):
         for j, other in enumerate(world.machines):
             if (i in side) and (j not in side):
-                world.cut_for(one, other, seconds, both=True)
+                world.injection.cut_for(one, other, seconds, both=True)
 
 
 def ring(world: World, rng: random.Random) -> None:
@@ -107,7 +112,7 @@ def ring(world: World, rng: random.Random) -> None:
     for i, one in enumerate(world.machines):
         for j, other in enumerate(world.machines):
             if i < j and (j - i) % count not in (1, count - 1):
-                world.cut_for(one, other, seconds, both=True)
+                world.injection.cut_for(one, other, seconds, both=True)
 
 
 def reset_connections(world: World, rng: random.Random) -> None:
@@ -116,11 +121,11 @@ def reset_connections(world: World, rng: random.Random) -> None:
 
 
 def slow_disk(world: World, rng: random.Random) -> None:
-    world.slow_disk_for(rng.uniform(0.1, 1.5))
+    world.injection.slow_disk_for(rng.uniform(0.1, 1.5))
 
 
 def full_disk(world: World, rng: random.Random) -> None:
-    world.fill_disk_for(rng.choice(world.machines), rng.uniform(0.2, 3.0))
+    world.injection.fill_disk_for(rng.choice(world.machines), rng.uniform(0.2, 3.0))
 
 
 def failing_sync(world: World, rng: random.Random) -> None:
@@ -130,11 +135,11 @@ def failing_sync(world: World, rng: random.Random) -> None:
 
 
 def rot(world: World, rng: random.Random) -> None:
-    world.rot(rng)
+    world.operator.rot(rng)
 
 
 def wipe(world: World, rng: random.Random) -> None:
-    world.wipe(rng)
+    world.operator.wipe(rng)
 
 
 def wall_jump(world: World, rng: random.Random) -> None:
@@ -162,18 +167,31 @@ def disturb(world: World, rng: random.Random) -> None:
 
 
 def transfer(world: World, rng: random.Random) -> None:
-    world.transfer_leadership()
+    world.operator.transfer_leadership()
 
 
 def compact(world: World, rng: random.Random) -> None:
     machine = world.any_up(rng)
     if machine is not None:
-        world.compact(machine)
+        world.operator.compact(machine)
 
 
 def remove_and_rejoin(world: World, rng: random.Random) -> None:
     """An operator takes a member out, wipes it and lets it join again."""
-    world.remove_member(rng.choice(world.machines))
+    world.operator.remove_member(rng.choice(world.machines))
+
+
+def other_release(world: World, rng: random.Random) -> None:
+    """A node is upgraded to a release whose protocol the others do not know, and taken back later."""
+    machine = rng.choice(world.machines)
+    if machine.is_up and machine.release == PROTOCOL_VERSION:
+        world.injection.change_release(machine, PROTOCOL_VERSION + 1)
+        world.scheduler.call_later(rng.uniform(0.5, 4.0), _taken_back, world, machine)
+
+
+def _taken_back(world: World, machine: Machine) -> None:
+    if machine.release != PROTOCOL_VERSION:
+        world.injection.change_release(machine, PROTOCOL_VERSION)
 
 
 ATLAS: dict[str, Fault] = {
@@ -182,11 +200,11 @@ ATLAS: dict[str, Fault] = {
         Fault("kill", 0.5, "every acknowledged entry is in the page cache or on disk of a majority", kill),
         Fault("power loss", 0.5, "acknowledged means synced on a majority", power_loss),
         Fault("power loss of all", 0.12, "acknowledged means synced, so all may lose power", power_loss_of_all),
-        Fault("crash at a disk operation", 0.5, "every file is written so that any prefix is sound", crash_at_operation),
+        Fault("crash at a disk operation", 0.5, "any prefix of what is written is sound", crash_at_operation),
         Fault("crash while starting", 0.25, "recovery itself may be interrupted", crash_while_starting),
         Fault("pause", 0.4, "a late process is a slow one", pause),
         Fault("isolate", 0.3, "a majority remains connected", isolate),
-        Fault("one way", 0.3, "leaders that are not answered step down; candidates that are not heard harm nobody", one_way),
+        Fault("one way", 0.3, "who is not answered steps down or is not elected", one_way),
         Fault("halves", 0.2, "one half has the majority, or nobody writes until the partition ends", halves),
         Fault("ring", 0.15, "as above", ring),
         Fault("reset connections", 1.0, "raft sends again what a connection lost", reset_connections),
@@ -200,6 +218,7 @@ ATLAS: dict[str, Fault] = {
         Fault("disturb", 0.4, "pre-vote and stickiness", disturb),
         Fault("transfer", 0.3, "the old leader refuses writes until the new one leads", transfer),
         Fault("compact", 1.0, "the manifest is durable before a segment goes", compact),
+        Fault("other release", 0.1, "it is refused by name, as if it were not there", other_release),
         Fault("remove and rejoin", 0.08, "one voter at a time", remove_and_rejoin),
     )
 }  # fmt: skip

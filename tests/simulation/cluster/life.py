@@ -1,4 +1,4 @@
-"""One life of a node's process: its clock, its threads (greenlets), its loop. A crash ends it and nothing of it runs again.
+"""One life of a node's process: its clock, its threads (greenlets), its loop. After a crash nothing of it runs again.
 
 `Kernel` is what all lives of a simulation share: the scheduler, the hub (the greenlet that runs the scheduler and all
 event loops) and who runs now. One simulation at a time per process.

@@ -12,7 +12,7 @@ import logging
 import random
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from dqlite_py.raft.settings import RaftSettings
 from dqlite_py.raft.transport import PeerTransport
 from dqlite_py.storage.engine import DatabaseEngine
 from dqlite_py.storage.native_engine import NativeEngine
+from dqlite_py.wire.handshake import PROTOCOL_VERSION, Hello, Refused, Welcome, encode_handshake
 from tests.simulation.cluster import threads
 from tests.simulation.cluster.disk import Crashed, DiskFaults, SimDisk
 from tests.simulation.cluster.life import Kernel, Life, LifeEnded, current_life
@@ -36,6 +37,7 @@ log = logging.getLogger("simulation")
 PORT = 9001
 KIB = 1024
 STEP_BYTES = 16 * KIB
+DISK_TIMES: dict[str, Any] = {"sync_s": (0.0002, 0.002), "write_s": (2e-6, 20e-6)}
 RAFT = RaftSettings(
     append_bytes_max=4 * KIB,
     append_entries_max=16,
@@ -85,7 +87,7 @@ class Environment:
     rng: random.Random
     messages: MessageFaults = field(default_factory=MessageFaults)
     applying: ApplyFaults = field(default_factory=ApplyFaults)
-    disk_faults: DiskFaults = field(default_factory=DiskFaults)
+    disk_faults: DiskFaults = field(default_factory=lambda: DiskFaults(**DISK_TIMES))
     on_runtime: list[Callable[[str, NodeRuntime], None]] = field(default_factory=list)
     on_exit: Callable[[Machine, BaseException | None], None] = lambda _machine, _error: None
     settings: dict[str, Any] = field(default_factory=dict)
@@ -180,13 +182,23 @@ class _Transport(PeerTransport):
         super().raft_received(connection, body)
 
     def _again(self, life: NodeLife, connection: Any, body: bytes, within_s: float) -> None:
-        life.call_later(life.machine.environment.rng.random() * within_s, super().raft_received, connection, body)
+        life.call_later(
+            life.machine.environment.rng.random() * within_s, super().raft_received, connection, body
+        )
 
 
 def _disk() -> Any:
     life = current_life()
     assert isinstance(life, NodeLife)
     return life.disk
+
+
+def _encode_handshake(message: Hello | Welcome | Refused) -> bytes:
+    """A node of another release speaks another protocol version."""
+    life = current_life()
+    if isinstance(life, NodeLife) and isinstance(message, Hello | Welcome):
+        message = replace(message, version=life.machine.release)
+    return encode_handshake(message)
 
 
 def _sync_directory(path: str) -> None:
@@ -200,6 +212,7 @@ def seams() -> list[tuple[str, str, Any]]:
         ("dqlite_py.app", "SystemClock", LifeClock),
         ("dqlite_py.app", "NodeRuntime", _Runtime),
         ("dqlite_py.app", "PeerTransport", _Transport),
+        ("dqlite_py.raft.connection", "encode_handshake", _encode_handshake),
         ("dqlite_py.storage.engine", "NativeEngine", _Native),
         ("dqlite_py.storage.engine", "_sync_directory", _sync_directory),
         ("dqlite_py.node.database_worker", "DatabaseEngine", _Engine),
@@ -221,6 +234,7 @@ class Machine:
         self.lose_at_operation = True
         self.clock_rate = 1.0
         self.wall_offset_us = 0
+        self.release = PROTOCOL_VERSION
         self.life_count = 0
         self.last_exit: BaseException | None = None
         folder = environment.folder / name
@@ -249,7 +263,12 @@ class Machine:
 
     @property
     def serves(self) -> bool:
-        return self.is_up and self.life is not None and self.life.node is not None and self.life.node._runtime is not None
+        return (
+            self.is_up
+            and self.life is not None
+            and self.life.node is not None
+            and self.life.node._runtime is not None
+        )
 
     # -- life cycle ---------------------------------------------------------------------------------------------
 

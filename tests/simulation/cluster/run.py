@@ -67,9 +67,9 @@ def run_seed(
         outcome.log = recorder.lines()
         outcome.simulated_s = world.scheduler.now
         outcome.events = world.scheduler.event_count
-        outcome.faults.update(world.fault_count)
+        outcome.faults.update(world.injection.counts)
         outcome.marks.update(world.coverage.counts)
-        outcome.elections = world.checks.elections
+        outcome.elections = len(world.checks.consensus.leaders)
         digest = hashlib.blake2b(digest_size=8)
         for client in world.clients:
             for operation in client.history:

@@ -128,7 +128,7 @@ class SimLoop(asyncio.AbstractEventLoop):
                     coroutine.close()  # type: ignore[union-attr]
                 except (LifeEnded, RuntimeError):
                     continue  # it waits in a `finally`, or runs at this moment
-                except BaseException as error:
+                except BaseException as error:  # noqa: BLE001 - it is gone, whatever it says
                     log.debug("unwinding %r: %r", task, error)
                 break
         self._tasks.clear()
@@ -138,7 +138,9 @@ class SimLoop(asyncio.AbstractEventLoop):
     async def create_server(self, factory: Any, host: Any = None, port: Any = None, **options: Any) -> Any:  # type: ignore[override]
         return await self.host.create_server(self, factory, host, port, **options)
 
-    async def create_connection(self, factory: Any, host: Any = None, port: Any = None, **options: Any) -> Any:  # type: ignore[override]
+    async def create_connection(
+        self, factory: Any, host: Any = None, port: Any = None, **options: Any
+    ) -> Any:  # type: ignore[override]
         return await self.host.create_connection(self, factory, host, port, **options)
 
     async def getaddrinfo(self, host: Any, port: Any, **_options: Any) -> Any:  # type: ignore[override]

@@ -1,4 +1,4 @@
-"""Stand-ins for `threading`, `queue` and `concurrent.futures`: threads are greenlets of a Life, interleaved by the scheduler.
+"""Stand-ins for `threading`, `queue` and `concurrent.futures`: threads are greenlets, interleaved by the scheduler.
 
 Only what the product uses. Code runs without interruption between two calls that may wait, so the interleavings are
 those at waits, wake-ups and simulated I/O. Waiting on the event loop's own greenlet is an error: the real loop would
@@ -31,10 +31,13 @@ class Waiter:
         self._fired = False
         self.timed_out = False
 
-    def wake(self) -> None:
-        if not self._fired:
-            self._fired = True
-            self._life.resume(self._thread)
+    def wake(self) -> bool:
+        """False when it was woken, or timed out, before."""
+        if self._fired:
+            return False
+        self._fired = True
+        self._life.resume(self._thread)
+        return True
 
     def _time_out(self) -> None:
         if not self._fired:
@@ -92,22 +95,18 @@ class Lock:
         waiter = Waiter()
         self._waiters.append(waiter)
         try:
-            woken = waiter.wait(None if timeout < 0 else timeout)
-        except LifeEnded:
+            return waiter.wait(None if timeout < 0 else timeout)  # woken: `release` handed it over
+        finally:
             if waiter in self._waiters:
                 self._waiters.remove(waiter)
-            raise
-        if not woken:
-            self._waiters.remove(waiter)
-        return woken  # handed over by `release`
 
     def release(self) -> None:
         if not self._held:
             raise RuntimeError("release unlocked lock")
-        if self._waiters:
-            self._waiters.popleft().wake()
-        else:
-            self._held = False
+        while self._waiters:
+            if self._waiters.popleft().wake():
+                return
+        self._held = False
 
     def locked(self) -> bool:
         return self._held
@@ -167,8 +166,7 @@ class Condition:
 
     def notify(self, n: int = 1) -> None:
         while n and self._waiters:
-            self._waiters.popleft().wake()
-            n -= 1
+            n -= self._waiters.popleft().wake()
 
     def notify_all(self) -> None:
         self.notify(len(self._waiters))
@@ -208,8 +206,8 @@ class SimpleQueue:
 
     def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
         self._items.append(item)
-        if self._waiters:
-            self._waiters.popleft().wake()
+        while self._waiters and not self._waiters.popleft().wake():
+            pass
 
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
         while not self._items:
@@ -316,7 +314,7 @@ class ThreadPoolExecutor:
                         result = function(*args, **kwargs)
                     except LifeEnded:
                         raise
-                    except BaseException as error:
+                    except BaseException as error:  # noqa: BLE001 - belongs to whoever waits
                         future.set_exception(error)
                     else:
                         future.set_result(result)

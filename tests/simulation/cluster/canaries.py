@@ -1,0 +1,193 @@
+"""Do the whole simulation's checks bite? The faults of stock PySyncObj (docs/raft-faults.md), put back one at a time.
+
+A canary is a patch, the mixture of faults that shows it, and a seed that did. `caught` runs seeds with the patch until
+one ends in a violation. What cannot be seen in a simulated cluster is in NOT_SIMULATED, with the test that proves it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from dqlite_py.raft.journal import Journal
+from tests.simulation import raft_mutants as mutants
+from tests.simulation.cluster import canaries_patches as patches
+from tests.simulation.cluster import world as world_module
+from tests.simulation.cluster.canaries_patches import Patch, core, replaced
+from tests.simulation.cluster.faults import Mixture
+from tests.simulation.cluster.run import Outcome, run_seed
+from tests.simulation.cluster.world import World
+
+DISORDER: Final = ("kill", "pause", "isolate", "reset connections", "slow disk", "transfer", "disturb")
+POWER: Final = ("power loss", "power loss of all", "crash at a disk operation", "slow disk", "disturb", "transfer")
+PARTITIONS: Final = ("isolate", "one way", "halves", "ring", "reset connections", "transfer")
+MEMBERS: Final = ("remove and rejoin", "isolate", "kill", "transfer", "slow disk")
+# Followers are often away, and what they miss is compacted.
+AWAY: Final = Mixture({"kill": 0.5, "isolate": 0.8, "compact": 4.0, "transfer": 0.3, "crash at a disk operation": 0.4})
+# Leaders change all the time, and old messages arrive.
+CHURN: Final = Mixture({"transfer": 4.0, "disturb": 4.0, "one way": 0.7, "slow disk": 0.5}, 0.1, 0.2, 0.3, 0.05, 0.0)
+# Leaders are cut off or stand still while others take over.
+DEPOSED: Final = Mixture({"isolate": 0.8, "one way": 0.8, "pause": 1.5, "halves": 0.3}, 0.0, 0.05, 0.1, 0.02, 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Canary:
+    """`faults`: kinds (faults.ATLAS) or a whole mixture. `seed`: one that is caught; `seeds_max`: how many from there
+    may be tried, should the product draw its random numbers differently one day. `short_log`: small files and no
+    tail, so that followers that were away need snapshots."""
+
+    rf: str
+    what: str
+    patch: Patch
+    faults: Sequence[str] | Mixture = DISORDER
+    node_count: int | None = None
+    seed: int = 0
+    seeds_max: int = 12
+    duration_s: float = 20.0
+    operations_per_s: float = 20.0
+    short_log: bool = False
+
+
+CANARIES: Final[dict[str, Canary]] = {
+    "truncates matching entries": Canary(
+        "RF-1", "a follower drops everything behind the request's first index", core(mutants.TruncatesMatching)
+    ),
+    "nothing synced": Canary(
+        "RF-2", "groups are acknowledged without fdatasync", patches.nothing_synced, faults=POWER
+    ),
+    "acknowledges from memory": Canary(
+        "RF-2", "a follower acknowledges before its disk is done", core(mutants.AcksBeforeDurable), faults=POWER
+    ),
+    "counts itself at once": Canary(
+        "RF-2", "a leader counts its own copy before it is durable", core(mutants.CountsItselfBeforeDurable)
+    ),
+    "counts stale acknowledgements": Canary(
+        "RF-3", "acknowledgements of earlier terms count", core(mutants.CountsStaleAcks), faults=CHURN
+    ),
+    "counts stale grants": Canary(
+        "RF-3", "grants of earlier candidacies count", core(mutants.CountsStaleGrants), faults=CHURN, node_count=5
+    ),
+    "counts votes by message": Canary(
+        "RF-4", "every answer to a candidate is a vote", core(patches.CountsVotesByMessage), node_count=5
+    ),
+    "votes from memory": Canary(
+        "RF-5", "a vote is told before it is durable", core(mutants.VotesBeforeDurable), faults=POWER
+    ),
+    "vote not written": Canary(
+        "RF-5", "the vote never reaches the disk", patches.vote_in_memory, faults=POWER
+    ),
+    "own vote at once": Canary(
+        "RF-5", "a candidate counts its vote before it is durable", core(mutants.OwnVoteBeforeDurable), faults=POWER
+    ),
+    "offer moves the commit index": Canary(
+        "RF-6", "a snapshot offer commits what the log has", core(mutants.CommitsOnOffer), faults=AWAY, short_log=True
+    ),
+    "acknowledges its own log end": Canary(
+        "RF-7", "what was not compared with the leader's log is acknowledged", core(mutants.AcksUnverified)
+    ),
+    "snapshots with holes": Canary(
+        "RF-7", "a received snapshot is neither synced nor proved", patches.snapshot_with_holes, faults=AWAY,
+        short_log=True,
+    ),
+    "log dropped before the state is durable": Canary(
+        "RF-8", "compaction without a manifest on the disk", patches.manifest_in_memory, faults=AWAY, short_log=True
+    ),
+    "counts stand-bys": Canary(
+        "RF-9", "members without a vote count for commits", core(mutants.CountsLearners), faults=MEMBERS
+    ),
+    "several changes at once": Canary(
+        "RF-9", "members change while a change is under way", core(mutants.NoPendingGuard), faults=MEMBERS
+    ),
+    "configuration not rolled back": Canary(
+        "RF-9", "a truncated configuration stays in force", core(mutants.NoRollback), faults=MEMBERS
+    ),
+    "configuration of the start": Canary(
+        "RF-9", "the log's configurations are ignored at a start", patches.configuration_of_the_start
+    ),
+    "sizes that wedge": Canary(
+        "RF-10", "messages of some sizes never arrive", patches.sizes_that_wedge
+    ),
+    "no check-quorum": Canary(
+        "RF-11", "a leader without followers leads on", core(mutants.NoCheckQuorum), faults=PARTITIONS
+    ),
+    "no pre-vote": Canary(
+        "RF-11", "an isolated node raises its term", core(patches.NoPreVote), faults=PARTITIONS
+    ),
+    "reads without a quorum": Canary(
+        "RF-12", "a leader serves reads on its word alone", core(mutants.ReadsWithoutQuorum), faults=DEPOSED,
+        operations_per_s=60.0
+    ),
+    "reads before its own commit": Canary(
+        "RF-12", "a new leader serves reads before it knows what is committed", core(mutants.ReadsBeforeOwnTermCommit),
+        faults=CHURN, operations_per_s=60.0
+    ),
+    "lost means not sent": Canary(
+        "RF-13", "uncertain writes are sent again", patches.lost_means_not_sent
+    ),
+    "deposed means not done": Canary(
+        "RF-13", "a deposed leader's proposals are said to have failed", patches.deposed_means_not_done
+    ),
+    "applies again": Canary(
+        "RF-14", "the applied index is not kept with what was applied", patches.applied_index_apart
+    ),
+    "damage is cut": Canary(
+        "RF-17", "damage in the middle of the journal ends it", patches.damage_is_cut, faults=("rot", "kill")
+    ),
+    "no checksums": Canary(
+        "RF-17", "every byte of the journal is believed", patches.no_checksums, faults=POWER
+    ),
+    "one step back at a time": Canary(
+        "RF-18", "repair asks for every index", core(patches.StepsBackOneByOne)
+    ),
+    "connects for ever": Canary(
+        "RF-19", "an attempt to connect has no end", patches.connects_for_ever,
+        faults=(*PARTITIONS, "power loss", "crash while starting")
+    ),
+    "offers without pause": Canary(
+        "RF-22", "snapshots are offered as fast as the leader can", core(patches.OffersWithEveryMessage), faults=AWAY,
+        short_log=True,
+    ),
+}  # fmt: skip
+
+NOT_SIMULATED: Final[dict[str, str]] = {
+    "RF-15": "a slow apply on the loop costs the leadership and nothing else: no promise of the cluster is broken, and "
+    "how often leaders change is no property here; tests/faults/test_rf15_slow_apply.py",
+    "RF-16": "pickle and strangers: all simulated peers are honest nodes; tests/faults/test_rf16_trust.py",
+    "RF-20": "there are no code versions in our log that a canary could switch; tests/faults/test_rf20_code_version.py",
+    "RF-21": "an election more per fail-over breaks no promise; tests/faults/test_rf21_fail_over.py measures it",
+}
+"""RF id to the reason and the test that proves the fault closed."""
+
+
+@contextmanager
+def circumstances(canary: Canary) -> Iterator[None]:
+    """The canary's faults, load and limits, without its patch."""
+    rows: list[tuple[Any, str, Any]] = []
+    if isinstance(canary.faults, Mixture):
+        rows.append((world_module, "mixture", lambda _rng, _only: replace(canary.faults)))
+    if canary.short_log:
+        before = Journal.index_before_tail
+        rows.append((startup_module, "SEGMENT_BYTES", 12 * 1024))
+        rows.append((machine_module, "SMALL_LIMITS", []))
+        rows.append((Journal, "index_before_tail", lambda self, _tail_bytes: before(self, 0)))
+    rows.append((World.storm, "__kwdefaults__", {"operations_per_s": canary.operations_per_s}))
+    with replaced(*rows):
+        yield
+
+
+def run(canary: Canary, seed: int, *, patched: bool = True) -> Outcome:
+    """One seed under the canary's circumstances; without the patch nothing may be found."""
+    only = None if isinstance(canary.faults, Mixture) else list(canary.faults)
+    with circumstances(canary), canary.patch() if patched else nullcontext():
+        return run_seed(seed, duration_s=canary.duration_s, node_count=canary.node_count, only=only)
+
+
+def caught(canary: Canary) -> Outcome | None:
+    """The first run that ends in a violation."""
+    for seed in range(canary.seed, canary.seed + canary.seeds_max):
+        outcome = run(canary, seed)
+        if outcome.violation is not None:
+            return outcome
+    return None

@@ -1,0 +1,156 @@
+"""The operator of a simulated cluster: what people and their tools do to it, right or after damage.
+
+Takes members out and lets them join again, replaces machines whose data is lost or damaged, transfers leadership,
+compacts. Acts through running nodes only, as commands do.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from dqlite_py.errors import Error, MembershipRefused
+from dqlite_py.model import NodeId
+from dqlite_py.node.runtime import NodeRuntime
+from dqlite_py.node.tickets import Deadline
+from tests.simulation.cluster.machine import Machine
+
+if TYPE_CHECKING:
+    from tests.simulation.cluster.world import World
+
+log = logging.getLogger("simulation")
+ROTTEN = ("journal", "journal", "database", "database", "hardstate", "manifest", "current", "wal")
+RETRY_S = 0.3
+
+
+class Operator:
+    """`mending`: machines that wait for their old member's removal, with its node id."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.mending: dict[str, int] = {}
+
+    def replace(self, machine: Machine) -> None:
+        """A machine whose data is lost: remove the old member, wipe, join as a new one."""
+        old_id = self.world.checks.node_id(machine.name)
+        if machine.name in self.mending:
+            return
+        if old_id is None:
+            self.world.scheduler.call_later(0.01, self._wipe_and_start, machine)
+            return
+        self.mending[machine.name] = old_id
+        self._try_to_remove(machine, old_id)
+
+    def _try_to_remove(self, machine: Machine, old_id: int) -> None:
+        def again() -> None:
+            self.world.scheduler.call_later(RETRY_S, self._try_to_remove, machine, old_id)
+
+        def done(error: BaseException | None) -> None:
+            helper = self._member_somewhere(old_id)
+            if error is None or (isinstance(error, MembershipRefused) and helper is False):
+                self.mending.pop(machine.name, None)
+                self._wipe_and_start(machine)
+            else:
+                again()
+
+        other = next((m for m in self.world.machines if m is not machine and m.serves), None)
+        if other is None or other.life is None or other.runtime is None:
+            again()
+            return
+        self.ask(other, lambda r: _remove(r, old_id), done)
+
+    def _member_somewhere(self, node_id: int) -> bool:
+        """Whether the leader still has this member."""
+        leader = self.world.leader()
+        runtime = leader.runtime if leader is not None else None
+        return runtime is None or runtime.core.configuration.get(NodeId(node_id)) is not None
+
+    def _wipe_and_start(self, machine: Machine) -> None:
+        if machine.is_up:
+            machine.crash(lose_unsynced=False)
+        machine.disk.wipe()
+        self.world.checks.wiped(machine.name)
+        self.world.restart_later(machine, 0.1)
+
+    def remove_member(self, machine: Machine) -> None:
+        """Take a member out and let it join again, empty."""
+        if len(self.world.machines) < 3 or not self.world.all_sound():
+            return
+        node_id = self.world.checks.node_id(machine.name)
+        if node_id is None:
+            return
+        self.mending[machine.name] = node_id
+        if self.world.rng.random() < 0.5:
+            machine.crash(lose_unsynced=False)
+        self._try_to_remove(machine, node_id)
+
+    def wipe(self, rng: random.Random) -> None:
+        if len(self.world.machines) >= 3 and self.world.all_sound():
+            machine = rng.choice(self.world.machines)
+            machine.crash(lose_unsynced=True)
+            self.replace(machine)
+
+    def rot(self, rng: random.Random) -> None:
+        """A bit of a stopped machine's files turns."""
+        if len(self.world.machines) >= 3 and self.world.all_sound():
+            machine = rng.choice(self.world.machines)
+            machine.crash(lose_unsynced=False)
+            self.world.checks.damaged(machine.name)
+            self.world.scheduler.call_later(0.01, self._rot_and_start, machine)
+
+    def _rot_and_start(self, machine: Machine) -> None:
+        found = machine.disk.rot_some(self.world.rng.choice(ROTTEN), self.world.rng)
+        log.info("rot: %s", found)
+        self.world.restart_later(machine, 0.1)
+
+    def ask(
+        self,
+        machine: Machine,
+        work: Callable[[NodeRuntime], Any],
+        done: Callable[[BaseException | None], None],
+    ) -> None:
+        """Run a coroutine on a node's loop; `done` hears its error."""
+        life, runtime = machine.life, machine.runtime
+        if life is None or runtime is None or life.loop is None:
+            done(None)
+            return
+        told: list[bool] = []
+
+        def tell(error: BaseException | None) -> None:
+            if not told:
+                told.append(True)
+                done(error)
+
+        async def run() -> None:
+            try:
+                await work(runtime)
+            except Error as error:
+                tell(error)
+            else:
+                tell(None)
+
+        def begin() -> None:
+            assert life.loop is not None
+            life.loop.create_task(run())
+
+        life.on_end.append(lambda: tell(Error("the node's process ended")))
+        life.run(begin)
+
+    def transfer_leadership(self) -> None:
+        leader = self.world.leader()
+        if leader is not None:
+            self.ask(leader, lambda r: r.transfer(None, 2.0), lambda _: None)
+
+    def compact(self, machine: Machine) -> None:
+        if machine.serves:
+            self.ask(machine, lambda r: r.compaction.compact(), lambda _: None)
+
+
+async def _remove(runtime: NodeRuntime, node_id: int) -> Any:
+    deadline = Deadline(3.0)
+    target = NodeId(node_id)
+    return await runtime.writes.on_leader(
+        "leader.remove", {"id": target}, deadline, lambda: runtime.membership.remove(target, deadline)
+    )
