@@ -21,16 +21,21 @@ class DiskFull(Base):
     def __init__(self) -> None:
         super().__init__()
         self._victims: list[ClusterNode] = []
+        self._before: dict[str, int] = {}
 
     def _start(self, cluster: Cluster, rng: random.Random) -> Value:
         self._victims = pick_scope(cluster, rng)
+        self._before = {node.name: faults_of(node).counts().spaces_refused for node in self._victims}
         free_bytes = rng.choice(_LEFT_BYTES)
         for node in self._victims:
             faults_of(node).limit_space(free_bytes)
         return {"nodes": names(self._victims), "free-bytes": free_bytes}
 
     def _stop(self, cluster: Cluster) -> Value:
-        refused = {node.name: faults_of(node).counts().spaces_refused for node in self._victims}
+        refused = {
+            node.name: faults_of(node).counts().spaces_refused - self._before[node.name]
+            for node in self._victims
+        }
         for node in self._victims:
             faults_of(node).heal_disk()
         return {"refused-writes": refused, "started": ensure_running(self._victims)}

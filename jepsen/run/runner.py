@@ -92,6 +92,7 @@ def run_together(
             cluster_kind = cluster.kind
             logs = [node.log_path for node in cluster.nodes]
             common.append(check_logs(logs))
+            common += _check_damaged_nodes(fault)
             _keep_logs(logs, folders)
     except BaseException:
         for recorder in recorders:
@@ -167,6 +168,14 @@ def _load(cluster: Cluster, fault: Nemesis, sources: Sequence[Source], options: 
     return [
         Verdict("faults", True, f"{nemesis.starts} faults, {len(nemesis.errors)} that did not work", details)
     ]
+
+
+def _check_damaged_nodes(fault: Nemesis) -> list[Verdict]:
+    """What the nemesis itself saw a node do that it must not do, such as serving from a damaged folder."""
+    violations: list[str] = list(getattr(fault, "violations", ()))
+    if not violations:
+        return []
+    return [Verdict("damaged-nodes", False, violations[0], {"violations": violations})]
 
 
 def _heal(cluster: Cluster, fault: Nemesis, sources: Sequence[Source], options: Options) -> list[Verdict]:
