@@ -5,10 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import random
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -18,30 +15,13 @@ from dqlite_py.errors import Error, JournalFailed, StorageFull
 from dqlite_py.ports import Disk
 from dqlite_py.raft.journal import Journal
 from dqlite_py.storage.engine import DatabaseEngine
-from tests.simulation.cluster.disk import Crashed, DiskFaults, MountedDisk, SimDisk
+from tests.simulation.cluster.disk import Crashed, MountedDisk, SimDisk
+from tests.simulation.cluster.disk_testing import machine, nothing
 from tests.support.engines import entry, one
 from tests.support.journals import CLUSTER, NODE, SEGMENT_BYTES, STEP_BYTES, entries
 from tests.support.journalscript import STEPS, Oracle, batch, put
 
 ROW_BYTES = 900
-
-
-def nothing() -> None:
-    pass
-
-
-@contextmanager
-def machine(seed: int = 0) -> Iterator[SimDisk]:
-    parent = os.path.realpath(tempfile.mkdtemp(dir="/dev/shm" if os.path.isdir("/dev/shm") else None))
-    try:
-        os.mkdir(f"{parent}/disk")
-        disk = SimDisk(f"{parent}/disk", random.Random(seed), sleep=lambda seconds: None, faults=DiskFaults())
-        try:
-            yield disk
-        finally:
-            disk.close()
-    finally:
-        shutil.rmtree(parent)
 
 
 # -- journal -------------------------------------------------------------------------------------------------
