@@ -21,6 +21,7 @@ from jepsen.errors import SetupError
 NODES_MAX: Final = 9
 _POLL_S: Final = 0.05
 _ASK_S: Final = 2.0
+_COMMIT_S: Final = 5.0
 
 
 class KeeperNetwork:
@@ -256,16 +257,33 @@ class ProcessCluster:
                 except ClientError as error:
                     last = error
                     continue
-                if self._leader_knows_no(node):
+                if self._is_removed(node, min(left_s, _COMMIT_S)):
                     node.kill()
                     node.wipe()
                     return
             time.sleep(_POLL_S)
         raise SetupError(f"{name} could not be removed within {timeout_s:g} s: {last}")
 
-    def _leader_knows_no(self, node: ProcessNode) -> bool:
-        views = [s for name, s in self.statuses().items() if s["is_leader"] and name != node.name]
-        return bool(views) and all(m["address"] != node.address for s in views for m in s["members"])
+    def _is_removed(self, node: ProcessNode, timeout_s: float) -> bool:
+        """Whether the removal is COMMITTED: a leader acts on a configuration before that, and may yet lose it.
+
+        To wipe the node then would be a lost disk among the voters, and the suite's own doing.
+        """
+        deadline = time.monotonic() + timeout_s
+        first: tuple[str, int, int] | None = None  # leader, its term, its last index when it knew no such member
+        while time.monotonic() < deadline:
+            leading = [(name, s) for name, s in self.statuses().items() if s["is_leader"]]
+            for name, status in leading:
+                if name == node.name or any(m["address"] == node.address for m in status["members"]):
+                    continue
+                if first is None or (name, status["term"]) != first[:2]:
+                    first = (name, status["term"], status["last_index"])
+                if status["commit_index"] >= first[2]:
+                    return True
+            if first is None:
+                return False
+            time.sleep(_POLL_S)
+        return False
 
     def add_member(self, name: str, timeout_s: float = 60.0) -> None:
         """Start a removed (or wiped) node as a new member; returns when it serves. Raises SetupError."""
