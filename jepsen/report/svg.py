@@ -14,7 +14,7 @@ from jepsen.report.series import end_of, faults_of, points_of, rates
 
 _LANE: Final = 46  # pixels
 _LEFT: Final = 70
-_ROW: Final = 300  # pixels per rank of time
+_ROW: Final = 180  # pixels per rank of time
 _OPERATIONS_MAX: Final = 60
 _TEXT_MAX: Final = 44
 
@@ -28,7 +28,8 @@ def timeline(ops: Sequence[Op]) -> str:
     bars = _bars(ops)[:_OPERATIONS_MAX]
     moments = sorted({moment for start, end, *_ in bars for moment in (start, end) if moment is not None})
     rank = {moment: position for position, moment in enumerate(moments)}
-    processes = list(dict.fromkeys(op.process for _start, _end, op, _outcome in bars))
+    nodes = {op.process: op.node for _start, _end, op, _outcome in bars}
+    processes = list(nodes)
     step = max(40, min(_ROW, 2600 // max(1, len(moments))))
     width = _LEFT + step * (len(moments) + 1)
     height = _LANE * len(processes) + 30
@@ -38,7 +39,7 @@ def timeline(ops: Sequence[Op]) -> str:
     ]
     for lane, process in enumerate(processes):
         y = 10 + lane * _LANE
-        parts.append(f'<text x="4" y="{y + 20}">{escape(str(process))}</text>')
+        parts.append(f'<text x="4" y="{y + 20}">{escape(_lane(process, nodes[process]))}</text>')
         parts.append(f'<line x1="{_LEFT}" x2="{width}" y1="{y + 36}" y2="{y + 36}" stroke="#ccc"/>')
     for start, end, op, outcome in bars:
         x = _LEFT + rank[start] * step
@@ -96,6 +97,10 @@ def _bars(ops: Sequence[Op]) -> list[tuple[int, int | None, Op, OpType]]:
         else:
             bars.append((op.time, op.time, op, op.type))  # a completion alone, as some checkers give it
     return sorted(bars, key=lambda bar: bar[0])
+
+
+def _lane(process: int | str, node: str | None) -> str:
+    return str(process) if node is None else f"{process} on {node}"
 
 
 def _when(start: int, end: int | None) -> str:

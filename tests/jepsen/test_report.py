@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import xml.etree.ElementTree as ElementTree
+from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -164,6 +165,36 @@ def test_the_index_shows_every_run_escaped_and_self_contained(tmp_path: Path) ->
     assert "<script" not in page
     assert 'name="viewport"' in page
     assert page.count("<svg") >= 2  # the sparkline and the counterexample's timeline are in the page itself
+
+
+class _Balance(HTMLParser):
+    """Fails on a tag that is closed out of order; `open` is empty after a whole page."""
+
+    VOID = ("meta", "img", "br", "hr", "link")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        pass
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_pages_are_well_formed(tmp_path: Path) -> None:
+    for number, valid in enumerate((False, None)):
+        write_run(_result(tmp_path / f"run-{number}", valid=valid), _history(), pictures=False)
+    for path in (write_index(tmp_path), tmp_path / "run-0" / "index.html"):
+        balance = _Balance()
+        balance.feed(path.read_text())
+        balance.close()
+        assert balance.open == [], path
 
 
 def test_an_index_without_runs_says_how_to_make_one(tmp_path: Path) -> None:
