@@ -10,11 +10,12 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from jepsen.errors import HistoryError
-from jepsen.history.edn import EdnSet, Form, dumps, read_forms, read_one
+from jepsen.history.edn import Form, dumps, read_forms, read_one
 from jepsen.history.op import Keyword, Op, OpType
 
 _TYPES = {str(kind): kind for kind in OpType}
@@ -47,7 +48,7 @@ def read(path: Path) -> list[Op]:
     else:
         forms = read_forms(text, path)
     ops = [_operation(form, position, path) for position, form in enumerate(forms)]
-    if any(later.index <= earlier.index for earlier, later in zip(ops, ops[1:], strict=False)):
+    if any(later.index <= earlier.index for earlier, later in pairwise(ops)):
         ops = [replace(op, index=position) for position, op in enumerate(ops)]
     return ops
 
@@ -77,7 +78,7 @@ def format_op(op: Op) -> str:
 
 
 def format_json(op: Op) -> str:
-    """One operation as a JSON object on one line; keyword and set become string and array."""
+    """One operation as a JSON object on one line; keywords become strings, sets arrays, number keys of maps strings."""
     record: dict[str, Any] = {
         "index": op.index,
         "type": op.type,
@@ -182,6 +183,3 @@ def _operation(form: Form, position: int, path: Path) -> Op:
 
 def _told(record: Mapping[Any, Any], key: str) -> str:
     return str(dumps(record[key]))[:60] if key in record else "missing"
-
-
-__all__ = ["EdnSet", "format_json", "format_op", "read", "write"]
