@@ -14,8 +14,14 @@ from jepsen.history.history import History
 from jepsen.run.clients import CLIENT_ERROR
 from jepsen.verdict import Verdict
 
-# What no fault of the suite may bring out of a node.
-_BAD_LOG: Final = re.compile(r"AssertionError|Fatal Python error|Segmentation fault|INVARIANT|MemoryError")
+# What no fault of the suite may bring out of a node: broken invariants, crashes, mistakes of the program.
+_BAD_LOG: Final = re.compile(
+    r"AssertionError|Invariant ?Broken|invariant broken|Fatal Python error|Segmentation fault|MemoryError"
+    r"|failed unexpectedly|callback (of the transport )?failed|handling a message of node|background task failed"
+)
+# Replicas that differed: only damage of a database file may bring it about.
+_DIVERGED: Final = re.compile(r"quarantined|state differs")
+DAMAGING: Final = ("corrupt-database", "mixed")
 _LINES_MAX: Final = 20
 SERVES_AGAIN_S: Final = 30.0  # after the last event of the nemesis
 _TRIES_MIN: Final = 10  # fewer may all have fallen into one fault
@@ -70,15 +76,17 @@ def check_client_errors(history: History) -> Verdict:
     )
 
 
-def check_logs(logs: Iterable[Path]) -> Verdict:
-    """No node may log a broken invariant or die of a programming mistake."""
+def check_logs(logs: Iterable[Path], nemesis: str) -> Verdict:
+    """No node may log a broken invariant, die of a programming mistake, or differ from the others undamaged."""
     found: list[str] = []
     for path in logs:
         try:
             text = path.read_text("utf-8", "replace")
         except OSError:
             continue
-        found += [f"{path.name}: {line.strip()[:300]}" for line in text.splitlines() if _BAD_LOG.search(line)]
+        for line in text.splitlines():
+            if _BAD_LOG.search(line) or (nemesis not in DAMAGING and _DIVERGED.search(line)):
+                found.append(f"{path.name}: {line.strip()[:300]}")
     if not found:
         return Verdict("node-logs", True, "no broken invariant and no crash in the nodes' logs")
     return Verdict(

@@ -91,7 +91,7 @@ def run_together(
             own = _finish(cluster, sources, options) if common[-1].valid is not None else {}
             cluster_kind = cluster.kind
             logs = [node.log_path for node in cluster.nodes]
-            common.append(check_logs(logs))
+            common.append(check_logs(logs, nemesis))
             common += _check_damaged_nodes(fault)
             _keep_logs(logs, folders)
     except BaseException:

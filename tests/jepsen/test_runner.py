@@ -273,11 +273,14 @@ def test_the_matrix_fits_into_twenty_minutes(overhead_s: float) -> None:
 def test_alarming_lines_of_a_log(tmp_path: Path) -> None:
     log = tmp_path / "n1.log"
     log.write_text("all is well\n")
-    assert check_logs([log, tmp_path / "none.log"]).valid is True
+    assert check_logs([log, tmp_path / "none.log"], "kill-one").valid is True
     log.write_text("well\nAssertionError: commit moved back\n")
-    verdict = check_logs([log])
+    verdict = check_logs([log], "kill-one")
     assert verdict.valid is False
     assert "commit moved back" in verdict.summary
+    log.write_text("ERROR quarantined, to be rebuilt from a snapshot of the leader: database app\n")
+    assert check_logs([log], "kill-one").valid is False
+    assert check_logs([log], "corrupt-database").valid is True
 
 
 def test_counts() -> None:
