@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Final, Protocol, runtime_checkable
 
 from jepsen.cluster.api import Cluster, ClusterNode
 from jepsen.errors import JepsenError
 from jepsen.faults import ProcessFaults, missing_tool
 
 Value = Any
+WHOLE_S: Final = 20.0
 
 
 class NemesisError(JepsenError):
@@ -172,6 +173,14 @@ def forget_notes(node: ClusterNode) -> None:
     """The data folder is gone: what was noted of its unsynced content means nothing any more."""
     if isinstance(node.faults, ProcessFaults):
         node.faults.forget()
+
+
+def wait_whole(cluster: Cluster) -> None:
+    """Before a copy of the data goes: everybody votes, so that the copies that stay are a majority's.
+
+    A node that joins is a stand-by at first; without it, one more node less could be one too many. Raises SetupError.
+    """
+    cluster.wait_healthy(WHOLE_S)
 
 
 def replace(cluster: Cluster, name: str) -> None:

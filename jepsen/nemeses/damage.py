@@ -14,7 +14,7 @@ from typing import Any, Final
 from jepsen.cluster.api import Cluster, ClusterNode
 from jepsen.cluster.client import ClientError
 from jepsen.errors import JepsenError
-from jepsen.nemeses.base import Base, NemesisError, Value, forget_notes, names, pick_some, replace
+from jepsen.nemeses.base import Base, NemesisError, Value, forget_notes, names, pick_some, replace, wait_whole
 
 REFUSED: Final = 3  # exit codes of a node: cannot start, failed while running
 FAILED: Final = 4
@@ -37,6 +37,7 @@ class _Damage(Base):
 
     def _start(self, cluster: Cluster, rng: random.Random) -> Value:
         value: dict[str, Any] = {}
+        wait_whole(cluster)
         victims = pick_some(cluster, rng)
         # Before anything is touched: `final` mends whatever has been reached when this is interrupted.
         self._damaged = names(victims)

@@ -7,7 +7,7 @@ from typing import Final
 
 from jepsen.cluster.api import Cluster
 from jepsen.cluster.client import ClientError
-from jepsen.nemeses.base import Base, Value, forget_notes, leader_or_any, pick
+from jepsen.nemeses.base import Base, Value, forget_notes, leader_or_any, pick, wait_whole
 
 _TRANSFER_S: Final = 5.0
 
@@ -23,6 +23,8 @@ class MemberChange(Base):
         self._removed: str | None = None
 
     def _start(self, cluster: Cluster, rng: random.Random) -> Value:
+        self._removed = None
+        wait_whole(cluster)
         leader, is_leader = leader_or_any(cluster, rng)
         node = leader if rng.random() < 0.3 else pick(cluster, rng)[0]
         self._removed = node.name
@@ -31,7 +33,8 @@ class MemberChange(Base):
         return {"removed": node.name, "was-leader": is_leader and node is leader}
 
     def _stop(self, cluster: Cluster) -> Value:
-        assert self._removed is not None
+        if self._removed is None:
+            return None
         cluster.add_member(self._removed)
         return {"joined": self._removed}
 

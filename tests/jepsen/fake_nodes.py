@@ -199,6 +199,10 @@ class FakeCluster:
     def leader(self) -> FakeNode | None:
         return None if self.leader_name is None else self.node(self.leader_name)
 
+    def wait_healthy(self, timeout_s: float = 60.0) -> None:
+        if self.network.cuts or len(self.ids) < len(self.nodes) or not all(n.is_running for n in self.nodes):
+            raise SetupError("the cluster is not healthy")
+
     def remove_member(self, name: str, timeout_s: float = 30.0) -> None:
         if self.refuses_members:
             self.refuses_members -= 1

@@ -293,6 +293,19 @@ def test_damage_never_hits_more_than_a_minority_and_is_mended_as_an_operator_doe
             assert cluster.events == wanted
 
 
+def test_no_copy_is_taken_from_a_cluster_that_lacks_one(make: MakeCluster) -> None:
+    for kind in DURABLE:
+        cluster = make(3)
+        cluster.node("n2").kill()
+        cluster.events.clear()
+        nemesis = kind()
+        with pytest.raises(SetupError, match="not healthy"):
+            nemesis.start(cluster, random.Random(1))
+        assert cluster.events == []
+        nemesis.final(cluster)
+        assert cluster.events == ["start n2"]
+
+
 def test_a_node_that_serves_a_damaged_journal_is_a_violation(make: MakeCluster) -> None:
     cluster = make(3)
     for node in cluster.nodes:
