@@ -9,27 +9,43 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partialmethod
 from typing import Any, Final
 
 from dqlite_py.raft.journal import Journal
 from tests.simulation import raft_mutants as mutants
 from tests.simulation.cluster import canaries_patches as patches
+from tests.simulation.cluster import machine as machine_module
 from tests.simulation.cluster import world as world_module
 from tests.simulation.cluster.canaries_patches import Patch, core, replaced
 from tests.simulation.cluster.faults import Mixture
 from tests.simulation.cluster.run import Outcome, run_seed
 from tests.simulation.cluster.world import World
 
+SHORT_SEGMENT_BYTES: Final = 12 * 1024
 DISORDER: Final = ("kill", "pause", "isolate", "reset connections", "slow disk", "transfer", "disturb")
-POWER: Final = ("power loss", "power loss of all", "crash at a disk operation", "slow disk", "disturb", "transfer")
+POWER: Final = (
+    "power loss",
+    "power loss of all",
+    "crash at a disk operation",
+    "slow disk",
+    "disturb",
+    "transfer",
+)
 PARTITIONS: Final = ("isolate", "one way", "halves", "ring", "reset connections", "transfer")
 MEMBERS: Final = ("remove and rejoin", "isolate", "kill", "transfer", "slow disk")
 # Followers are often away, and what they miss is compacted.
-AWAY: Final = Mixture({"kill": 0.5, "isolate": 0.8, "compact": 4.0, "transfer": 0.3, "crash at a disk operation": 0.4})
+AWAY: Final = Mixture(
+    {"kill": 0.5, "isolate": 0.8, "compact": 4.0, "transfer": 0.3, "crash at a disk operation": 0.4}
+)
 # Leaders change all the time, and old messages arrive.
-CHURN: Final = Mixture({"transfer": 4.0, "disturb": 4.0, "one way": 0.7, "slow disk": 0.5}, 0.1, 0.2, 0.3, 0.05, 0.0)
+CHURN: Final = Mixture(
+    {"transfer": 4.0, "disturb": 4.0, "one way": 0.7, "slow disk": 0.5}, 0.1, 0.2, 0.3, 0.05, 0.0
+)
 # Leaders are cut off or stand still while others take over.
-DEPOSED: Final = Mixture({"isolate": 0.8, "one way": 0.8, "pause": 1.5, "halves": 0.3}, 0.0, 0.05, 0.1, 0.02, 0.0)
+DEPOSED: Final = Mixture(
+    {"isolate": 0.8, "one way": 0.8, "pause": 1.5, "halves": 0.3}, 0.0, 0.05, 0.1, 0.02, 0.0
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,14 +181,24 @@ NOT_SIMULATED: Final[dict[str, str]] = {
 def circumstances(canary: Canary) -> Iterator[None]:
     """The canary's faults, load and limits, without its patch."""
     rows: list[tuple[Any, str, Any]] = []
-    if isinstance(canary.faults, Mixture):
-        rows.append((world_module, "mixture", lambda _rng, _only: replace(canary.faults)))
+    plan = canary.faults
+    if isinstance(plan, Mixture):
+        rows.append((world_module, "mixture", lambda _rng, _only: replace(plan)))
     if canary.short_log:
         before = Journal.index_before_tail
-        rows.append((startup_module, "SEGMENT_BYTES", 12 * 1024))
-        rows.append((machine_module, "SMALL_LIMITS", []))
+        rows.append(
+            (
+                machine_module,
+                "SMALL_LIMITS",
+                [
+                    (owner, name, SHORT_SEGMENT_BYTES if name == "SEGMENT_BYTES" else value)
+                    for owner, name, value in machine_module.SMALL_LIMITS
+                ],
+            )
+        )
         rows.append((Journal, "index_before_tail", lambda self, _tail_bytes: before(self, 0)))
-    rows.append((World.storm, "__kwdefaults__", {"operations_per_s": canary.operations_per_s}))
+    storm = partialmethod(World.storm, operations_per_s=canary.operations_per_s)
+    rows.append((World, "storm", storm))
     with replaced(*rows):
         yield
 

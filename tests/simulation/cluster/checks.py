@@ -196,8 +196,8 @@ class Checks:
             self.consensus.believes_committed(life.name, index, life.term_at(index))
             if index > max(core._verified_index, core.snapshot.index):
                 self.fail(
-                    f"commit index: {life.name} takes entry {index} for committed, its log is compared with the leader's "
-                    f"only up to {core._verified_index}"
+                    f"commit index: {life.name} takes entry {index} for committed, its log is compared with the "
+                    f"leader's only up to {core._verified_index}"
                 )
 
     def _watch_messages(self, life: Life, runtime: NodeRuntime) -> None:
