@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, Final
 
+from jepsen.checkers.plain import are_hashable
 from jepsen.errors import HistoryError
 from jepsen.history.history import History
 from jepsen.history.op import Op, OpType, Pair
@@ -126,9 +128,7 @@ def _parse(history: History) -> tuple[dict[Element, Pair], list[_Read]]:
             op = pair.completion
             if op is None or op.type is not OpType.OK:
                 continue
-            if not isinstance(op.value, list | tuple | set | frozenset) or not all(
-                isinstance(element, Hashable) for element in op.value
-            ):
+            if not isinstance(op.value, list | tuple | set | frozenset) or not are_hashable(op.value):
                 raise HistoryError(
                     f"op {op.index} reads {op.value!r}", expected="a list of the set's elements"
                 )
@@ -151,9 +151,16 @@ def _sightings(
     """
     last_present: dict[Element, _Read] = {}
     last_absent: dict[Element, _Read] = {}
-    by_begin = sorted(reads, key=lambda read: read.invoke.index, reverse=True)
+    by_begin = sorted(reads, key=lambda read: read.invoke.index)
+    ends = list(
+        accumulate((read.op.index for read in by_begin), max)
+    )  # the latest end of this and all earlier reads
+    newest = sorted(adds, key=lambda element: adds[element].invoke.index)
     unseen, unmissed = set(adds), set(adds)
-    for read in by_begin:
+    while by_begin:
+        read, end = by_begin.pop(), ends.pop()
+        while newest and adds[newest[-1]].invoke.index > end:
+            unmissed.discard(newest.pop())  # no read that is left could have seen it
         elements = set(read.elements)
         for element in unseen & elements:
             last_present[element] = read

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Hashable
 from typing import Any, Final
 
+from jepsen.checkers.plain import are_hashable
 from jepsen.errors import HistoryError
 from jepsen.history.history import History
 from jepsen.history.op import Op, OpType, Pair
@@ -97,9 +98,7 @@ def _parse(history: History) -> tuple[dict[Hashable, Pair], list[Pair]]:
 def _elements(read: Pair) -> list[Hashable]:
     op = read.completion
     assert op is not None
-    if not isinstance(op.value, list | tuple) or not all(
-        isinstance(element, Hashable) for element in op.value
-    ):
+    if not isinstance(op.value, list | tuple) or not are_hashable(op.value):
         raise HistoryError(
             f"op {op.index} reads {op.value!r}", expected="a list of elements, each as often as it is there"
         )

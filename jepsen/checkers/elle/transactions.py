@@ -5,10 +5,11 @@ Checks that the history is well-formed; judges nothing. Called first by check.py
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from jepsen.checkers.plain import are_hashable
 from jepsen.errors import HistoryError
 from jepsen.history.history import History
 from jepsen.history.op import Op, OpType, Pair
@@ -131,12 +132,12 @@ def _parse_micro(op: Op, micro: Any, is_result: bool) -> Micro:
         raise HistoryError(
             f"op {op.index} has the unknown micro-operation {kind!r} in {micro!r}", expected=_EXPECTED
         )
-    if len(micro) < 2 or not _are_hashable(micro[1:2]):
+    if len(micro) < 2 or not are_hashable(micro[1:2]):
         raise HistoryError(
             f"op {op.index} has a micro-operation without a usable key: {micro!r}", expected=_EXPECTED
         )
     if kind == APPEND:
-        if len(micro) < 3 or micro[2] is None or not _are_hashable(micro[2:]):
+        if len(micro) < 3 or micro[2] is None or not are_hashable(micro[2:]):
             raise HistoryError(
                 f"op {op.index} appends no usable value to {micro[1]!r}: {micro!r}",
                 expected="[:append key value] with a number or a string",
@@ -145,20 +146,12 @@ def _parse_micro(op: Op, micro: Any, is_result: bool) -> Micro:
     value = micro[2] if is_result and len(micro) == 3 else None
     if value is None:
         return Micro(False, micro[1])
-    if not isinstance(value, list | tuple) or not _are_hashable(value):
+    if not isinstance(value, list | tuple) or not are_hashable(value):
         raise HistoryError(
             f"op {op.index} reads {value!r} from {micro[1]!r}",
             expected="[:r key [element …]] or [:r key nil]",
         )
     return Micro(False, micro[1], None, list(value))
-
-
-def _are_hashable(values: Sequence[Any]) -> bool:
-    try:
-        set(values)
-    except TypeError:
-        return False
-    return True
 
 
 def _check_alike(invoke: Op, asked: tuple[Micro, ...], completion: Op, got: tuple[Micro, ...]) -> None:
