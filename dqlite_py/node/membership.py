@@ -12,9 +12,9 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from dqlite_py.errors import Error, MemberRefused, MembershipRefused, RaftInvariantBroken
+from dqlite_py.errors import Error, MemberRefused, MembershipRefused, OutcomeUnknown, RaftInvariantBroken
 from dqlite_py.limits import MEMBERS_MAX
-from dqlite_py.model import Address, Configuration, Member, NodeId, Role
+from dqlite_py.model import Address, Configuration, LogIndex, Member, NodeId, Role, Term
 from dqlite_py.node.cluster_view import ClusterView
 from dqlite_py.node.tickets import Deadline
 from dqlite_py.raft.core import RaftCore
@@ -144,22 +144,39 @@ class Membership:
             raise self._view.not_leader()
 
     async def _change(self, new: Configuration, deadline: Deadline) -> None:
-        """Propose and wait until committed; retries while another change is pending."""
+        """Propose and wait until committed; retries while another change is pending.
+
+        Raises NotLeader or MembershipRefused when nothing was proposed; OutcomeUnknown afterwards: the entry is in
+        this log at least, and whoever leads next may commit it.
+        """
         while True:
             self._check_leader()
             try:
-                _term, index = self._core.propose_configuration(new, self._now_ms())
+                term, index = self._core.propose_configuration(new, self._now_ms())
                 break
             except MembershipRefused:
                 if deadline.passed:
                     raise
             await asyncio.sleep(0.02)
         self._pump()
-        while self._core.committed_configuration.index < index:
+        while not self._is_committed(new, term, index):
+            if not (self._core.is_leader and self._core.term == term):
+                raise OutcomeUnknown(
+                    "leadership was lost before the change was committed: look at `status`",
+                    log_index=int(index),
+                )
             if deadline.passed:
-                raise MembershipRefused("the change was proposed but is not committed yet: look at `status`")
-            self._check_leader()
+                raise OutcomeUnknown(
+                    "the change was proposed but is not committed yet: look at `status`", log_index=int(index)
+                )
             await self._view.wait_change(0.02)
+
+    def _is_committed(self, new: Configuration, term: Term, index: LogIndex) -> bool:
+        committed = self._core.committed_configuration
+        if committed.index == index and committed.members == new.members:
+            return True
+        # Only in our own term is what stands at `index` certainly ours.
+        return committed.index >= index and self._core.is_leader and self._core.term == term
 
     # -- promotion ----------------------------------------------------------------------------------------
 
