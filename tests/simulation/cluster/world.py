@@ -37,6 +37,7 @@ from tests.simulation.cluster.operator import Operator
 log = logging.getLogger("simulation")
 FORM_LIMIT_S = 60.0
 HEAL_LIMIT_S = 60.0
+SERVE_LIMIT_S = 5.0
 TIMEOUT_S = 2.0
 
 
@@ -305,17 +306,20 @@ class World:
             self.scheduler.call_later(1.0, self._replace_damaged)
 
     def _write_through(self, machine: Machine) -> None:
-        """A new write and a read through this node succeed at once."""
+        """A new write and a read through this node succeed soon."""
         client = self.clients[0]
         for read in (False, True):
-            for _attempt in range(3):
+            end = self.scheduler.now + SERVE_LIMIT_S
+            while True:
                 before = client.acknowledged_count
                 client.begin(machine, read=read, timeout_s=5.0)
                 if not self.run_until(lambda: client.is_idle, 10.0, 0.01):
                     raise SafetyViolation(f"no answer from {machine.name} after the storm")
                 if client.acknowledged_count > before:
                     break
-            else:
+                self.run_for(0.1)
+                if self.scheduler.now < end:
+                    continue
                 raise SafetyViolation(f"{machine.name} does not serve after the storm: {self.describe()}")
 
     def _all_equal(self) -> bool:
