@@ -7,7 +7,7 @@ from fractions import Fraction
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jepsen.errors import HistoryError
@@ -118,6 +118,7 @@ _PLAIN = st.recursive(
 )
 
 
+@settings(deadline=None, derandomize=True)
 @given(_PLAIN)
 def test_what_was_written_is_read_again(value: Any) -> None:
     text = dumps(value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jepsen.checkers.linearizable import check_register, search
@@ -15,6 +15,7 @@ from tests.jepsen.register_histories import is_linearizable, simulated, with_one
 SEEDS = st.integers(0, 2**32)
 
 
+@settings(deadline=None, derandomize=True, max_examples=60)
 @given(
     seed=SEEDS,
     clients=st.integers(1, 12),
