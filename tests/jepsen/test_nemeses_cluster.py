@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import random
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from jepsen.cluster import ClientError, Cluster, make_cluster
+from jepsen.cluster.keeping import REPOSITORY
+from jepsen.errors import JepsenError
 from jepsen.faults import FaultKit, missing_tool
 from jepsen.nemeses import NEMESES
 from jepsen.nemeses.base import restore
+from tests.jepsen.fake_nodes import FakeCluster
 
 pytestmark = [
     pytest.mark.slow,
@@ -94,19 +99,25 @@ def check(cluster: Cluster, writers: Writers) -> None:
 
 
 def seed_where(cluster: Cluster, name: str, fits: Callable[[Any], bool]) -> int:
-    """The first seed whose choice is the one to be shown here; nothing is done to the cluster."""
-    from tests.jepsen.fake_nodes import FakeCluster
+    """The first seed whose choice is the one to be shown here."""
+    return seeds_where(cluster, name, fits, 1)[0]
 
+
+def seeds_where(cluster: Cluster, name: str, fits: Callable[[Any], bool], count: int) -> list[int]:
+    """Nothing is done to the cluster."""
     folder = cluster.folder.parent / f"fake-{name}-{time.monotonic_ns()}"
     folder.mkdir()
     fake: Any = FakeCluster(folder, len(cluster.nodes))
+    seeds: list[int] = []
     try:
         for seed in range(200):
             nemesis = NEMESES[name]()
             value = nemesis.start(fake, random.Random(seed))
             nemesis.stop(fake)
             if fits(value):
-                return seed
+                seeds.append(seed)
+            if len(seeds) == count:
+                return seeds
     finally:
         fake.close()
     raise AssertionError("no seed makes that choice")
@@ -208,3 +219,50 @@ def test_damaged_data_are_refused_or_rebuilt_and_mended(healthy: Cluster, name: 
         writers.wait_more(20)
     assert nemesis.violations == []
     check(healthy, writers)
+
+
+# -- canary: a suite that finds nothing proves nothing
+
+
+def unsynced_journal(folder: Path) -> str:
+    """A PYTHONPATH under which nodes acknowledge without having synced the journal."""
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(
+        "import dqlite_py.ports\ndqlite_py.ports.SystemDisk.fdatasync = lambda self, fd: None\n"
+    )
+    return f"{folder}{os.pathsep}{REPOSITORY}"
+
+
+def what_is_wrong(cluster: Cluster, writers: Writers) -> str:
+    """Empty when every node serves and every acknowledged row is there."""
+    try:
+        for node in cluster.nodes:
+            node.wait_serving(20.0)
+        cluster.wait_healthy(20.0)
+        with cluster.nodes[0].client(20.0) as client:
+            rows = client.query("SELECT w, i FROM t").rows
+    except (JepsenError, ClientError) as error:
+        return str(error)
+    lost = set(writers.acknowledged) - set(rows)
+    return f"{len(lost)} acknowledged rows are lost" if lost else ""
+
+
+def test_a_node_that_does_not_sync_its_journal_is_found_out(tmp_path: Path) -> None:
+    path = unsynced_journal(tmp_path / "canary")
+    folder = tmp_path / "c"
+    with FaultKit(folder) as kit:
+        options = kit.options()
+        options["process_environment"] = lambda name: {**kit.environment(name), "PYTHONPATH": path}
+        with make_cluster("loopback", folder, 3, **options) as cluster:
+            with cluster.nodes[0].client(10.0) as client:
+                client.execute("CREATE TABLE t(w TEXT, i INTEGER)")
+            # The disk may keep everything by chance: a few losses, until it shows.
+            for seed in seeds_where(cluster, "power-loss", lambda value: len(value["lost"]) == 3, 4):
+                nemesis = NEMESES["power-loss"]()
+                with Writers(cluster) as writers:
+                    writers.wait_more(200)
+                    nemesis.start(cluster, random.Random(seed))
+                nemesis.stop(cluster)
+                if what_is_wrong(cluster, writers):
+                    return
+    raise AssertionError("three machines lost power and nobody noticed that nothing was synced")
