@@ -270,7 +270,9 @@ class ProcessCluster:
         To wipe the node then would be a lost disk among the voters, and the suite's own doing.
         """
         deadline = time.monotonic() + timeout_s
-        first: tuple[str, int, int] | None = None  # leader, its term, its last index when it knew no such member
+        first: tuple[str, int, int] | None = (
+            None  # leader, its term, its last index when it knew no such member
+        )
         while time.monotonic() < deadline:
             leading = [(name, s) for name, s in self.statuses().items() if s["is_leader"]]
             for name, status in leading:

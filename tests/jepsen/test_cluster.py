@@ -195,6 +195,25 @@ class Cases:
             assert client.status()["node_id"] != old_id
         assert "before the removal" in read(node)
 
+    def test_member_stays_while_its_removal_is_not_committed(self, cluster: ProcessCluster) -> None:
+        """To wipe it then would be the suite's own loss of data."""
+        leader, (node, _other) = leader_and_others(cluster)
+        for a in cluster.nodes:
+            for b in cluster.nodes:
+                if a is not b:
+                    cluster.network.cut(a.name, b.name)
+        with pytest.raises(SetupError, match=f"{node.name} could not be removed within 3 s"):
+            cluster.remove_member(node.name, timeout_s=3)
+        assert node.is_running
+        assert node.folder.exists()
+        cluster.network.heal()
+        eventually(cluster.leader, "no leader after the cut")
+        with leader.client(20.0) as client:
+            is_member = any(m["address"] == node.address for m in client.members())
+        if not is_member:  # the entry was appended, and a leader that holds it has committed it since
+            cluster.remove_member(node.name)
+            cluster.add_member(node.name)
+
     @pytest.mark.parametrize("pair", [("n1", "n9"), ("n9", "n1"), ("n1", "n1")])
     def test_cut_of_nobody(self, cluster: ProcessCluster, pair: tuple[str, str]) -> None:
         with pytest.raises(SetupError, match=r"no node is named|cannot be cut from itself"):

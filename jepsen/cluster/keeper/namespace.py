@@ -65,8 +65,8 @@ def gain_rights() -> None:
                 file.write(text)
     except OSError as error:
         raise SetupError(
-            f"the user namespace gives no rights: cannot write /proc/self/{path}: {error}; "
-            "run as root or use the loopback cluster"
+            f"the user namespace gives no rights: cannot write /proc/self/{path}: {error.strerror}; "
+            "run with CAP_SYS_ADMIN (as root) or use the loopback cluster"
         ) from None
 
 
@@ -78,7 +78,7 @@ def make_host(name: str, address: str) -> Host:
         tun = os.open(TUN, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise SetupError(
-            f"cannot open {TUN}: {error}: it needs the kernel's tun driver and read and write permission; "
+            f"cannot open {TUN}: {error.strerror}: it needs the kernel's tun driver and read and write permission; "
             "without it use the loopback cluster"
         ) from None
     try:
@@ -92,7 +92,7 @@ def make_host(name: str, address: str) -> Host:
     except OSError as error:
         needed = " (CAP_NET_ADMIN is missing)" if error.errno == errno.EPERM else ""
         raise SetupError(
-            f"cannot set up the network of {name} at {address}: {error}{needed}; "
+            f"cannot set up the network of {name} at {address}: {error.strerror}{needed}; "
             "without it use the loopback cluster"
         ) from None
     return Host(name, address, netns, tun)
