@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench sim native asan clean distclean
+.PHONY: help demo test check bench sim jepsen native asan clean distclean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -34,9 +34,13 @@ bench: ## figures of docs/performance.md, written to results/ (ARGS=--big: 1 GiB
 	@tools/environment dev
 	@$(BIN)/python -m tests.benchmarks $(ARGS)
 
-sim: ## simulated cluster under faults (SEEDS=200 runs, or SEEDS=1000-1500)
+sim: ## simulated clusters under faults (SEEDS=200 runs, or SEEDS=1000-1500)
 	@tools/environment dev
-	@DQLITE_SIM_SEEDS=$(SEEDS) $(BIN)/pytest -n $(WORKERS) tests/simulation $(ARGS)
+	@DQLITE_SIM_SEEDS=$(SEEDS) $(BIN)/pytest -n $(WORKERS) --durations=0 tests/simulation -k "storm or seeds" $(ARGS)
+
+jepsen: ## real processes, every workload under every nemesis (TIME=seconds per run, KIND=namespaces|loopback)
+	@tools/environment dev
+	@$(BIN)/python -m jepsen all $(if $(TIME),--time $(TIME)) $(if $(KIND),--kind $(KIND)) $(ARGS)
 
 native: ## rebuild the C extension
 	@tools/environment runtime --rebuild

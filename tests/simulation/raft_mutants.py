@@ -5,6 +5,8 @@ The product has no switches for this: every mutant overrides one small method. F
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from dqlite_py.model import Entry, LogIndex, NodeId, Role, Snapshot
 from dqlite_py.raft.core import RaftCore
 from dqlite_py.raft.effects import RaftState
@@ -15,7 +17,7 @@ from dqlite_py.raft.progress import Progress
 class TruncatesMatching(RaftCore):
     """RF-1: everything after prev_index is deleted before the new entries are added."""
 
-    def _first_missing(self, prev_index: LogIndex, entries: list[Entry]) -> LogIndex | None:
+    def _first_missing(self, prev_index: LogIndex, entries: Sequence[Entry]) -> LogIndex | None:
         after = LogIndex(prev_index + 1)
         if self.log.base_index < after <= self.log.last_index:
             self.log.truncate(after)

@@ -81,7 +81,7 @@ class World:
     def live(self, ip: str) -> SimLoop:
         life = Life(self.kernel, ip)
         self.lives.append(life)
-        loop = SimLoop(life, self.network.host(ip))  # type: ignore[abstract]
+        loop = SimLoop(life, self.network.host(ip))
         self.network.host(ip).attach(loop)
         return loop
 

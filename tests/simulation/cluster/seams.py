@@ -6,6 +6,7 @@ test_seams.py holds that no module of the product uses time, threads or randomne
 
 from __future__ import annotations
 
+import functools
 import importlib
 import itertools
 import random
@@ -116,10 +117,7 @@ def installed(extra: list[tuple[str, str, Any]]) -> Iterator[None]:
             module = importlib.import_module(module_name)
             before = getattr(module, attribute)
 
-            def put_back(module: Any = module, attribute: str = attribute, before: Any = before) -> None:
-                setattr(module, attribute, before)
-
-            undo.append(put_back)
+            undo.append(functools.partial(setattr, module, attribute, before))
             setattr(module, attribute, value)
         yield
     finally:

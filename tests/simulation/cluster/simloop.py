@@ -25,7 +25,10 @@ DEFAULT_WORKERS = 4
 _set_running_loop = asyncio._set_running_loop
 
 
-class SimLoop(asyncio.AbstractEventLoop):
+_Loop: Any = asyncio.AbstractEventLoop  # what a loop can and a simulation has no use for stays abstract
+
+
+class SimLoop(_Loop):  # type: ignore[misc]
     def __init__(self, life: Life, host: SimHost) -> None:
         self.life = life
         self.host = host
@@ -47,7 +50,7 @@ class SimLoop(asyncio.AbstractEventLoop):
     def time(self) -> float:
         return self.life.monotonic()
 
-    def call_soon(  # type: ignore[override]
+    def call_soon(
         self, callback: Callable[..., Any], *args: Any, context: Context | None = None
     ) -> asyncio.Handle:
         handle = asyncio.Handle(callback, args, self, context)
@@ -57,14 +60,14 @@ class SimLoop(asyncio.AbstractEventLoop):
             self._scheduler.call_later(TURN_S, self.life.run, self._turn)
         return handle
 
-    call_soon_threadsafe = call_soon  # type: ignore[assignment]
+    call_soon_threadsafe = call_soon
 
-    def call_later(  # type: ignore[override]
+    def call_later(
         self, delay: float, callback: Callable[..., Any], *args: Any, context: Context | None = None
     ) -> asyncio.TimerHandle:
         return self.call_at(self.time() + delay, callback, *args, context=context)
 
-    def call_at(  # type: ignore[override]
+    def call_at(
         self, when: float, callback: Callable[..., Any], *args: Any, context: Context | None = None
     ) -> asyncio.TimerHandle:
         handle = asyncio.TimerHandle(when, callback, args, self, context)
@@ -72,7 +75,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         return handle
 
     def _due(self, handle: asyncio.TimerHandle) -> None:
-        if not handle._cancelled and self.life.alive:  # type: ignore[attr-defined]
+        if not handle._cancelled and self.life.alive:
             self._ready.append(handle)
             if not self._turn_due:
                 self._turn_due = True
@@ -88,8 +91,8 @@ class SimLoop(asyncio.AbstractEventLoop):
         try:
             for _ in range(len(ready)):
                 handle = ready.popleft()
-                if not handle._cancelled:  # type: ignore[attr-defined]
-                    handle._run()  # type: ignore[attr-defined]
+                if not handle._cancelled:
+                    handle._run()
                     if not self.life.alive:
                         return
         finally:
@@ -113,7 +116,7 @@ class SimLoop(asyncio.AbstractEventLoop):
     def _finished(self, task: asyncio.Task[Any]) -> None:
         self._tasks.pop(task, None)
 
-    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:  # type: ignore[override]
+    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
         future = (executor or self._default_executor).submit(func, *args)
         return asyncio.wrap_future(future, loop=self)
 
@@ -125,7 +128,7 @@ class SimLoop(asyncio.AbstractEventLoop):
             coroutine = task.get_coro()
             for _ in range(10):
                 try:
-                    coroutine.close()  # type: ignore[union-attr]
+                    coroutine.close()
                 except (LifeEnded, RuntimeError):
                     continue  # it waits in a `finally`, or runs at this moment
                 except BaseException as error:  # noqa: BLE001 - it is gone, whatever it says
@@ -135,15 +138,15 @@ class SimLoop(asyncio.AbstractEventLoop):
 
     # -- network -------------------------------------------------------------------------------------------------
 
-    async def create_server(self, factory: Any, host: Any = None, port: Any = None, **options: Any) -> Any:  # type: ignore[override]
+    async def create_server(self, factory: Any, host: Any = None, port: Any = None, **options: Any) -> Any:
         return await self.host.create_server(self, factory, host, port, **options)
 
     async def create_connection(
         self, factory: Any, host: Any = None, port: Any = None, **options: Any
-    ) -> Any:  # type: ignore[override]
+    ) -> Any:
         return await self.host.create_connection(self, factory, host, port, **options)
 
-    async def getaddrinfo(self, host: Any, port: Any, **_options: Any) -> Any:  # type: ignore[override]
+    async def getaddrinfo(self, host: Any, port: Any, **_options: Any) -> Any:
         return self.host.getaddrinfo(host, port)
 
     # -- errors and the rest ----------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import importlib
 import os
 import random
 import subprocess
@@ -298,8 +299,7 @@ def test_every_touch_of_the_outside_is_replaced_or_explained() -> None:
 
 
 def test_replacements_are_put_back() -> None:
-    import dqlite_py.node.tickets as tickets
-
+    tickets: Any = importlib.import_module("dqlite_py.node.tickets")
     before = tickets.time
     with seams.installed([]):
         assert tickets.time is not before

@@ -294,7 +294,7 @@ class World:
         contents: dict[str, dict[str, list[Any]]] = {}
         for machine in self.machines:
             assert machine.life is not None
-            machine.life.run(lambda m=machine: contents.__setitem__(m.name, rows_of(m.life)))  # type: ignore[misc]
+            machine.life.run(lambda m=machine: contents.__setitem__(m.name, rows_of(m.life)))
         self.checks.final(contents)
 
     def _replace_damaged(self) -> None:
