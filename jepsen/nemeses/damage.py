@@ -74,7 +74,7 @@ class _Damage(Base):
 
 
 class CorruptJournal(_Damage):
-    """A bit flips in the journals of a stopped minority: they must refuse to start, naming the file."""
+    """A bit flips in the journals of a stopped minority: they must refuse to start, by the file's name."""
 
     name = "corrupt-journal"
 
@@ -93,7 +93,7 @@ class CorruptJournal(_Damage):
 
 
 class CorruptDatabase(_Damage):
-    """A byte flips in the database of a stopped minority: refused, or found by its hash and rebuilt, never served."""
+    """A bit flips in the databases of a stopped minority: refused, or found by hash and rebuilt."""
 
     name = "corrupt-database"
 
@@ -142,7 +142,7 @@ class CorruptDatabase(_Damage):
 
 
 class Wipe(_Damage):
-    """The data folders of a stopped minority are deleted: refused under the old address until they are removed."""
+    """Data folders of a stopped minority are deleted: refused until the old members are removed."""
 
     name = "wipe"
 

@@ -13,7 +13,7 @@ _LEFT_BYTES: Final = (0, 4096, _MIB, 8 * _MIB)  # the last two: below a node's r
 
 
 class DiskFull(Base):
-    """The disks of one, some or all nodes are full, to the last byte or below the reserve; later there is space."""
+    """Disks of one, some or all nodes are full, to the last byte or below the reserve, for a while."""
 
     name = "disk-full"
     needs_faults = True
@@ -42,7 +42,7 @@ class DiskFull(Base):
 
 
 class DiskErrors(Base):
-    """Syncs or writes of up to a minority fail with EIO: those nodes stop themselves, and are started again later.
+    """Syncs or writes of up to a minority fail with EIO: those nodes stop themselves; restarted later.
 
     What was dirty when a sync failed is lost, at random, before the start: the kernel may have dropped it.
     """
@@ -88,7 +88,7 @@ def _errors(node: ClusterNode) -> int:
 
 
 class PowerLoss(Base):
-    """SIGKILL of one, some or all nodes at once, and a random part of what they had not synced is lost."""
+    """SIGKILL of one, some or all nodes at once, and a random part of what was not synced is lost."""
 
     name = "power-loss"
     needs_faults = True
