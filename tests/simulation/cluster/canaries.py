@@ -136,7 +136,7 @@ CANARIES: Final[dict[str, Canary]] = {
         operations_per_s=60.0
     ),
     "reads before its own commit": Canary(
-        "RF-12", "a new leader serves reads before it knows what is committed", core(mutants.ReadsBeforeOwnTermCommit),
+        "RF-12", "a new leader serves reads before it knows what is committed", patches.reads_of_a_new_leader,
         faults=CHURN, operations_per_s=60.0
     ),
     "lost means not sent": Canary(
@@ -149,17 +149,14 @@ CANARIES: Final[dict[str, Canary]] = {
         "RF-14", "the applied index is not kept with what was applied", patches.applied_index_apart
     ),
     "damage is cut": Canary(
-        "RF-17", "damage in the middle of the journal ends it", patches.damage_is_cut, faults=("rot", "kill")
+        "RF-17", "damage in the middle of the journal ends it", patches.damage_is_cut,
+        faults=Mixture({"rot": 1.5, "kill": 0.2}),
     ),
     "no checksums": Canary(
         "RF-17", "every byte of the journal is believed", patches.no_checksums, faults=POWER
     ),
     "one step back at a time": Canary(
         "RF-18", "repair asks for every index", core(patches.StepsBackOneByOne)
-    ),
-    "connects for ever": Canary(
-        "RF-19", "an attempt to connect has no end", patches.connects_for_ever,
-        faults=(*PARTITIONS, "power loss", "crash while starting")
     ),
     "offers without pause": Canary(
         "RF-22", "snapshots are offered as fast as the leader can", core(patches.OffersWithEveryMessage), faults=AWAY,
@@ -171,6 +168,8 @@ NOT_SIMULATED: Final[dict[str, str]] = {
     "RF-15": "a slow apply on the loop costs the leadership and nothing else: no promise of the cluster is broken, and "
     "how often leaders change is no property here; tests/faults/test_rf15_slow_apply.py",
     "RF-16": "pickle and strangers: all simulated peers are honest nodes; tests/faults/test_rf16_trust.py",
+    "RF-19": "the simulated kernel sends a lost SYN again and resets what a dead process left, so no attempt outlives "
+    "a blackout for long; tests/faults/test_rf19_connecting.py",
     "RF-20": "there are no code versions in our log that a canary could switch; tests/faults/test_rf20_code_version.py",
     "RF-21": "an election more per fail-over breaks no promise; tests/faults/test_rf21_fail_over.py measures it",
 }

@@ -13,10 +13,9 @@ from typing import Any
 from dqlite_py.errors import NotLeader
 from dqlite_py.model import HardState, LogIndex, NodeId
 from dqlite_py.node import runtime as runtime_module
+from dqlite_py.node.cluster_view import ClusterView
 from dqlite_py.node.raft_events import RaftEvents
 from dqlite_py.node.snapshot_incoming import IncomingSnapshot
-from dqlite_py.raft import transport as transport_module
-from dqlite_py.raft.connection import TransportTiming
 from dqlite_py.raft.core import RaftCore
 from dqlite_py.raft.effects import RaftState
 from dqlite_py.raft.journal import format as journal_format
@@ -180,6 +179,14 @@ def applied_index_apart() -> AbstractContextManager[None]:
     return replaced((engine_module, "prepare_meta", forgets_the_last))
 
 
+def reads_of_a_new_leader() -> AbstractContextManager[None]:
+    """RF-12: a new leader answers before it knows what is committed; both guards are taken away."""
+    return replaced(
+        (runtime_module, "RaftCore", raft_mutants.ReadsBeforeOwnTermCommit),
+        (ClusterView, "is_ready_leader", property(lambda self: self._core.is_leader)),
+    )
+
+
 # -- what callers are told ------------------------------------------------------------------------------------
 
 
@@ -214,19 +221,10 @@ def sizes_that_wedge() -> AbstractContextManager[None]:
     build = frames.OutgoingMessage._build
 
     def builds_wrong(self: Any, position: int) -> Any:
-        if self._cut and position == self.frame_count - 1 and len(self._body) % fragment > fragment - 60:
+        if self._cut and position == self.frame_count - 1 and len(self._body) % fragment > 100:
             return (b"",)  # the end is taken for another part, and thrown away
         return build(self, position)
 
     return replaced(
         (frames, "FRAME_FRAGMENT_BYTES", fragment), (frames.OutgoingMessage, "_build", builds_wrong)
     )
-
-
-def connects_for_ever() -> AbstractContextManager[None]:
-    """RF-19: an attempt to connect has no end, nor has a silent connection."""
-
-    def timing() -> TransportTiming:
-        return TransportTiming(connect_ms=1e9, handshake_ms=1e9, idle_ms=1e9)
-
-    return replaced((transport_module, "TransportTiming", timing))

@@ -46,7 +46,8 @@ class Checks:
         self.step_count = 0
         self.elections = 0
         self._ids: dict[str, int] = {}  # machine -> node id, until its folder is wiped
-        self._reads: dict[tuple[int, int], int] = {}  # (node id, read id) -> committed when it was asked
+        # (node id, read id) -> when it was asked: what was committed, the newest term that somebody led
+        self._reads: dict[tuple[int, int], tuple[int, int]] = {}
         self._lost: dict[int, None] = {}  # nodes that started on damaged disks
         self._distrusted: dict[tuple[int, int], None] = {}  # operations of machines that may be damaged
 
@@ -169,7 +170,7 @@ class Checks:
                 self._commit_moved(life, before)
 
         def checked_read_index(read_id: int, now_ms: float) -> None:
-            self._reads[life.node, read_id] = consensus.committed_max
+            self._reads[life.node, read_id] = consensus.committed_max, consensus.newest_term
             read_index(read_id, now_ms)
 
         def checked_tick(now_ms: float) -> None:
@@ -290,11 +291,11 @@ class Checks:
         for entry in fx.committed:
             self._check_handed_out(life, entry)
         for read_id, index in fx.reads_ready:
-            least = self._reads.pop((life.node, read_id), 0)
-            if index < least:
+            least, newest = self._reads.pop((life.node, read_id), (0, 0))
+            if index < least or core.term < newest:
                 self.fail(
-                    f"linearizable reads: {life.name} serves a read at entry {index}, {least} was committed when it "
-                    "was asked for"
+                    f"linearizable reads: {life.name} serves a read at entry {index} in term {core.term}; when it was "
+                    f"asked for, {least} was committed and somebody led term {newest}"
                 )
         for peer in fx.lost_data:
             self._check_accusation(life, int(peer))
