@@ -132,6 +132,8 @@ def build() -> Path:
             "-o",
             str(folder / target.name),
         ]
+        if shutil.which(command[0]) is None:
+            raise RuntimeError(f"the simulated disk needs the C compiler {command[0]}: install it, or set CC")
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise RuntimeError(f"the simulated disk does not compile: {' '.join(command)}\n{done.stderr}")
