@@ -64,7 +64,7 @@ class Names:
     def rename(self, old: str, new: str) -> None:
         """Of a file, over an existing one or not; within a folder or between two it is one operation."""
         if os.path.isdir(old):
-            raise NotImplementedError(f"the simulated disk renames files only, {old} is a folder")
+            raise ValueError(f"the simulated disk renames files only, {old} is a folder")
         if not os.path.exists(old):
             raise OSError(errno.ENOENT, "No such file or directory", old)
         if not os.path.isdir(os.path.dirname(new)):
