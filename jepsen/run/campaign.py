@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from jepsen.errors import JepsenError, MissingTool
+from jepsen.report.index import write_index
 from jepsen.run.options import Options, Result, combine
 from jepsen.run.runner import run_together
 
@@ -85,6 +86,7 @@ def run_campaign(
             campaign.results += results
             for result in results:
                 say("  " + one_line(result))
+            write_index(out)  # now, not at the end: whoever breaks the campaign off has it
             took_s = time.monotonic() - begin
             overhead_s = (overhead_s + took_s - shared.time_s) / 2
             say(f"  {took_s:.0f} s")
