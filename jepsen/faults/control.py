@@ -132,7 +132,9 @@ class ProcessFaults:
 
     def environment(self) -> dict[str, str]:
         """Variables for the node's process; raises MissingTool when the library cannot be compiled."""
-        return {"LD_PRELOAD": str(build_library()), "JEPSEN_FAULTS": str(self.path)}
+        others = os.environ.get("LD_PRELOAD")
+        libraries = [str(build_library()), *([others] if others else [])]
+        return {"LD_PRELOAD": ":".join(libraries), "JEPSEN_FAULTS": str(self.path)}
 
     @property
     def attached_pid(self) -> int | None:

@@ -308,6 +308,23 @@ def test_statvfs_shows_the_quota_only_below_the_folder(faults: ProcessFaults, tm
 # -- the library
 
 
+def test_the_sources_compile_without_a_warning(tmp_path: Path) -> None:
+    sources = sorted(map(str, (Path(library.__file__).parent / "native").glob("*.c")))
+    strict = ("-Wall", "-Wextra", "-Wshadow", "-Werror")
+    done = subprocess.run(
+        ["gcc", *library.FLAGS, *strict, "-o", str(tmp_path / "x.so"), *sources, "-ldl"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_other_preloaded_libraries_stay(faults: ProcessFaults, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LD_PRELOAD", "/lib/other.so")
+    assert faults.environment()["LD_PRELOAD"].endswith(".so:/lib/other.so")
+
+
 def test_a_missing_compiler_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(library.shutil, "which", lambda _name: None)
     assert "gcc" in (missing_tool() or "")

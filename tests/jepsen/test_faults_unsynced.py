@@ -346,6 +346,14 @@ def test_a_failing_change_of_names_leaves_no_note(machine: Machine) -> None:
     assert list(machine.faults.undo_folder.glob("[nb]*")) == []
 
 
+def test_notes_about_a_deleted_folder_are_dropped(machine: Machine) -> None:
+    machine.run("fd = opened('f'); os.write(fd, b'x'); os.fsync(fd); sync_folder(); os.unlink(D + '/f')")
+    assert list(machine.faults.undo_folder.iterdir())
+    shutil.rmtree(machine.folder)
+    machine.run("os.mkdir(D)")
+    assert list(machine.faults.undo_folder.iterdir()) == []
+
+
 # -- SQLite
 
 
