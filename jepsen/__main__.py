@@ -263,11 +263,24 @@ COMMANDS: Final = {
 }
 
 
+def _kind(kind: str) -> str:
+    """What "auto" means on this machine; says so when it is not the better one."""
+    if kind != "auto":
+        return kind
+    from jepsen.cluster.make import why_no_namespaces
+
+    reason = why_no_namespaces()
+    if reason is None:
+        return "namespaces"
+    print(f"jepsen: on loopback, since this machine allows no namespaces: {reason}", file=sys.stderr)
+    return "loopback"
+
+
 def _settings(options: argparse.Namespace, time_s: float, **more: float) -> Options:
     return Options(
         time_s=time_s,
         seed=options.seed,
-        kind=options.kind,
+        kind=_kind(options.kind),
         nodes=options.nodes,
         pictures=not options.no_pictures,
         **more,  # type: ignore[arg-type]

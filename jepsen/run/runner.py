@@ -37,7 +37,7 @@ from jepsen.workloads import WORKLOADS
 from jepsen.workloads.base import Workload
 
 SETUP_S: Final = 30.0
-NEMESIS_STOP_S: Final = 40.0  # a membership change under way may take this long
+NEMESIS_STOP_S: Final = 90.0  # a removal or a join under way may take this long
 JOIN_SLACK_S: Final = 5.0
 FINAL_S: Final = 60.0
 
@@ -327,7 +327,8 @@ def _describe(
             "kernel": platform.release(),
         },
         "repeat": (
-            f"python -m jepsen run --workload {result.workload} --nemesis {result.nemesis}"
-            f" --time {options.time_s:g} --seed {options.seed} --kind {options.kind} --nodes {options.nodes}"
+            f"python -m jepsen run --workload {','.join(together)} --nemesis {result.nemesis}"
+            f" --time {options.time_s:g} --seed {options.seed} --kind {kind} --nodes {options.nodes}"
+            f" --clients {options.clients} --rate {options.rate:g}"
         ),
     }

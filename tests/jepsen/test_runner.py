@@ -152,7 +152,7 @@ def test_the_folder_says_what_was_run_and_how_to_repeat_it(tmp_path: Path) -> No
     assert test["options"]["seed"] == 1
     assert test["kind"] == "fake"
     assert {"python", "sqlite", "kernel"} <= set(test["versions"])
-    assert "--workload register --nemesis fake-kill --time 0.7 --seed 1" in test["repeat"]
+    assert "--workload register --nemesis fake-kill --time 0.7 --seed 1 --kind fake" in test["repeat"]
 
 
 def test_a_violation_keeps_the_nodes_data(tmp_path: Path) -> None:

@@ -24,6 +24,12 @@ BAD_BANK = GOOD_BANK.replace("1 60", "1 61")
 
 
 @pytest.fixture(autouse=True)
+def _namespaces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test here tries them out."""
+    monkeypatch.setattr("jepsen.cluster.make.why_no_namespaces", lambda: "no rights")
+
+
+@pytest.fixture(autouse=True)
 def _signals() -> Any:
     """`main` takes over two signals; give them back."""
     kept = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
@@ -114,12 +120,15 @@ def test_run_s_exit_code_is_the_verdict(
 ) -> None:
     def together(workloads: list[str], nemesis: str, options: Options, out: Path) -> list[Result]:
         assert (workloads, nemesis, options.time_s, options.seed) == (["set", "bank"], "kill", 5.0, 9)
+        assert options.kind == "loopback"
         return [Result(name, nemesis, out, "now", [Verdict("x", valid, "found it")]) for name in workloads]
 
     monkeypatch.setattr("jepsen.run.runner.run_together", together)
     arguments = ["run", "-w", "set,bank", "-n", "kill", "--time", "5", "--seed", "9", "--out", str(tmp_path)]
     assert cli.main(arguments) == code
-    assert ("found it" in capsys.readouterr().out) is (valid is not True)
+    said = capsys.readouterr()
+    assert ("found it" in said.out) is (valid is not True)
+    assert "on loopback, since this machine allows no namespaces: no rights" in said.err
 
 
 def test_a_missing_tool_is_named(
