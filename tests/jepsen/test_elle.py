@@ -138,9 +138,12 @@ def test_real_time_is_one_step_however_much_lies_between() -> None:
 
 
 def test_a_session_is_named_as_such() -> None:
-    verdict = check_append(one_after_another("ax1", "rx", process=4))
+    verdict = check_append(one_after_another("ax1", "ay1", "ay2", "ay3", "rx", process=4))
     [text] = verdict.details["G-single-process"]
-    assert "T2 completed before T1 began, in the same process" in text
+    assert text.splitlines()[0] == (
+        "T1 read key x (nothing) and did not see T2's append of 1;"
+        " T2 completed before T1 began, in the same process: each comes before itself"
+    )
 
 
 def test_long_lists_and_long_cycles_are_abridged() -> None:

@@ -8,11 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jepsen.checkers.elle import check_append
-from jepsen.checkers.elle.cycles import find_cycles
-from jepsen.checkers.elle.dependencies import Dependencies
-from jepsen.checkers.elle.graph import ORDER, PROCESS, RW, WR, WW
-from jepsen.checkers.elle.transactions import read_transactions
-from jepsen.checkers.elle.versions import infer_versions
+from jepsen.checkers.elle.cycles import Edge, classify, find_cycles
+from jepsen.checkers.elle.graph import PROCESS, RW, WR, WW, Graph, components
 from jepsen.history.history import History
 from jepsen.history.op import OpType
 from tests.jepsen.bruteforce import is_serializable
@@ -132,55 +129,81 @@ def test_same_verdict_where_all_commit_and_all_lists_are_read(history: History, 
     assert verdict.valid is expected, verdict
 
 
-@SETTINGS
-@given(histories(sound=False, complete=True))
-def test_cycles_are_found_in_each_class_that_has_one(history: History) -> None:
-    """The searches for single classes, against all simple cycles of the graph."""
-    found = read_transactions(history)
-    dependencies = Dependencies(found, infer_versions(found))
-    expected = _classes(dependencies)
-    cycles = find_cycles(dependencies, allows_g2=False, with_order=True)
-    assert bool(cycles.found) == bool(expected)
-    plain = {name for name in expected if name in ("G0", "G1c", "G-single")}
-    for name in plain:
-        # A component reports each class once; a class may be hidden only by a more severe one of its component.
-        assert name in cycles.found or any(_rank(other) < _rank(name) for other in cycles.found), (
-            expected,
-            cycles,
-        )
-    if plain:
-        assert min(plain, key=_rank) in cycles.found
+class Drawn:
+    """A graph that follows from no history, with what the search asks of one."""
+
+    def __init__(self, size: int, edges: list[tuple[int, int, int]]) -> None:
+        self.nodes = list(range(size))
+        self.graph = Graph(size)
+        for a, b, kind in edges:
+            self.graph.add(a % size, b % size, kind)
+
+    def precedes(self, _a: int, _b: int) -> bool:
+        return False
 
 
-def _rank(name: str) -> int:
-    order: list[str] = ["G0", "G1c", "G-single", "G-nonadjacent", "G2-item"]
-    return order.index(name) if name in order else len(order)
+@st.composite
+def graphs(draw: st.DrawFn) -> Drawn:
+    node, kind = st.integers(0, 5), st.sampled_from([WW, WR, RW, RW, PROCESS])
+    return Drawn(
+        draw(st.integers(3, 6)), draw(st.lists(st.tuples(node, node, kind), min_size=3, max_size=12))
+    )
 
 
-def _classes(dependencies: Dependencies) -> set[str]:
-    """Names of all simple cycles, each edge taken as each of its kinds."""
-    names: set[str] = set()
-    out = dependencies.graph.out
+def _cycles(drawn: Drawn) -> list[list[int]]:
+    """The kinds along every simple cycle, each edge taken as each of its kinds."""
+    found: list[list[int]] = []
 
     def walk(start: int, path: list[int], kinds: list[int]) -> None:
-        for successor, mask in out[path[-1]].items():
-            for kind in (WW, WR, RW, PROCESS, ORDER ^ PROCESS):
+        for successor, mask in drawn.graph.out[path[-1]].items():
+            for kind in (WW, WR, RW, PROCESS):
                 if not mask & kind:
                     continue
                 if successor == start:
-                    names.add(_name([*kinds, kind]))
+                    found.append([*kinds, kind])
                 elif successor > start and successor not in path:
                     walk(start, [*path, successor], [*kinds, kind])
 
-    for start in range(len(out)):
+    for start in drawn.nodes:
         walk(start, [start], [])
-    return names
+    return [kinds for kinds in found if set(kinds) != {PROCESS}]  # a process never comes before itself
 
 
-def _name(kinds: list[Any]) -> str:
-    if any(kind & ORDER for kind in kinds):
-        return "ordered"
-    anti = kinds.count(RW)
-    if anti:
-        return "G-single" if anti == 1 else "G2"
-    return "G1c" if WR in kinds else "G0"
+def _name(kinds: list[int]) -> str:
+    return classify(tuple(Edge(i, i + 1, kind) for i, kind in enumerate(kinds)))
+
+
+@settings(SETTINGS, max_examples=600)
+@given(graphs())
+def test_cycles_are_those_of_trying_all_paths(drawn: Drawn) -> None:
+    dependencies: Any = drawn
+    all_cycles = [kinds for kinds in _cycles(drawn) if PROCESS not in kinds]
+    names = {_name(kinds) for kinds in all_cycles}
+    found = find_cycles(dependencies, allows_g2=False, with_order=False)
+    assert found.is_complete
+    assert set(found.found) <= names
+    assert bool(found.found) == bool(names)
+    for name in names & {"G0", "G1c", "G-single"}:
+        # The shortest one that a class can offer may be of a more severe class.
+        assert any(_rank(other) <= _rank(name) for other in found.found)
+    loose = find_cycles(dependencies, allows_g2=True, with_order=False)
+    assert bool(loose.found) == bool(names - {"G2-item"})
+    assert "G2-item" not in loose.found
+
+
+@settings(SETTINGS, max_examples=300)
+@given(graphs())
+def test_process_order_makes_cycles_where_data_alone_does_not(drawn: Drawn) -> None:
+    dependencies: Any = drawn
+    cycles = _cycles(drawn)
+    pure = components(drawn.graph, drawn.nodes, PROCESS)
+    if any(len(component) > 1 for component in pure):
+        return  # no history has such a process order
+    names = {_name(kinds) for kinds in cycles}
+    found = find_cycles(dependencies, allows_g2=False, with_order=True)
+    assert set(found.found) <= names
+    assert bool(found.found) == bool(names)
+
+
+def _rank(name: str) -> int:
+    return ["G0", "G1c", "G-single", "G-nonadjacent", "G2-item"].index(name)
