@@ -15,7 +15,6 @@ from dqlite_py.model import HardState, LogIndex, NodeId
 from dqlite_py.node import runtime as runtime_module
 from dqlite_py.node.cluster_view import ClusterView
 from dqlite_py.node.raft_events import RaftEvents
-from dqlite_py.node.snapshot_incoming import IncomingSnapshot
 from dqlite_py.raft.core import RaftCore
 from dqlite_py.raft.effects import RaftState
 from dqlite_py.raft.journal import format as journal_format
@@ -155,14 +154,6 @@ def damage_is_cut() -> AbstractContextManager[None]:
     return replaced(
         (journal_scan._Scanner, "_find_later_group", lambda self: None),
         (journal_recovery, "_check_last", lambda *_: None),
-    )
-
-
-def snapshot_with_holes() -> AbstractContextManager[None]:
-    """RF-7: what arrived of a snapshot is not synced, and not proved before it is installed."""
-    return replaced(
-        (IncomingSnapshot, "_sync", lambda self: setattr(self, "_unsynced_bytes", 0)),
-        (IncomingSnapshot, "verify", lambda self, advanced: None),
     )
 
 

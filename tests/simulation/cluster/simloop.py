@@ -123,6 +123,15 @@ class SimLoop(_Loop):  # type: ignore[misc]
     def drop(self) -> None:
         """The life has ended: unwind the coroutines, so that nothing of them runs at some later time."""
         self._ready.clear()
+        before = asyncio._get_running_loop()
+        _set_running_loop(self)  # else a `finally` that gathers would make a real loop
+        try:
+            self._unwind_tasks()
+        finally:
+            _set_running_loop(before)
+        self._tasks.clear()
+
+    def _unwind_tasks(self) -> None:
         for task in list(self._tasks):
             task._log_destroy_pending = False  # type: ignore[attr-defined]
             coroutine = task.get_coro()
@@ -134,7 +143,6 @@ class SimLoop(_Loop):  # type: ignore[misc]
                 except BaseException as error:  # noqa: BLE001 - it is gone, whatever it says
                     log.debug("unwinding %r: %r", task, error)
                 break
-        self._tasks.clear()
 
     # -- network -------------------------------------------------------------------------------------------------
 
