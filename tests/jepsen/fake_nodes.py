@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from jepsen.cluster.client import Failed
 from jepsen.errors import SetupError
-from jepsen.faults import ProcessFaults
+from jepsen.faults import ClockSetting, ProcessFaults
 
 GOOD = bytes(range(1, 251)) * 40
 
@@ -217,3 +217,23 @@ class FakeCluster:
             self.node(name).start()
         self.node(name).wait_serving()
         self.note(f"add {name}")
+
+
+def is_whole(cluster: FakeCluster) -> bool:
+    """Nothing of any fault is left."""
+    return (
+        not cluster.network.cuts
+        and cluster.network.delay_ms is None
+        and len(cluster.ids) == len(cluster.nodes)
+        and all(node.is_running and not node.is_paused for node in cluster.nodes)
+        and all(node.segment.read_bytes() == GOOD for node in cluster.nodes)
+        and all(node.faults is None or node.faults.clock == ClockSetting() for node in cluster.nodes)
+        and all(
+            node.faults is None
+            or not any(
+                node.faults._get(name)
+                for name in ("sync_failures", "sync_chance", "write_failures", "write_chance", "has_quota")
+            )
+            for node in cluster.nodes
+        )
+    )

@@ -18,8 +18,6 @@ from jepsen.errors import MissingTool
 from jepsen.faults import ProcessFaults, build_library, library, missing_tool
 from jepsen.faults.control import process_faults
 
-pytestmark = pytest.mark.skipif(missing_tool() is not None, reason=str(missing_tool()))
-
 
 @pytest.fixture
 def faults(tmp_path: Path) -> Iterator[ProcessFaults]:

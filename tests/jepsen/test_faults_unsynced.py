@@ -1,108 +1,20 @@
-"""Power loss through the preload library: what was synced is there, what was not may go, in every way allowed."""
+"""Power loss through the preload library: synced content is there, other content may go, in every way allowed."""
 
 from __future__ import annotations
 
 import os
 import random
-import shutil
-import sqlite3
 import subprocess
 import sys
-import textwrap
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from jepsen.errors import SetupError
-from jepsen.faults import Loss, ProcessFaults, lose_unsynced, missing_tool
+from jepsen.faults import Loss
 from jepsen.faults.control import process_faults
-
-pytestmark = pytest.mark.skipif(missing_tool() is not None, reason=str(missing_tool()))
-
-HELPERS = """
-import os, sys
-def opened(name):
-    return os.open(D + '/' + name, os.O_RDWR | os.O_CREAT)
-def sync_folder(name=''):
-    fd = os.open(D + '/' + name, os.O_RDONLY | os.O_DIRECTORY)
-    os.fsync(fd)
-    os.close(fd)
-def die():
-    os.kill(os.getpid(), 9)
-"""
-
-
-class Machine:
-    """A data folder, a process that uses it and is killed, and many power losses of the same moment."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.folder = root / "data"
-        self.folder.mkdir()
-        self.faults = ProcessFaults(root / "control", self.folder)
-
-    def run(self, code: str) -> None:
-        text = f"D = {str(self.folder)!r}\n{HELPERS}\n{textwrap.dedent(code)}\ndie()\n"
-        done = subprocess.run(
-            [sys.executable, "-I", "-c", text],
-            env={**os.environ, **self.faults.environment()},
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=False,
-        )
-        assert done.returncode == -9, done.stderr
-
-    def outcomes(self, look: Callable[[Path], object], seeds: int = 40) -> Counter[object]:
-        """What `look` finds after each of many losses of the present state. The state itself is gone afterwards."""
-        found: Counter[object] = Counter()
-        for seed in range(seeds):
-            with self._copy() as (folder, notes):
-                _lose(folder, notes, seed)
-                found[look(folder)] += 1
-        return found
-
-    def _copy(self) -> _Copied:
-        return _Copied(self)
-
-
-class _Copied:
-    """The notes name files by inode and by path, so the copy takes the original's place: move, link, move back."""
-
-    def __init__(self, machine: Machine) -> None:
-        self._machine = machine
-        self._saved = machine.root / "saved"
-
-    def __enter__(self) -> tuple[Path, Path]:
-        folder, notes = self._machine.folder, self._machine.faults.undo_folder
-        self._saved.mkdir()
-        for path in (folder, notes):
-            path.rename(self._saved / path.name)
-            shutil.copytree(self._saved / path.name, path)
-        # The copies' inodes are others: rename the notes accordingly.
-        for old in sorted((self._saved / notes.name).glob("f*")):
-            (notes / old.name).unlink()
-        inodes: dict[int, int] = {}
-        for place, copy in ((self._saved / folder.name, folder), (self._saved / notes.name, notes)):
-            for file in [place, *place.rglob("*")]:
-                if (twin := copy / file.relative_to(place)).exists():
-                    inodes[file.stat().st_ino] = twin.stat().st_ino
-        for old in sorted((self._saved / notes.name).glob("f*")):
-            if (inode := inodes.get(int(old.name[1:]))) is not None:
-                shutil.copy(old, notes / f"f{inode}")
-        return folder, notes
-
-    def __exit__(self, *_exc: object) -> None:
-        for path in (self._machine.folder, self._machine.faults.undo_folder):
-            shutil.rmtree(path)
-            (self._saved / path.name).rename(path)
-        self._saved.rmdir()
-
-
-def _lose(folder: Path, notes: Path, seed: int) -> Loss:
-    return lose_unsynced(folder, notes, random.Random(seed))
+from tests.jepsen.fault_machine import Machine, content, lose
 
 
 @pytest.fixture
@@ -110,14 +22,6 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
     made = Machine(tmp_path)
     yield made
     made.faults.close()
-
-
-def content(name: str) -> Callable[[Path], object]:
-    def look(folder: Path) -> object:
-        path = folder / name
-        return path.read_bytes() if path.exists() else None
-
-    return look
 
 
 # -- content
@@ -264,127 +168,6 @@ def test_what_a_failed_sync_had_to_write_is_lost_whatever_later_syncs_say(machin
     assert {item[1024:] for item in found if isinstance(item, bytes)} == {b"a" * 512, b"d" * 512}
 
 
-# -- names
-
-
-def test_a_new_file_needs_its_folders_sync(machine: Machine) -> None:
-    machine.run("fd = opened('f'); os.write(fd, b'x'); os.fsync(fd)")
-    assert set(machine.outcomes(content("f"))) == {None, b"x"}
-    machine.run("sync_folder()")
-    assert machine.outcomes(content("f")) == {b"x": 40}
-
-
-def test_replacing_by_rename_gives_the_old_or_the_new_file(machine: Machine) -> None:
-    machine.run("fd = opened('f'); os.write(fd, b'old'); os.fsync(fd); sync_folder()")
-    machine.run("""
-        fd = opened('t'); os.write(fd, b'new'); os.fsync(fd); os.rename(D + '/t', D + '/f')
-    """)
-
-    def look(folder: Path) -> object:
-        return content("f")(folder), content("t")(folder)
-
-    assert set(machine.outcomes(look)) == {(b"old", None), (b"old", b"new"), (b"new", None)}
-    machine.run("sync_folder()")
-    assert machine.outcomes(look) == {(b"new", None): 40}
-
-
-def test_renaming_before_the_content_is_synced_is_found(machine: Machine) -> None:
-    """The classic mistake: the name is durable, the content is not."""
-    machine.run("fd = opened('t'); os.write(fd, b'new'); os.rename(D + '/t', D + '/f'); sync_folder()")
-    found = set(machine.outcomes(content("f"), 100))
-    assert b"" in found
-    assert bytes(3) in found
-    assert b"new" in found
-
-
-def test_unlinked_files_come_back_with_their_content(machine: Machine) -> None:
-    machine.run(
-        "fd = opened('f'); os.write(fd, b'x' * 600); os.fsync(fd); sync_folder(); os.unlink(D + '/f')"
-    )
-    assert set(machine.outcomes(content("f"))) == {None, b"x" * 600}
-    machine.run("sync_folder()")
-    assert machine.outcomes(content("f")) == {None: 40}
-    assert list(machine.faults.undo_folder.glob("b*")) == [], "the backup is gone, too"
-
-
-def test_folders_come_and_go(machine: Machine) -> None:
-    machine.run("""
-        os.mkdir(D + '/old'); fd = opened('old/f'); os.fsync(fd); sync_folder('old'); sync_folder()
-        os.unlink(D + '/old/f'); os.rmdir(D + '/old')
-        os.mkdir(D + '/new'); fd = opened('new/g'); os.fsync(fd); sync_folder('new')
-    """)
-
-    def look(folder: Path) -> object:
-        return tuple(sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*")))
-
-    assert set(machine.outcomes(look, 100)) == {
-        ("old", "old/f"),
-        ("old",),
-        (),
-        ("new", "new/g"),
-    }
-
-
-def test_a_name_used_twice(machine: Machine) -> None:
-    machine.run("""
-        fd = opened('f'); os.write(fd, b'1'); os.fsync(fd); sync_folder()
-        os.unlink(D + '/f'); fd = opened('f'); os.write(fd, b'2'); os.fsync(fd)
-        os.unlink(D + '/f'); fd = opened('f'); os.write(fd, b'3'); os.fsync(fd)
-    """)
-    assert set(machine.outcomes(content("f"), 100)) == {None, b"1", b"2", b"3"}
-
-
-def test_a_failing_change_of_names_leaves_no_note(machine: Machine) -> None:
-    machine.run("""
-        for call in (lambda: os.unlink(D + '/no'), lambda: os.rename(D + '/no', D + '/no2'), lambda: os.mkdir(D)):
-            try:
-                call()
-            except OSError:
-                pass
-        os.close(os.open(D + '/f', os.O_CREAT | os.O_TRUNC | os.O_WRONLY)); sync_folder()
-    """)
-    assert list(machine.faults.undo_folder.glob("[nb]*")) == []
-
-
-def test_notes_about_a_deleted_folder_are_dropped(machine: Machine) -> None:
-    machine.run("fd = opened('f'); os.write(fd, b'x'); os.fsync(fd); sync_folder(); os.unlink(D + '/f')")
-    assert list(machine.faults.undo_folder.iterdir())
-    shutil.rmtree(machine.folder)
-    machine.run("os.mkdir(D)")
-    assert list(machine.faults.undo_folder.iterdir()) == []
-
-
-# -- SQLite
-
-
-def test_sqlite_in_wal_mode_keeps_what_a_checkpoint_synced(machine: Machine) -> None:
-    """Rows before the checkpoint survive every loss; later ones as a prefix, never torn, and the file stays sound."""
-    machine.run("""
-        import sqlite3
-        db = sqlite3.connect(D + '/x.db', isolation_level=None)
-        db.execute('pragma journal_mode = wal'); db.execute('pragma synchronous = normal')
-        db.execute('pragma wal_autocheckpoint = 0')
-        db.execute('create table t(v)'); db.execute('insert into t values (0)')
-        db.execute('pragma wal_checkpoint(truncate)'); sync_folder()
-        for number in range(1, 8):
-            db.execute('insert into t values (?)', (number,))
-    """)
-
-    def look(folder: Path) -> object:
-        db = sqlite3.connect(folder / "x.db")
-        try:
-            assert db.execute("pragma integrity_check").fetchone() == ("ok",)
-            rows = [row[0] for row in db.execute("select v from t")]
-        finally:
-            db.close()
-        assert rows == list(range(len(rows)))
-        return len(rows)
-
-    found = machine.outcomes(look, 60)
-    assert min(found) == 1  # type: ignore[type-var]
-    assert max(found) == 8  # type: ignore[type-var]
-
-
 # -- the handle
 
 
@@ -393,13 +176,13 @@ def test_a_loss_is_repeatable_and_leaves_no_notes(machine: Machine) -> None:
     (machine.folder / "x-shm").write_bytes(b"?")
     results = []
     for _ in range(2):
-        with machine._copy() as (folder, notes):
-            loss = _lose(folder, notes, 1)
+        with machine.copy() as (folder, notes):
+            loss = lose(folder, notes, 1)
             assert loss.sectors > 0
             results.append((loss, (folder / "f").read_bytes()))
             assert not (folder / "x-shm").exists()
             assert list(notes.iterdir()) == []
-            assert _lose(folder, notes, 6) == Loss(0, 0, 0), "what is left is durable"
+            assert lose(folder, notes, 6) == Loss(0, 0, 0), "what is left is durable"
     assert results[0] == results[1]
 
 

@@ -15,7 +15,7 @@ import pytest
 from jepsen.cluster import ClientError, Cluster, make_cluster
 from jepsen.cluster.keeping import REPOSITORY
 from jepsen.errors import JepsenError
-from jepsen.faults import FaultKit, missing_tool
+from jepsen.faults import FaultKit
 from jepsen.nemeses import NEMESES
 from jepsen.nemeses.base import restore
 from tests.jepsen.fake_nodes import FakeCluster
@@ -24,7 +24,6 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.xdist_group("processes"),
     pytest.mark.timeout(240),
-    pytest.mark.skipif(missing_tool() is not None, reason=str(missing_tool())),
 ]
 
 
