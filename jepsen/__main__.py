@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
@@ -111,6 +112,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(COMMANDS[options.command](options))
     except JepsenError as error:
         print(f"jepsen: {error}", file=sys.stderr)
+        return USAGE
+    except Exception:  # noqa: BLE001 - Python's own exit code for it would say "violation"
+        traceback.print_exc()
+        print("jepsen: a mistake of the suite itself, not a verdict", file=sys.stderr)
         return USAGE
     except KeyboardInterrupt:
         print("jepsen: interrupted; the cluster was removed", file=sys.stderr)

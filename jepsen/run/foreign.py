@@ -26,6 +26,7 @@ class Checker:
     check: Callable[..., Verdict]
     about: str
     options: tuple[str, ...] = ()
+    required: tuple[str, ...] = ()
 
 
 CHECKERS: Final[dict[str, Checker]] = {
@@ -33,13 +34,19 @@ CHECKERS: Final[dict[str, Checker]] = {
         check_register, "linearizable registers; values v, or [k v] as of Jepsen's independent keys"
     ),
     "append": Checker(check_append, "cycles in list-append transactions, as Elle finds them", ("model",)),
-    "bank": Checker(check_bank, "constant total and no negative balance", ("total",)),
+    "bank": Checker(check_bank, "constant total and no negative balance", ("total",), ("total",)),
     "set": Checker(check_durable_set, "acknowledged elements that were lost, and such as nobody added"),
     "unique-ids": Checker(check_unique_ids, "ids given twice"),
     "sequence": Checker(check_sequence, "ids that do not grow in real time"),
-    "long-fork": Checker(check_long_fork, "reads that see two writes in opposite orders", ("group",)),
+    "long-fork": Checker(
+        check_long_fork, "reads that see two writes in opposite orders", ("group",), ("group",)
+    ),
     "exactly-once": Checker(check_exactly_once, "retried adds applied twice or lost"),
 }
+
+
+_ARGUMENTS: Final = {"group": "group_size"}
+_MEANING: Final = {"total": "the sum of all balances", "group": "how many keys are read together"}
 
 
 def check_file(name: str, path: Path, options: dict[str, Any]) -> Verdict:
@@ -51,10 +58,10 @@ def check_file(name: str, path: Path, options: dict[str, Any]) -> Verdict:
     foreign = [key for key in given if key not in checker.options]
     if foreign:
         raise SetupError(f"checker {name} takes no --{foreign[0]}")
-    renamed = {"group": "group_size"}
-    arguments = {renamed.get(key, key): value for key, value in given.items()}
-    if name == "bank" and "total" not in arguments:
-        raise SetupError("checker bank needs --total: the sum of all balances")
+    missing = [key for key in checker.required if key not in given]
+    if missing:
+        raise SetupError(f"checker {name} needs --{missing[0]}: {_MEANING[missing[0]]}")
+    arguments = {_ARGUMENTS.get(key, key): value for key, value in given.items()}
     if name == "register":
         arguments["keyed"] = None  # foreign histories have one register or many: found out from the values
     history = read_history(path)

@@ -70,6 +70,7 @@ def test_check_shows_and_draws_the_operations_of_a_violation(
     [
         (["check", "banks", "h.edn"], "no checker 'banks'; choose one of"),
         (["check", "bank", "h.edn"], "needs --total"),
+        (["check", "long-fork", "h.edn"], "needs --group"),
         (["check", "set", "h.edn", "--total", "3"], "takes no --total"),
         (["check", "set", "h.edn"], "h.edn"),
         (["run", "--workload", "sets", "--nemesis", "none"], "no workload 'sets'; choose one of append"),
@@ -129,6 +130,38 @@ def test_run_s_exit_code_is_the_verdict(
     said = capsys.readouterr()
     assert ("found it" in said.out) is (valid is not True)
     assert "on loopback, since this machine allows no namespaces: no rights" in said.err
+
+
+def test_a_mistake_of_the_suite_is_no_verdict(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def together(*_arguments: Any) -> list[Result]:
+        raise TypeError("a mistake")
+
+    monkeypatch.setattr("jepsen.run.runner.run_together", together)
+    assert cli.main(["run", "-w", "set", "--out", str(tmp_path)]) == 2
+    assert "TypeError: a mistake" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("checker", "options"),
+    [
+        ("register", []),
+        ("append", []),
+        ("append", ["--model", "snapshot-isolation"]),
+        ("bank", ["--total", "100"]),
+        ("set", []),
+        ("unique-ids", []),
+        ("sequence", []),
+        ("long-fork", ["--group", "3"]),
+        ("exactly-once", []),
+    ],
+)
+def test_every_checker_reads_a_file(
+    checker: str, options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["check", checker, _history(tmp_path, ""), *options]) == 3
+    assert capsys.readouterr().out.startswith("unknown: ")
 
 
 def test_a_missing_tool_is_named(
