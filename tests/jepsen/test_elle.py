@@ -228,8 +228,8 @@ def test_real_time_edges_are_few_and_their_closure_is_the_whole_order() -> None:
 def test_without_budget_an_anomaly_is_still_reported() -> None:
     found = read_transactions(Load(9).run(1000, [very_stale_read]))
     dependencies = Dependencies(found, infer_versions(found))
-    strict = find_cycles(dependencies, allows_g2=False, with_order=True, steps_max=1)
-    assert strict.found
+    strict = find_cycles(dependencies, allows_g2=False, with_order=False, steps_max=1)
+    assert strict.found  # any cycle will do
     assert not strict.is_complete
     loose = find_cycles(dependencies, allows_g2=True, with_order=False, steps_max=1)
     assert not loose.is_complete
