@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,11 +12,19 @@ from jepsen.checkers.bank import check_bank
 from jepsen.checkers.durable_set import check_durable_set
 from jepsen.checkers.elle import check_append
 from jepsen.checkers.exactly_once import check_exactly_once
-from jepsen.checkers.linearizable import check_register
+from jepsen.checkers.linearizable import (
+    Counter,
+    FifoQueue,
+    Model,
+    MultiRegister,
+    Mutex,
+    check_model,
+    check_register,
+)
 from jepsen.checkers.long_fork import check_long_fork
 from jepsen.checkers.unique import check_sequence, check_unique_ids
 from jepsen.errors import SetupError
-from jepsen.history.history import read_history
+from jepsen.history.history import History, read_history
 from jepsen.verdict import Verdict
 
 
@@ -29,10 +38,23 @@ class Checker:
     required: tuple[str, ...] = ()
 
 
+def _check_data_type(make: Callable[[], Model], history: History) -> Verdict:
+    return check_model(history, make())
+
+
 CHECKERS: Final[dict[str, Checker]] = {
     "register": Checker(
         check_register, "linearizable registers; values v, or [k v] as of Jepsen's independent keys"
     ),
+    **{
+        make.name: Checker(partial(_check_data_type, make), f"linearizable {words}")
+        for make, words in (
+            (MultiRegister, "registers that one operation reads or writes several of"),
+            (Mutex, "lock: acquire and release"),
+            (FifoQueue, "queue: enqueue and dequeue"),
+            (Counter, "counter: add and read"),
+        )
+    },
     "append": Checker(check_append, "cycles in list-append transactions, as Elle finds them", ("model",)),
     "bank": Checker(check_bank, "constant total and no negative balance", ("total",), ("total",)),
     "set": Checker(check_durable_set, "acknowledged elements that were lost, and such as nobody added"),

@@ -147,6 +147,10 @@ def test_a_mistake_of_the_suite_is_no_verdict(
     ("checker", "options"),
     [
         ("register", []),
+        ("mutex", []),
+        ("fifo-queue", []),
+        ("counter", []),
+        ("multi-register", []),
         ("append", []),
         ("append", ["--model", "snapshot-isolation"]),
         ("bank", ["--total", "100"]),
