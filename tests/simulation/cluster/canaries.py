@@ -34,8 +34,6 @@ POWER: Final = (
 )
 PARTITIONS: Final = ("isolate", "one way", "halves", "ring", "reset connections", "transfer")
 MEMBERS: Final = ("remove and rejoin", "isolate", "kill", "transfer", "slow disk")
-    {"remove and rejoin": 1.0, "isolate": 1.2, "kill": 0.5, "one way": 0.5, "slow disk": 0.3}
-)
 # Followers are often away, and what they miss is compacted.
 AWAY: Final = Mixture(
     {"kill": 0.5, "isolate": 0.8, "compact": 4.0, "transfer": 0.3, "crash at a disk operation": 0.4}
