@@ -14,14 +14,14 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, cast
 
-from jepsen.cluster.api import Cluster
+from jepsen.cluster.api import Cluster, ServerSettings
 from jepsen.errors import HistoryError, MissingTool, SetupError
 from jepsen.history.op import OpType
 from jepsen.history.recorder import Recorder
@@ -40,6 +40,10 @@ SETUP_S: Final = 30.0
 NEMESIS_STOP_S: Final = 90.0  # a removal or a join under way may take this long
 JOIN_SLACK_S: Final = 5.0
 FINAL_S: Final = 60.0
+# So little that runs of seconds compact their logs, and nodes that were away need snapshots.
+SERVERS: Final = ServerSettings(
+    compact_log_bytes=192 * 1024, log_tail_bytes=32 * 1024, segment_bytes=48 * 1024
+)
 
 Say = Callable[[str], None]
 MakeCluster = Callable[[str, Path, int], AbstractContextManager[Cluster]]
@@ -255,12 +259,10 @@ def _make_cluster(kind: str, folder: Path, nodes: int, *, with_faults: bool) -> 
     from jepsen.cluster.make import make_cluster
     from jepsen.faults.kit import FaultKit
 
-    if not with_faults:
-        with make_cluster(kind, folder, nodes) as cluster:
+    with FaultKit(folder / "faults") if with_faults else nullcontext() as kit:
+        options = {} if kit is None else kit.options()
+        with make_cluster(kind, folder, nodes, settings=SERVERS, **options) as cluster:
             yield cluster
-        return
-    with FaultKit(folder / "faults") as kit, make_cluster(kind, folder, nodes, **kit.options()) as cluster:
-        yield cluster
 
 
 def _make_nemesis(name: str) -> Nemesis:
