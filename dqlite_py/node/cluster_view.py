@@ -22,6 +22,9 @@ class ClusterView:
         self._loop = loop
         self._core = core
         self.ready_term: Term | None = None
+        self.is_compared = (
+            True  # False while a node that started compares its state with others: node.divergence
+        )
         self._blocked: dict[str, Callable[[], Error]] = {}
         self._write_blocked: dict[str, Callable[[], Error]] = {}
         self._waiters: list[asyncio.Future[None]] = []
@@ -42,6 +45,12 @@ class ClusterView:
         address = member.address if member is not None else ""
         known = f": ask {address}" if address else ", and does not know the leader"
         return NotLeader(f"this node is not the leader{known}", leader_id=leader or 0, leader_address=address)
+
+    def not_compared(self) -> NotLeader:
+        """The refusal of a leader that started and does not know yet that its databases are sound."""
+        return NotLeader(
+            "this node leads, but compares its databases with the other members' first", leader_id=0
+        )
 
     def block(self, reason: str, error: Callable[[], Error], *, writes_only: bool = False) -> None:
         """Stop serving (all, or writes only) until `unblock(reason)`; callers get `error()`."""

@@ -281,10 +281,11 @@ class DatabaseWorker:
             finished.append(item)
         if finished:
             self.applied_index = max(self.applied_index, finished[-1].entry.index)
-            index = finished[-1].entry.index
-            value = self.hash_at(index)
-            if value is not None:
-                self.last_hash = StateHash(index, value)
+            for item in reversed(finished):  # the newest that changed the state: not every entry does
+                value = self.hash_at(item.entry.index)
+                if value is not None:
+                    self.last_hash = StateHash(item.entry.index, value)
+                    break
             self._on_applied(self, finished)
 
 

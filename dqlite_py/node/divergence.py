@@ -4,6 +4,9 @@ A claim in the log (the leader's hash after entry i) that differs from ours star
 serving, asks every voter for its hash at the same index, and believes the value that a majority holds. If ours is
 the odd one we are rebuilt from a snapshot of the leader; if the leader's is, it is told and checks itself. Without
 a majority the node stays stopped and asks again: it never guesses (docs/decisions/0006).
+
+A node that starts compares before it serves: files may have changed while it was down, and without writes no claim
+would come. Only stale reads do not wait for it: they promise this node's state, whoever can be reached.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from dqlite_py.command import StateHash
@@ -24,6 +27,7 @@ log = logging.getLogger("dqlite_py.divergence")
 
 REASON = "divergence"
 ASK_AGAIN_S = 0.3
+COMPARE_AGAIN_S = 0.05
 
 
 class Divergence:
@@ -35,6 +39,7 @@ class Divergence:
         view: ClusterView,
         configuration: Callable[[], Configuration],
         local_hash: Callable[[str, int], int | None],
+        states: Callable[[], Mapping[str, StateHash | None]],
         call: Callable[[NodeId, str, Any, float], Awaitable[Any]],
         repair: Callable[[list[NodeId]], None],
     ) -> None:
@@ -43,11 +48,51 @@ class Divergence:
         self._view = view
         self._configuration = configuration
         self._local_hash = local_hash
+        self._states = states  # the newest of every database
         self._call = call
         self._repair = repair
         self._inquiry: asyncio.Task[None] | None = None
+        self._comparison: asyncio.Task[None] | None = None
         self.quarantined: DivergenceDetected | None = None
         self.detected_count = 0
+
+    # -- after a start ----------------------------------------------------------------------------------------
+
+    def compare_first(self) -> None:
+        """Serve only after a majority (with us) holds the same states."""
+        if self._states() and self._configuration().voters != {self._node_id}:
+            self._view.is_compared = False
+            self._comparison = self._loop.create_task(self._compare())
+
+    async def _compare(self) -> None:
+        left = list(self._states())
+        while left:
+            left = [name for name in left if not await self._holds_with_majority(name)]
+            if left:
+                await asyncio.sleep(COMPARE_AGAIN_S)
+        self._compared()
+
+    async def _holds_with_majority(self, database: str) -> bool:
+        """Ask for the hash at our newest index of the database: who is behind will know it later."""
+        states = self._states()
+        if database not in states:
+            return True  # dropped meanwhile
+        ours = states[database]
+        if ours is None or self.quarantined is not None:
+            return False
+        votes = await self._collect(database, ours.index, ours.value)
+        if sum(held == ours.value for held in votes.values()) > len(self._configuration().voters) // 2:
+            return True
+        other = next((held for held in votes.values() if held != ours.value), None)
+        if other is not None:
+            self.suspect(database, StateHash(ours.index, other), ours.value)
+        return False
+
+    def _compared(self) -> None:
+        self._view.is_compared = True
+        self._view.changed()
+
+    # -- claims -----------------------------------------------------------------------------------------------
 
     def suspect(self, database: str, claim: StateHash, ours: int) -> None:
         """A claim differs from our state: stop serving and find out who is wrong."""
@@ -68,27 +113,28 @@ class Divergence:
 
     async def _inquire(self, database: str, claim: StateHash, ours: int, error: DivergenceDetected) -> None:
         said: dict[NodeId, int] = {}
+        index = claim.index
         while True:
-            votes = await self._collect(database, claim.index, ours)
+            votes = await self._collect(database, index, ours)
             voters = self._configuration().voters
             tally = Counter(votes.values())
             value, count = tally.most_common(1)[0]
             if count > len(voters) // 2:
                 if value == ours:
-                    log.error(
-                        "a majority holds our state %016x at %d: the leader's was wrong", ours, claim.index
-                    )
-                    await self._tell_others(database, claim.index, value, votes)
+                    log.error("a majority holds our state %016x at %d: the leader's was wrong", ours, index)
+                    await self._tell_others(database, index, value, votes)
                     self._view.unblock(REASON)
                 else:
                     self.quarantine(error, [voter for voter, held in votes.items() if held == value])
                 return
             if votes != said:
-                log.error(
-                    "no majority yet on the state of %s at log index %d: %s", database, claim.index, votes
-                )
+                log.error("no majority yet on the state of %s at log index %d: %s", database, index, votes)
                 said = votes
             await asyncio.sleep(ASK_AGAIN_S)
+            newest = self._states().get(database)
+            if newest is not None and newest.index > index:
+                # A wrong page stays wrong; who restarted meanwhile remembers newer states only.
+                index, ours = newest.index, newest.value
 
     async def _collect(self, database: str, index: int, ours: int) -> dict[NodeId, int]:
         votes: dict[NodeId, int] = {}
@@ -134,12 +180,16 @@ class Divergence:
         """A snapshot replaced the state."""
         if self._inquiry is not None and not self._inquiry.done():
             self._inquiry.cancel()
+        if self._comparison is not None:
+            self._comparison.cancel()  # what was installed was proved against the sender's hash
+        self._compared()
         if self.quarantined is not None:
             log.warning("state rebuilt from a snapshot; serving again")
         self.quarantined = None
         self._view.unblock(REASON)
 
     async def stop(self) -> None:
-        if self._inquiry is not None:
-            self._inquiry.cancel()
-            await asyncio.wait([self._inquiry], timeout=1.0)
+        for task in (self._inquiry, self._comparison):
+            if task is not None:
+                task.cancel()
+                await asyncio.wait([task], timeout=1.0)

@@ -110,6 +110,7 @@ class ReadBarriers:
                 waiting, self._waiting = self._waiting, []
                 deadline = max((w[2] for w in waiting), key=lambda d: d.left_s)
                 try:
+                    await self._wait_compared(deadline)
                     index = await self._read_index(deadline)
                 except Error as error:
                     _refuse(waiting, error)
@@ -121,6 +122,13 @@ class ReadBarriers:
             raise
         finally:
             self._round = None
+
+    async def _wait_compared(self, deadline: Deadline) -> None:
+        """After a start: until this node's databases are known to be those of a majority."""
+        while not self._view.is_compared:
+            if deadline.passed:
+                raise NoLeader("this node has not yet compared its databases with a majority of the members")
+            await self._view.wait_change(min(0.2, deadline.left_s))
 
     def _resolve_when_applied(self, database: str, index: LogIndex, callback: BarrierCallback) -> None:
         future = self._applier().when_applied(database, index)

@@ -153,6 +153,7 @@ class NodeRuntime:
             view=self.view,
             configuration=lambda: self.core.configuration,
             local_hash=self.hash_at,
+            states=self._states,
             call=self.call,
             repair=self._request_repair,
         )
@@ -234,6 +235,7 @@ class NodeRuntime:
         self.sync_peers()
         await self.storage_watch.check()
         self.host.start()
+        self.divergence.compare_first()
         self.storage_watch.start()
         self.compaction.start()
         self.spawn(self.presence.keep_address())
@@ -370,6 +372,9 @@ class NodeRuntime:
             call_soon=self.loop.call_soon,
             pump=self.host.pump,
         )
+
+    def _states(self) -> dict[str, StateHash | None]:
+        return {name: worker.last_hash for name, worker in self._applier.workers.items()}
 
     def _state_hash(self, database: str) -> StateHash | None:
         worker = self._applier.workers.get(database)

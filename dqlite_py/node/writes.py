@@ -58,6 +58,8 @@ class Writes:
             raise refusal
         if not self._view.is_ready_leader:
             raise self._view.not_leader()
+        if not self._view.is_compared:
+            raise self._view.not_compared()
         queue = self._queues.get(database)
         if queue is None:
             queue = self._queues[database] = self._make_proposals(database, self._propose)

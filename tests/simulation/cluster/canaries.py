@@ -12,17 +12,16 @@ from dataclasses import dataclass, replace
 from functools import partialmethod
 from typing import Any, Final
 
-from dqlite_py.raft.journal import Journal
 from tests.simulation import raft_mutants as mutants
 from tests.simulation.cluster import canaries_patches as patches
-from tests.simulation.cluster import machine as machine_module
 from tests.simulation.cluster import world as world_module
 from tests.simulation.cluster.canaries_patches import Patch, core, replaced
 from tests.simulation.cluster.faults import Mixture
 from tests.simulation.cluster.run import Outcome, run_seed
+from tests.simulation.cluster.scale import Scale
 from tests.simulation.cluster.world import World
 
-SHORT_SEGMENT_BYTES: Final = 12 * 1024
+SHORT: Final = Scale(segment_bytes=12 * 1024, tail_bytes=0)
 DISORDER: Final = ("kill", "pause", "isolate", "reset connections", "slow disk", "transfer", "disturb")
 POWER: Final = (
     "power loss",
@@ -174,18 +173,9 @@ def circumstances(canary: Canary) -> Iterator[None]:
     if isinstance(plan, Mixture):
         rows.append((world_module, "mixture", lambda _rng, _only: replace(plan)))
     if canary.short_log:
-        before = Journal.index_before_tail
-        rows.append(
-            (
-                machine_module,
-                "SMALL_LIMITS",
-                [
-                    (owner, name, SHORT_SEGMENT_BYTES if name == "SEGMENT_BYTES" else value)
-                    for owner, name, value in machine_module.SMALL_LIMITS
-                ],
-            )
-        )
-        rows.append((Journal, "index_before_tail", lambda self, _tail_bytes: before(self, 0)))
+        rows.append((Scale, "draw", lambda _rng: SHORT))
+    else:
+        rows.append((Scale, "draw", lambda _rng: Scale()))
     storm = partialmethod(World.storm, operations_per_s=canary.operations_per_s)
     rows.append((World, "storm", storm))
     with replaced(*rows):

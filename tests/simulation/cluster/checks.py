@@ -49,7 +49,6 @@ class Checks:
         # (node id, read id) -> when it was asked: what was committed, the newest term that somebody led
         self._reads: dict[tuple[int, int], tuple[int, int]] = {}
         self._lost: dict[int, None] = {}  # nodes that started on damaged disks
-        self._distrusted: dict[tuple[int, int], None] = {}  # operations of machines that may be damaged
 
     # -- verdict -------------------------------------------------------------------------------------------
 
@@ -114,18 +113,11 @@ class Checks:
     # -- clients -------------------------------------------------------------------------------------------
 
     def operation_began(self, operation: Operation) -> None:
-        if self.may_be_damaged(operation.node):
-            self._distrusted[operation.client, operation.number] = None
         self.clients.began(operation)
 
     def operation_ended(self, operation: Operation) -> None:
-        """What a damaged database answers proves nothing, be it at the client's node or at the leader."""
-        was_damaged = (operation.client, operation.number) in self._distrusted
-        distrusted = was_damaged or (bool(self.state.damaged) and operation.outcome != "acknowledged")
-        if distrusted or (operation.kind == "read" and self.may_be_damaged(operation.node)):
-            self.clients.forget(operation)
-        else:
-            self.clients.ended(operation)
+        """Damage is no excuse: who may have damaged databases must not answer from them."""
+        self.clients.ended(operation)
 
     # -- hooks ---------------------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ from dqlite_py.errors import Error, NodeStopped, Outcome, OutcomeUnknown
 from tests.simulation.cluster.life import LifeEnded
 from tests.simulation.cluster.machine import Machine, NodeLife
 
-DATABASE: Final = "sim"
+DATABASES: Final = ("first", "second")
 SCHEMA: Final = (
     "CREATE TABLE IF NOT EXISTS ops(client INTEGER NOT NULL, number INTEGER NOT NULL, filler BLOB)",
     "CREATE TABLE IF NOT EXISTS registers(key INTEGER PRIMARY KEY, client INTEGER, number INTEGER)",
@@ -29,7 +29,9 @@ SET: Final = "INSERT OR REPLACE INTO registers(key, client, number) VALUES (?, ?
 GET: Final = "SELECT client, number FROM registers WHERE key = ?"
 ALL_OPS: Final = "SELECT client, number FROM ops ORDER BY rowid"
 ALL_REGISTERS: Final = "SELECT key, client, number FROM registers ORDER BY key"
-KEYS: Final = 4
+KEYS_PER_DATABASE: Final = 3
+KEYS: Final = KEYS_PER_DATABASE * len(DATABASES)
+BIG: Final = 0.02  # probability of a big write
 
 
 @dataclass(slots=True)
@@ -47,6 +49,10 @@ class Operation:
     error: str = ""
     result: tuple[int, int] | None = None
 
+    @property
+    def database(self) -> str:
+        return DATABASES[self.key // KEYS_PER_DATABASE]
+
 
 class Watcher(Protocol):
     """Who hears of operations (checks.Checks)."""
@@ -58,7 +64,9 @@ class Watcher(Protocol):
 class Client:
     """One client. `now`: simulated time."""
 
-    def __init__(self, index: int, rng: random.Random, watcher: Watcher, now: Callable[[], float]) -> None:
+    def __init__(
+        self, index: int, rng: random.Random, watcher: Watcher, now: Callable[[], float], big_bytes: int
+    ) -> None:
         self.index = index
         self.rng = rng
         self.number = 0
@@ -67,7 +75,8 @@ class Client:
         self.acknowledged_count = 0
         self._watcher = watcher
         self._now = now
-        self._connection: tuple[NodeLife, Connection] | None = None
+        self._big_bytes = big_bytes
+        self._connections: tuple[NodeLife | None, dict[str, Connection]] = (None, {})
 
     @property
     def is_idle(self) -> bool:
@@ -95,7 +104,7 @@ class Client:
 
     def _perform(self, life: NodeLife, operation: Operation, timeout_s: float) -> None:
         try:
-            connection = self._connect(life, timeout_s)
+            connection = self._connect(life, operation.database, timeout_s)
         except Error as error:
             # Whatever became of opening the database, our unit was not sent.
             self._ended(operation, NodeStopped(f"not connected: {error}"))
@@ -105,7 +114,8 @@ class Client:
                 row = connection.execute(GET, (operation.key,)).fetchone()
                 operation.result = None if row is None else (row[0], row[1])
             else:
-                filler = bytes(self.rng.randrange(0, 200))
+                is_big = self._big_bytes and self.rng.random() < BIG
+                filler = self.rng.randbytes(self.rng.randrange(self._big_bytes if is_big else 200))
                 connection.execute_atomic(
                     [
                         (INSERT, (operation.client, operation.number, filler)),
@@ -117,14 +127,14 @@ class Client:
         else:
             self._ended(operation, None)
 
-    def _connect(self, life: NodeLife, timeout_s: float) -> Connection:
-        known = self._connection
-        if known is not None and known[0] is life:
-            return known[1]
-        assert life.node is not None
-        connection = life.node.connect(DATABASE, timeout=timeout_s)
-        self._connection = (life, connection)
-        return connection
+    def _connect(self, life: NodeLife, database: str, timeout_s: float) -> Connection:
+        if self._connections[0] is not life:
+            self._connections = (life, {})
+        known = self._connections[1]
+        if database not in known:
+            assert life.node is not None
+            known[database] = life.node.connect(database, timeout=timeout_s)
+        return known[database]
 
     def _ended(self, operation: Operation, error: Error | None) -> None:
         if operation.outcome != "pending":
@@ -141,15 +151,16 @@ class Client:
 
 
 def create_tables(life: NodeLife, done: Callable[[Error | None], None]) -> None:
-    """Make the database on a thread of this process."""
+    """Make the databases on a thread of this process."""
 
     def work() -> None:
         assert life.node is not None
         with suppress(LifeEnded):
             try:
-                connection = life.node.connect(DATABASE, timeout=10.0)
-                for statement in SCHEMA:
-                    connection.execute(statement)
+                for database in DATABASES:
+                    connection = life.node.connect(database, timeout=10.0)
+                    for statement in SCHEMA:
+                        connection.execute(statement)
             except Error as error:
                 done(error)
             else:
@@ -162,7 +173,10 @@ def rows_of(life: NodeLife) -> dict[str, list[Any]]:
     """What this node's tables hold now, read directly (no thread, no consensus)."""
     runtime = life.runtime
     assert runtime is not None
-    pool = runtime.applier().readers.get(DATABASE)
-    if pool is None:
-        return {"ops": [], "registers": []}
-    return {"ops": pool.query(ALL_OPS).rows, "registers": pool.query(ALL_REGISTERS).rows}
+    found: dict[str, list[Any]] = {"ops": [], "registers": []}
+    for database in DATABASES:
+        pool = runtime.applier().readers.get(database)
+        if pool is not None:
+            found["ops"] += pool.query(ALL_OPS).rows
+            found["registers"] += pool.query(ALL_REGISTERS).rows
+    return found

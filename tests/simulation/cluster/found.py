@@ -16,7 +16,9 @@ class Found:
 
 FOUND: Final[dict[int, Found]] = {
     4: Found("the world's own: a machine that was down counted as healed"),
-    1057: Found("the world's own: free space is looked at every half second, so writes resume a little later"),
+    1057: Found(
+        "the world's own: free space is looked at every half second, so writes resume a little later"
+    ),
     196: Found(
         "the check of votes was too strict: a vote and a later term that reach the disk together are sound"
     ),

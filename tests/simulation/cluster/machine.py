@@ -31,12 +31,12 @@ from tests.simulation.cluster import threads
 from tests.simulation.cluster.disk import Crashed, DiskFaults, SimDisk
 from tests.simulation.cluster.life import Kernel, Life, LifeEnded, current_life
 from tests.simulation.cluster.network import SimHost
+from tests.simulation.cluster.scale import Scale
 from tests.simulation.cluster.simloop import SimLoop
 
 log = logging.getLogger("simulation")
 PORT = 9001
 KIB = 1024
-STEP_BYTES = 16 * KIB
 DISK_TIMES: dict[str, Any] = {"sync_s": (0.0002, 0.002), "write_s": (2e-6, 20e-6)}
 RAFT = RaftSettings(
     append_bytes_max=4 * KIB,
@@ -48,14 +48,6 @@ RAFT = RaftSettings(
     unapplied_bytes_max=16 * KIB,
     promote_lag_entries_max=50,
 )
-SMALL_LIMITS: list[tuple[str, str, Any]] = [
-    ("dqlite_py.node.startup", "SEGMENT_BYTES", 64 * KIB),
-    ("dqlite_py.storage.engine", "WAL_CHECKPOINT_FRAMES", 60),
-    ("dqlite_py.node.applier", "READERS_PER_DATABASE", 1),
-    ("dqlite_py.node.snapshot_source", "SNAPSHOT_CHUNK_BYTES", 8 * KIB),
-    ("dqlite_py.node.snapshot_incoming", "SNAPSHOT_CHUNK_BYTES", 8 * KIB),
-    ("dqlite_py.storage.pin", "SNAPSHOT_COPY_PAGES", 4),
-]
 NEEDS_OPERATOR = (CorruptJournal, CorruptState, WrongCluster, UnknownFormat)
 
 
@@ -90,7 +82,7 @@ class Environment:
     disk_faults: DiskFaults = field(default_factory=lambda: DiskFaults(**DISK_TIMES))
     on_runtime: list[Callable[[str, NodeRuntime], None]] = field(default_factory=list)
     on_exit: Callable[[Machine, BaseException | None], None] = lambda _machine, _error: None
-    settings: dict[str, Any] = field(default_factory=dict)
+    scale: Scale = field(default_factory=Scale)
 
 
 class LifeClock:
@@ -150,7 +142,10 @@ class _Journal(Journal):
 
     @classmethod
     def open(cls, disk: Any, path: str, **options: Any) -> Journal:
-        return super().open(disk, path, **{"step_bytes": STEP_BYTES, **options})
+        life = current_life()
+        if isinstance(life, NodeLife):
+            options.setdefault("step_bytes", life.machine.environment.scale.step_bytes)
+        return super().open(disk, path, **options)
 
 
 class _Runtime(NodeRuntime):
@@ -217,7 +212,6 @@ def seams() -> list[tuple[str, str, Any]]:
         ("dqlite_py.storage.engine", "_sync_directory", _sync_directory),
         ("dqlite_py.node.database_worker", "DatabaseEngine", _Engine),
         ("dqlite_py.node.startup", "Journal", _Journal),
-        *SMALL_LIMITS,
     ]
 
 
@@ -292,7 +286,7 @@ class Machine:
             join=join,
             insecure=True,
             raft=RAFT,
-            **self.environment.settings,
+            **self.environment.scale.settings(),
         )
         life.node = node
         task = loop.create_task(node._serve(), name=f"node {self.name}")

@@ -94,11 +94,21 @@ class Operator:
 
     def rot(self, rng: random.Random) -> None:
         """A bit of a stopped machine's files turns."""
-        if len(self.world.machines) >= 3 and self.world.all_sound():
-            machine = rng.choice(self.world.machines)
+        machine = rng.choice(self.world.machines)
+        if len(self.world.machines) >= 3 and self.world.all_sound() and self._others_hold(machine):
             machine.crash(lose_unsynced=False)
             self.world.checks.damaged(machine.name)
             self.world.scheduler.call_later(0.01, self._rot_and_start, machine)
+
+    def _others_hold(self, machine: Machine) -> bool:
+        """Whether all others have what it has on disk: damage to a journal's newest group cannot be told from a torn
+        write (docs/decisions/0004), so that the machine may forget it."""
+        runtime = machine.runtime
+        others = [other.runtime for other in self.world.machines if other is not machine]
+        return runtime is not None and all(
+            other is not None and other.opened.journal.last_index >= runtime.core.last_index
+            for other in others
+        )
 
     def _rot_and_start(self, machine: Machine) -> None:
         found = machine.disk.rot_some(self.world.rng.choice(ROTTEN), self.world.rng)

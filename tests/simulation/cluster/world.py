@@ -33,6 +33,7 @@ from tests.simulation.cluster.life import Kernel
 from tests.simulation.cluster.machine import NEEDS_OPERATOR, Environment, Machine
 from tests.simulation.cluster.network import NetworkFaults, SimNetwork
 from tests.simulation.cluster.operator import Operator
+from tests.simulation.cluster.scale import Scale
 
 log = logging.getLogger("simulation")
 FORM_LIMIT_S = 60.0
@@ -44,7 +45,9 @@ TIMEOUT_S = 2.0
 class World:
     """Use `World.open(seed, ...)`."""
 
-    def __init__(self, seed: int, folder: Path, node_count: int, plan: Mixture, coverage: Coverage) -> None:
+    def __init__(
+        self, seed: int, folder: Path, node_count: int, plan: Mixture, scale: Scale, coverage: Coverage
+    ) -> None:
         self.seed = seed
         self.rng = random.Random(f"world {seed}")
         self.kernel = Kernel(random.Random(f"kernel {seed}"))
@@ -63,16 +66,12 @@ class World:
             random.Random(f"machines {seed}"),
             on_runtime=[checks.attach, coverage.attach],
             on_exit=self._exited,
-            settings={
-                "compact_log_bytes": 192 * 1024,
-                "log_tail_bytes": 8 * 1024,
-                "disk_reserve_bytes": 1024 * 1024,
-                "start_timeout": 10.0,
-            },
+            scale=scale,
         )
         self.machines = [self._machine(i) for i in range(node_count)]
         self.clients = [
-            Client(i, random.Random(f"client {i} {seed}"), checks, self._now) for i in range(2 + node_count)
+            Client(i, random.Random(f"client {i} {seed}"), checks, self._now, scale.big_write_bytes)
+            for i in range(2 + node_count)
         ]
 
     def _machine(self, index: int) -> Machine:
@@ -96,6 +95,7 @@ class World:
         rng = random.Random(f"plan {seed}")
         drawn = rng.choice((1, 2, 3, 3, 3, 3, 3, 4, 5, 5, 7))
         plan = mixture(rng, only)
+        scale = Scale.draw(rng)
         base = Path("/dev/shm") if Path("/dev/shm").is_dir() else None
         folder = Path(tempfile.mkdtemp(prefix="dqlite-sim-", dir=base))
         gc_was_on = gc.isenabled()
@@ -105,8 +105,9 @@ class World:
         seed_sqlite(seed + 1)
         set_sqlite_time(1_750_000_000_000)
         try:
-            with seams.installed([*machines_module.seams(), *(extra_seams or [])]), coverage.installed():
-                world = cls(seed, folder, node_count or drawn, plan, coverage)
+            rows = [*machines_module.seams(), *scale.rows(), *(extra_seams or [])]
+            with seams.installed(rows), coverage.installed():
+                world = cls(seed, folder, node_count or drawn, plan, scale, coverage)
                 try:
                     yield world
                 finally:
@@ -259,6 +260,7 @@ class World:
         self._create_tables()
 
     def _create_tables(self) -> None:
+        """In all databases; once more if leadership changes meanwhile."""
         answers: list[Error | None] = []
         life = self.machines[0].life
         assert life is not None
@@ -298,12 +300,13 @@ class World:
         self.checks.final(contents)
 
     def _replace_damaged(self) -> None:
-        """Damage that nobody noticed yet (in what is not read) is mended, too: the disk is replaced."""
-        damaged = [m for m in self.machines if self.checks.may_be_damaged(m.name)]
-        for machine in damaged:
-            self.operator.replace(machine)
-        if damaged or self.operator.mending:
-            self.scheduler.call_later(1.0, self._replace_damaged)
+        """What the operator does when all is over: who lost data, or has damage that nobody read yet, is replaced."""
+        leader = self.leader()
+        lost = leader.runtime.core._lost_data if leader is not None and leader.runtime is not None else set()
+        for machine in self.machines:
+            if self.checks.may_be_damaged(machine.name) or self.checks.node_id(machine.name) in lost:
+                self.operator.replace(machine)
+        self.scheduler.call_later(1.0, self._replace_damaged)
 
     def _write_through(self, machine: Machine) -> None:
         """A new write and a read through this node succeed soon."""
@@ -345,10 +348,14 @@ class World:
                 continue
             core = runtime.core
             role = core.configuration.get(runtime.node_id)
+            hashes = ", ".join(
+                f"{name}@{w.last_hash.index}={w.last_hash.value:016x}" if w.last_hash else name
+                for name, w in sorted(runtime.applier().workers.items())
+            )
             lines.append(
                 f"{machine.name}: {core.state.value} term {core.term} leader {core.leader_id} log {core.first_index}.."
                 f"{core.last_index} commit {core.commit_index} applied {runtime.applier().applied_index} "
                 f"{role.role.name if role else 'no member'}{' quarantined' if core.is_quarantined else ''}"
-                f"{' failed' if runtime.failed else ''}"
+                f"{' failed' if runtime.failed else ''} {hashes}"
             )
         return "; ".join(lines)

@@ -30,6 +30,11 @@ class View:
     def unblock(self, reason: str) -> None:
         self.blocked.pop(reason, None)
 
+    is_compared = True
+
+    def changed(self) -> None:
+        """Nobody waits here."""
+
 
 class Scene:
     """Node 1 of `size` voters; `answers`: what the others say, None: not reachable."""
@@ -38,6 +43,8 @@ class Scene:
         self.answers = answers
         self.view = View()
         self.repairs = 0
+        self.states: dict[str, StateHash | None] = {"app": StateHash(INDEX, OURS)}
+        self.known_from = 0  # older states are forgotten by the others
         self.told: list[tuple[NodeId, Any]] = []
         members = tuple(
             Member(NodeId(i), Address(f"127.0.0.1:{9000 + i}"), Role.VOTER) for i in (1, *sorted(answers))
@@ -48,6 +55,7 @@ class Scene:
             view=self.view,  # type: ignore[arg-type]
             configuration=lambda: Configuration(members),
             local_hash=lambda _database, _index: OURS,
+            states=lambda: self.states,
             call=self.call,
             repair=self.repair,
         )
@@ -61,6 +69,8 @@ class Scene:
             self.told.append((target, body["hash"]))
             return None
         answer = self.answers[target]
+        if body["index"] < self.known_from:
+            return None
         if answer is None:
             raise RpcNotSent("not reachable")
         return answer
@@ -68,13 +78,76 @@ class Scene:
     async def settle(self) -> None:
         for _ in range(200):
             await asyncio.sleep(0.001)
-            if self.subject.quarantined or not self.view.blocked:
+            if self.subject.quarantined or not (self.view.blocked or not self.view.is_compared):
                 return
 
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "ASK_AGAIN_S", 0.001)
+    monkeypatch.setattr(module, "COMPARE_AGAIN_S", 0.001)
+
+
+async def test_a_question_about_a_forgotten_state_moves_to_a_newer_one() -> None:
+    """Found by simulation: the others restarted, and nobody could ever answer for the claim's index."""
+    scene = Scene({2: THEIRS, 3: THEIRS})
+    scene.known_from = INDEX + 10
+    scene.subject.suspect("app", StateHash(INDEX, THEIRS), OURS)
+    await scene.settle()
+    assert scene.subject.quarantined is None
+    scene.states["app"] = StateHash(INDEX + 10, OURS)
+    await scene.settle()
+    assert scene.subject.quarantined is not None
+    assert scene.repairs == 1
+    await scene.subject.stop()
+
+
+async def test_a_started_node_serves_when_a_majority_holds_its_states() -> None:
+    scene = Scene({2: OURS, 3: None})
+    scene.subject.compare_first()
+    assert not scene.view.is_compared
+    await scene.settle()
+    assert scene.view.is_compared
+    assert not scene.view.blocked
+    await scene.subject.stop()
+
+
+async def test_a_started_node_does_not_serve_what_nobody_can_confirm() -> None:
+    scene = Scene({2: None, 3: None})
+    scene.subject.compare_first()
+    await scene.settle()
+    assert not scene.view.is_compared
+    await scene.subject.stop()
+
+
+async def test_a_started_node_with_a_changed_file_is_quarantined() -> None:
+    scene = Scene({2: THEIRS, 3: THEIRS})
+    scene.subject.compare_first()
+    await scene.settle()
+    assert scene.subject.quarantined is not None
+    assert not scene.view.is_compared
+    scene.subject.repaired()
+    assert scene.view.is_compared
+    await scene.subject.stop()
+
+
+async def test_a_lone_voter_and_a_node_without_databases_serve_at_once() -> None:
+    lone = Scene({})
+    lone.subject.compare_first()
+    empty = Scene({2: None, 3: None})
+    empty.states.clear()
+    empty.subject.compare_first()
+    assert lone.view.is_compared
+    assert empty.view.is_compared
+
+
+async def test_a_database_dropped_during_the_comparison_is_not_waited_for() -> None:
+    scene = Scene({2: None, 3: None})
+    scene.subject.compare_first()
+    scene.states.clear()
+    await scene.settle()
+    assert scene.view.is_compared
+    await scene.subject.stop()
 
 
 async def test_a_majority_against_us_quarantines_and_repairs() -> None:

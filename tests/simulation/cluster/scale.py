@@ -1,0 +1,57 @@
+"""How small everything is in a simulated cluster, drawn per seed: small enough that rare paths come often."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import Any, Final
+
+KIB: Final = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """Sizes in bytes. `short`: logs so short that who was away needs a snapshot."""
+
+    segment_bytes: int = 64 * KIB
+    step_bytes: int = 16 * KIB
+    compact_bytes: int = 192 * KIB
+    tail_bytes: int = 8 * KIB
+    checkpoint_frames: int = 60
+    chunk_bytes: int = 8 * KIB
+    big_write_bytes: int = 0  # now and then a write is so big
+
+    @classmethod
+    def draw(cls, rng: random.Random) -> Scale:
+        short = rng.random() < 0.4
+        segment = rng.choice((8, 12) if short else (24, 64, 256)) * KIB
+        return cls(
+            segment_bytes=segment,
+            step_bytes=rng.choice((4, 16)) * KIB,
+            compact_bytes=segment * rng.choice((1, 3)),
+            tail_bytes=0 if short else rng.choice((0, 8, 32)) * KIB,
+            checkpoint_frames=rng.choice((20, 60, 200)),
+            chunk_bytes=rng.choice((4, 8, 64)) * KIB,
+            big_write_bytes=rng.choice((0, 0, 6, 40)) * KIB,
+        )
+
+    def rows(self) -> list[tuple[str, str, Any]]:
+        """For seams.installed."""
+        return [
+            ("dqlite_py.node.startup", "SEGMENT_BYTES", self.segment_bytes),
+            ("dqlite_py.storage.engine", "WAL_CHECKPOINT_FRAMES", self.checkpoint_frames),
+            ("dqlite_py.node.applier", "READERS_PER_DATABASE", 1),
+            ("dqlite_py.node.snapshot_source", "SNAPSHOT_CHUNK_BYTES", self.chunk_bytes),
+            ("dqlite_py.node.snapshot_incoming", "SNAPSHOT_CHUNK_BYTES", self.chunk_bytes),
+            ("dqlite_py.node.snapshot_incoming", "SNAPSHOT_SYNC_BYTES", 4 * self.chunk_bytes),
+            ("dqlite_py.storage.pin", "SNAPSHOT_COPY_PAGES", 4),
+        ]
+
+    def settings(self) -> dict[str, Any]:
+        """For dqlite_py.Node."""
+        return {
+            "compact_log_bytes": self.compact_bytes,
+            "log_tail_bytes": self.tail_bytes,
+            "disk_reserve_bytes": 1024 * KIB,
+            "start_timeout": 10.0,
+        }
