@@ -271,13 +271,17 @@ class World:
     def storm(self, duration_s: float, *, operations_per_s: float = 20.0) -> None:
         """Form, storm, heal, compare. Raises SafetyViolation."""
         self.form()
+        self.injection.start()
+        self.storm_of_writes(duration_s, operations_per_s=operations_per_s)
+        self.injection.end()
+        self.recover()
+
+    def storm_of_writes(self, duration_s: float, *, operations_per_s: float = 20.0) -> None:
+        """Clients write and read; they go on until `recover`."""
         self._load_on = True
         for client in self.clients:
             self._load(client, len(self.clients) / operations_per_s)
-        self.injection.start()
         self.run_for(duration_s)
-        self.injection.end()
-        self.recover()
 
     def recover(self) -> None:
         """Liveness: a leader, all members voters and equal, a write and a read through every node."""
