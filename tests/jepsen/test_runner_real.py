@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,17 @@ from jepsen.history.history import read_history
 from jepsen.history.op import OpType
 from jepsen.run.options import Options
 from jepsen.run.runner import run_together
+from jepsen.run.session import NodeSession
 from jepsen.workloads import WORKLOADS
-from jepsen.workloads.base import STALE, Request, Rows, Session
+from jepsen.workloads.base import STALE, Rejected, Request, Rows, Session
 from jepsen.workloads.register import Register
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
 OPTIONS = Options(time_s=6, kind="loopback", nodes=3, clients=3, rate=30, pictures=False)
+
+
+CANARY = replace(OPTIONS, clients=9, rate=120)
 
 
 class StaleRegister(Register):
@@ -27,6 +32,9 @@ class StaleRegister(Register):
     name = "stale-register"
 
     def apply(self, session: Session, request: Request) -> Any:
+        assert isinstance(session, NodeSession)
+        if not request.is_read and getattr(session.node, "name", "") == "n3":
+            raise Rejected("clients of n3 only read: a write there would block until the partition is over")
         return super().apply(_StaleReads(session), request)
 
 
@@ -75,7 +83,7 @@ def test_a_real_cluster_under_a_partition_is_valid(tmp_path: Path) -> None:
 def test_the_canary_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(WORKLOADS, StaleRegister.name, StaleRegister)
     [result] = run_together(
-        [StaleRegister.name], "cut-off", OPTIONS, tmp_path, make_nemesis=lambda _name: CutOff()
+        [StaleRegister.name], "cut-off", CANARY, tmp_path, make_nemesis=lambda _name: CutOff()
     )
     bad = [verdict for verdict in result.verdicts if verdict.valid is False]
     assert [verdict.checker for verdict in bad] == ["linearizable"], result.verdicts
