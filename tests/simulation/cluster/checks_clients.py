@@ -105,13 +105,6 @@ class ClientFacts:
         else:
             self.unknown[op] = operation.error
 
-    def forget(self, operation: Operation) -> None:
-        """Its outcome proves nothing: somebody damaged the databases that answered."""
-        op = (operation.client, operation.number)
-        self._reading.pop(op, None)
-        if operation.kind == "write":
-            self.unknown[op] = operation.error
-
     def _acked(self, op: OpId) -> None:
         place = self.places.get(op)
         if place is None:
