@@ -7,6 +7,7 @@ from any thread; membership changes from one at a time.
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, Self
@@ -55,7 +56,7 @@ class KeeperNetwork:
         self._keeper.request("delay", ms=ms or 0.0)
 
 
-class ProcessCluster:
+class ProcessCluster(ABC):
     """See api.Cluster. `folder`: made when missing; holds n1, n2, ... (data), n1.log, ..., keeper.log afterwards."""
 
     kind = ""
@@ -111,8 +112,8 @@ class ProcessCluster:
         for node in self.nodes:
             node.control_path.unlink(missing_ok=True)
 
-    def _places(self, keeper: KeeperProcess) -> list[NodePlace]:
-        raise NotImplementedError
+    @abstractmethod
+    def _places(self, keeper: KeeperProcess) -> list[NodePlace]: ...
 
     def _make_node(self, place: NodePlace, keeper: KeeperProcess) -> ProcessNode:
         def join() -> list[str]:

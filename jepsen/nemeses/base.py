@@ -8,6 +8,7 @@ mended as an operator does it (remove, wipe, join again) before the next is dama
 from __future__ import annotations
 
 import random
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar, Final, Protocol, runtime_checkable
 
@@ -48,7 +49,7 @@ class Nemesis(Protocol):
         ...
 
 
-class Base:
+class Base(ABC):
     """Common parts of a nemesis. `nodes_min`: smaller clusters cannot survive, or do not show, the fault."""
 
     name: ClassVar[str]
@@ -87,11 +88,11 @@ class Base:
         finally:
             restore(cluster)
 
-    def _start(self, cluster: Cluster, rng: random.Random) -> Value:
-        raise NotImplementedError
+    @abstractmethod
+    def _start(self, cluster: Cluster, rng: random.Random) -> Value: ...
 
-    def _stop(self, cluster: Cluster) -> Value:
-        raise NotImplementedError
+    @abstractmethod
+    def _stop(self, cluster: Cluster) -> Value: ...
 
 
 # -- choosing

@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 import re
 import time
+from abc import abstractmethod
 from pathlib import Path
 from typing import Any, Final
 
@@ -45,8 +46,8 @@ class _Damage(Base):
             value[node.name] = self._damage(node, rng)
         return value
 
-    def _damage(self, node: ClusterNode, rng: random.Random) -> dict[str, Any]:
-        raise NotImplementedError
+    @abstractmethod
+    def _damage(self, node: ClusterNode, rng: random.Random) -> dict[str, Any]: ...
 
     def _stop(self, cluster: Cluster) -> Value:
         value, errors = {}, []

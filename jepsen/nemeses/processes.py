@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from abc import abstractmethod
 
 from jepsen.cluster.api import Cluster, ClusterNode
 from jepsen.nemeses.base import Base, Value, ensure_running, leader_or_any, names, pick, pick_some
@@ -13,8 +14,8 @@ class _Kill(Base):
         super().__init__()
         self._victims: list[ClusterNode] = []
 
-    def _choose(self, cluster: Cluster, rng: random.Random) -> list[ClusterNode]:
-        raise NotImplementedError
+    @abstractmethod
+    def _choose(self, cluster: Cluster, rng: random.Random) -> list[ClusterNode]: ...
 
     def _start(self, cluster: Cluster, rng: random.Random) -> Value:
         self._victims = self._choose(cluster, rng)
@@ -62,8 +63,8 @@ class _Pause(Base):
         super().__init__()
         self._victims: list[ClusterNode] = []
 
-    def _choose(self, cluster: Cluster, rng: random.Random) -> list[ClusterNode]:
-        raise NotImplementedError
+    @abstractmethod
+    def _choose(self, cluster: Cluster, rng: random.Random) -> list[ClusterNode]: ...
 
     def _start(self, cluster: Cluster, rng: random.Random) -> Value:
         self._victims = self._choose(cluster, rng)

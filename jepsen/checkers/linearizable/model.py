@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -40,18 +41,18 @@ class Call:
     is_optional: bool = False
 
 
-class Model:
+class Model(ABC):
     """A sequential data type. States are hashable; equal states behave alike."""
 
     name: str = "model"
     initial: Hashable = None
 
+    @abstractmethod
     def step(self, state: Any, call: Call) -> Any:
         """The state after `call` in `state`, or ILLEGAL when the call could not have returned what it did there.
 
         Raises HistoryError for an operation that the model does not have.
         """
-        raise NotImplementedError
 
     def is_read(self, call: Call) -> bool:
         """True when the call leaves every state as it is."""

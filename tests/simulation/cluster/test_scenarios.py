@@ -40,18 +40,19 @@ def test_a_page_changed_while_a_node_was_down_is_never_served() -> None:
     with World.open(1, node_count=3, only=[]) as world:
         world.form()
         leader, follower = world.machines[0], world.machines[1]
-        for sql, params in (
-            ("CREATE TABLE kept(id INTEGER PRIMARY KEY, value TEXT)", ()),
-            ("INSERT INTO kept(value) VALUES (?)", (MARKER,)),
-        ):
-            result = on_node(world, leader, lambda c, sql=sql, params=params: c.execute(sql, params) and None)
-            assert result is None
+
+        def make(connection: Any) -> None:
+            connection.execute("CREATE TABLE kept(id INTEGER PRIMARY KEY, value TEXT)")
+            connection.execute("INSERT INTO kept(value) VALUES (?)", (MARKER,))
+
+        assert on_node(world, leader, make) is None
         world.run_for(1.0)
         world.checks.damaged(follower.name)
         world.operator.mending[follower.name] = 0  # it stays down until we say so
         assert follower.life is not None
         assert follower.life.node is not None
-        follower.life.run(follower.life.node._request_stop)  # cleanly: everything goes from the WAL into the file
+        # Cleanly: everything goes from the WAL into the file.
+        follower.life.run(follower.life.node._request_stop)
         assert world.run_until(lambda: not follower.is_up, 10.0)
         [path] = [p for p in follower.disk.paths_of("database") if Path(p).name == f"{DATABASES[0]}.db"]
         offset = Path(path).read_bytes().index(MARKER.encode())
