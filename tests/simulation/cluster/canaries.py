@@ -16,7 +16,7 @@ from tests.simulation import raft_mutants as mutants
 from tests.simulation.cluster import canaries_patches as patches
 from tests.simulation.cluster import world as world_module
 from tests.simulation.cluster.canaries_patches import Patch, core, replaced
-from tests.simulation.cluster.faults import Mixture
+from tests.simulation.cluster.plans import PROFILES, Mixture
 from tests.simulation.cluster.run import Outcome, run_seed
 from tests.simulation.cluster.scale import Scale
 from tests.simulation.cluster.world import World
@@ -33,18 +33,9 @@ POWER: Final = (
 )
 PARTITIONS: Final = ("isolate", "one way", "halves", "ring", "reset connections", "transfer")
 MEMBERS: Final = ("remove and rejoin", "isolate", "kill", "transfer", "slow disk")
-# Followers are often away, and what they miss is compacted.
-AWAY: Final = Mixture(
-    {"kill": 0.5, "isolate": 0.8, "compact": 4.0, "transfer": 0.3, "crash at a disk operation": 0.4}
-)
-# Leaders change all the time, and old messages arrive.
-CHURN: Final = Mixture(
-    {"transfer": 4.0, "disturb": 4.0, "one way": 0.7, "slow disk": 0.5}, 0.1, 0.2, 0.3, 0.05, 0.0
-)
-# Leaders are cut off or stand still while others take over.
-DEPOSED: Final = Mixture(
-    {"isolate": 0.8, "one way": 0.8, "pause": 1.5, "halves": 0.3}, 0.0, 0.05, 0.1, 0.02, 0.0
-)
+AWAY: Final = PROFILES["away"]
+CHURN: Final = PROFILES["churn"]
+DEPOSED: Final = PROFILES["deposed"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """The fault atlas: every fault a simulated cluster has to survive, why it must, and how it is done to a World.
 
-A fault acts at random times with a rate per simulated second; `mixture` draws which kinds a seed has and how often.
+A fault acts at random times with a rate per simulated second; plans.py draws which kinds a seed has and how often.
 Faults that destroy durable data (rot, a wiped folder) hit one machine at a time, and only while all others are sound:
 a majority of sound disks is what the cluster's promise hangs on. Power loss destroys nothing durable and may hit all.
 """
@@ -176,9 +176,28 @@ def compact(world: World, rng: random.Random) -> None:
         world.operator.compact(machine)
 
 
+def crash_while_installing(world: World, rng: random.Random) -> None:
+    """End a machine at one of the disk operations with which it fetches and installs a snapshot."""
+    machine = world.machine_that_installs()
+    if machine is not None:
+        machine.crash_within(1 + int(rng.expovariate(1 / 12)), lose_unsynced=rng.random() < 0.8)
+        world.watch_for_crash(machine, rng.uniform(0.02, 0.5))
+
+
+def long_reader(world: World, rng: random.Random) -> None:
+    """A read that lasts holds an old state of the WAL."""
+    machine = world.any_up(rng)
+    if machine is not None:
+        world.injection.hold_reader(machine, rng.uniform(0.2, 2.0))
+
+
 def remove_and_rejoin(world: World, rng: random.Random) -> None:
     """An operator takes a member out, wipes it and lets it join again."""
-    world.operator.remove_member(rng.choice(world.machines))
+    leader = world.leader()
+    if leader is not None and rng.random() < 0.5:
+        world.operator.remove_member(leader)
+    else:
+        world.operator.remove_member(rng.choice(world.machines))
 
 
 def other_release(world: World, rng: random.Random) -> None:
@@ -218,44 +237,10 @@ ATLAS: dict[str, Fault] = {
         Fault("disturb", 0.4, "pre-vote and stickiness", disturb),
         Fault("transfer", 0.3, "the old leader refuses writes until the new one leads", transfer),
         Fault("compact", 1.0, "the manifest is durable before a segment goes", compact),
+        Fault("crash while installing", 5.0, "state and log are switched one after the other", crash_while_installing),
+        Fault("long reader", 0.3, "checkpoints wait for readers and lose nothing", long_reader),
         Fault("other release", 0.1, "it is refused by name, as if it were not there", other_release),
         Fault("remove and rejoin", 0.08, "one voter at a time", remove_and_rejoin),
     )
 }  # fmt: skip
 DESTROYS_DATA = frozenset({"rot", "wipe", "remove and rejoin"})
-
-
-@dataclass
-class Mixture:
-    """What one seed has: rates per second by fault name; probabilities of message and connection faults."""
-
-    rates: dict[str, float]
-    loss: float = 0.0
-    duplicate: float = 0.0
-    late: float = 0.0
-    late_segment: float = 0.0
-    slow_apply: float = 0.0
-
-    def describe(self) -> str:
-        parts = [f"{name} {rate:.2f}/s" for name, rate in self.rates.items()]
-        for name in ("loss", "duplicate", "late", "late_segment", "slow_apply"):
-            if value := getattr(self, name):
-                parts.append(f"{name} {value:.3f}")
-        return ", ".join(parts) or "none"
-
-
-def mixture(rng: random.Random, only: list[str] | None = None) -> Mixture:
-    """Each kind is in about one seed of three, so that most seeds combine several; few have all."""
-    chosen = only if only is not None else [name for name in ATLAS if rng.random() < 0.35]
-
-    def maybe(value: float) -> float:
-        return value * rng.uniform(0.1, 1.0) if rng.random() < 0.5 else 0.0
-
-    return Mixture(
-        rates={name: ATLAS[name].per_s * rng.uniform(0.2, 1.0) for name in chosen},
-        loss=maybe(0.1),
-        duplicate=maybe(0.1),
-        late=maybe(0.1),
-        late_segment=maybe(0.05),
-        slow_apply=maybe(0.03),
-    )

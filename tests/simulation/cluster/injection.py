@@ -6,7 +6,9 @@ import logging
 import random
 from typing import TYPE_CHECKING
 
+from dqlite_py.storage.connection import open_reader
 from dqlite_py.wire.handshake import PROTOCOL_VERSION
+from tests.simulation.cluster import threads
 from tests.simulation.cluster.faults import ATLAS, DESTROYS_DATA
 from tests.simulation.cluster.machine import Machine
 
@@ -57,6 +59,25 @@ class Injection:
             machine.disk.full = False
 
         self.world.scheduler.call_later(seconds, end)
+
+    def hold_reader(self, machine: Machine, seconds: float) -> None:
+        """Keep a read transaction open in the machine's process."""
+        life, runtime = machine.life, machine.runtime
+        if life is None or runtime is None or not machine.serves:
+            return
+        paths = [worker.path for worker in runtime.applier().workers.values() if worker.opened.done()]
+
+        def read() -> None:
+            reader = open_reader(paths[0])
+            try:
+                reader.execute("BEGIN")
+                reader.execute("SELECT count(*) FROM sqlite_schema").fetchall()
+                threads.sleep(seconds)
+            finally:
+                reader.close()
+
+        if paths:
+            life.spawn(read, "long-reader")
 
     def change_release(self, machine: Machine, version: int) -> None:
         """Restart it as a node of a release with that protocol version."""

@@ -22,7 +22,6 @@ import dqlite_py.app as product
 from dqlite_py.errors import CorruptJournal, CorruptState, Error, UnknownFormat, WrongCluster
 from dqlite_py.node.runtime import NodeRuntime
 from dqlite_py.raft.journal import Journal
-from dqlite_py.raft.settings import RaftSettings
 from dqlite_py.raft.transport import PeerTransport
 from dqlite_py.storage.engine import DatabaseEngine
 from dqlite_py.storage.native_engine import NativeEngine
@@ -38,16 +37,6 @@ log = logging.getLogger("simulation")
 PORT = 9001
 KIB = 1024
 DISK_TIMES: dict[str, Any] = {"sync_s": (0.0002, 0.002), "write_s": (2e-6, 20e-6)}
-RAFT = RaftSettings(
-    append_bytes_max=4 * KIB,
-    append_entries_max=16,
-    inflight_bytes_max=16 * KIB,
-    inflight_messages_max=8,
-    log_cache_bytes_max=8 * KIB,
-    uncommitted_bytes_max=64 * KIB,
-    unapplied_bytes_max=16 * KIB,
-    promote_lag_entries_max=50,
-)
 NEEDS_OPERATOR = (CorruptJournal, CorruptState, WrongCluster, UnknownFormat)
 
 
@@ -285,7 +274,6 @@ class Machine:
             listen=self.address,
             join=join,
             insecure=True,
-            raft=RAFT,
             **self.environment.scale.settings(),
         )
         life.node = node

@@ -50,8 +50,9 @@ class Operator:
         def done(error: BaseException | None) -> None:
             helper = self._member_somewhere(old_id)
             if error is None or (isinstance(error, MembershipRefused) and helper is False):
-                self.mending.pop(machine.name, None)
-                self._wipe_and_start(machine)
+                # Not at once: a process that still runs may hear of it.
+                delay_s = self.world.rng.choice((0.0, 2.0))
+                self.world.scheduler.call_later(delay_s, self._removed, machine)
             else:
                 again()
 
@@ -60,6 +61,10 @@ class Operator:
             again()
             return
         self.ask(other, lambda r: _remove(r, old_id), done)
+
+    def _removed(self, machine: Machine) -> None:
+        self.mending.pop(machine.name, None)
+        self._wipe_and_start(machine)
 
     def _member_somewhere(self, node_id: int) -> bool:
         """Whether the leader still has this member."""

@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from dqlite_py.raft.settings import RaftSettings
+
 KIB: Final = 1024
+RAFT: Final = RaftSettings(
+    append_bytes_max=4 * KIB,
+    append_entries_max=16,
+    inflight_bytes_max=16 * KIB,
+    inflight_messages_max=8,
+    log_cache_bytes_max=8 * KIB,
+    uncommitted_bytes_max=64 * KIB,
+    unapplied_bytes_max=16 * KIB,
+    promote_lag_entries_max=50,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +32,8 @@ class Scale:
     checkpoint_frames: int = 60
     chunk_bytes: int = 8 * KIB
     big_write_bytes: int = 0  # now and then a write is so big
+    uncommitted_bytes: int = 64 * KIB
+    operations_per_s: float = 20.0
 
     @classmethod
     def draw(cls, rng: random.Random) -> Scale:
@@ -33,6 +47,8 @@ class Scale:
             checkpoint_frames=rng.choice((20, 60, 200)),
             chunk_bytes=rng.choice((4, 8, 64)) * KIB,
             big_write_bytes=rng.choice((0, 0, 6, 40)) * KIB,
+            uncommitted_bytes=rng.choice((4, 64, 64)) * KIB,
+            operations_per_s=rng.choice((10.0, 20.0, 20.0, 60.0)),
         )
 
     def rows(self) -> list[tuple[str, str, Any]]:
@@ -54,4 +70,5 @@ class Scale:
             "log_tail_bytes": self.tail_bytes,
             "disk_reserve_bytes": 1024 * KIB,
             "start_timeout": 10.0,
+            "raft": replace(RAFT, uncommitted_bytes_max=self.uncommitted_bytes),
         }

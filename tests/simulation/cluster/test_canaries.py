@@ -17,7 +17,7 @@ from tests.simulation.cluster.canaries import (
     caught,
     run,
 )
-from tests.simulation.cluster.faults import Mixture
+from tests.simulation.cluster.plans import Mixture
 
 ROOT = Path(__file__).parents[3]
 

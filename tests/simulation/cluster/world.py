@@ -27,12 +27,12 @@ from tests.simulation.cluster.checks import Checks, SafetyViolation
 from tests.simulation.cluster.clients import Client, create_tables, rows_of
 from tests.simulation.cluster.coverage import Coverage
 from tests.simulation.cluster.disk import seed_sqlite, set_sqlite_time
-from tests.simulation.cluster.faults import Mixture, mixture
 from tests.simulation.cluster.injection import Injection
 from tests.simulation.cluster.life import Kernel
 from tests.simulation.cluster.machine import NEEDS_OPERATOR, Environment, Machine
 from tests.simulation.cluster.network import NetworkFaults, SimNetwork
 from tests.simulation.cluster.operator import Operator
+from tests.simulation.cluster.plans import Mixture, mixture
 from tests.simulation.cluster.scale import Scale
 
 log = logging.getLogger("simulation")
@@ -53,6 +53,7 @@ class World:
         self.kernel = Kernel(random.Random(f"kernel {seed}"))
         self.scheduler = self.kernel.scheduler
         self.plan = plan
+        self.scale = scale
         self.checks = checks = Checks()
         checks.on_violation = self.kernel.fail
         checks.now = self._now
@@ -154,6 +155,15 @@ class World:
         if leading and rng.random() < prefer_leader:
             return leading[-1]
         return rng.choice(up) if up else None
+
+    def machine_that_installs(self) -> Machine | None:
+        """One that fetches or installs a snapshot at this moment."""
+        for machine in self.machines:
+            runtime = machine.runtime
+            task = runtime.snapshot_install._task if machine.serves and runtime is not None else None
+            if task is not None and not task.done():
+                return machine
+        return None
 
     def leader(self) -> Machine | None:
         """The ready leader of the highest term."""
@@ -268,11 +278,11 @@ class World:
         if not self.run_until(lambda: bool(answers), 20.0) or answers[0] is not None:
             raise SafetyViolation(f"the tables cannot be made: {answers}")
 
-    def storm(self, duration_s: float, *, operations_per_s: float = 20.0) -> None:
+    def storm(self, duration_s: float, *, operations_per_s: float | None = None) -> None:
         """Form, storm, heal, compare. Raises SafetyViolation."""
         self.form()
         self.injection.start()
-        self.storm_of_writes(duration_s, operations_per_s=operations_per_s)
+        self.storm_of_writes(duration_s, operations_per_s=operations_per_s or self.scale.operations_per_s)
         self.injection.end()
         self.recover()
 
