@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench sim jepsen native asan clean distclean
+.PHONY: help demo test check bench sim jepsen jepsen-ci native asan clean distclean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -13,7 +13,7 @@ WORKERS ?= 2
 help: ## this list
 	@echo "dqlite-py: replicated SQLite inside a Python process"
 	@echo
-	@sed -nE 's/^([a-z]+):.*## (.*)$$/  make \1\t\2/p' Makefile | expand -t 20
+	@sed -nE 's/^([a-z-]+):.*## (.*)$$/  make \1\t\2/p' Makefile | expand -t 20
 	@echo
 	@echo "  PYTHON=python3.12 make test    choose the interpreter"
 	@echo "  ARGS='...' make demo|test|bench  pass more arguments"
@@ -36,11 +36,15 @@ bench: ## figures of docs/performance.md, written to results/ (ARGS=--big: 1 GiB
 
 sim: ## simulated clusters under faults (SEEDS=200 runs, or SEEDS=1000-1500)
 	@tools/environment dev
-	@DQLITE_SIM_SEEDS=$(SEEDS) $(BIN)/pytest -n $(WORKERS) --durations=0 tests/simulation -k "storm or seeds" $(ARGS)
+	@DQLITE_SIM_SEEDS=$(SEEDS) $(BIN)/pytest -n $(WORKERS) tests/simulation -k "storm or seeds or marks" $(ARGS)
 
 jepsen: ## real processes, every workload under every nemesis (TIME=seconds per run, KIND=namespaces|loopback)
 	@tools/environment dev
 	@$(BIN)/python -m jepsen all $(if $(TIME),--time $(TIME)) $(if $(KIND),--kind $(KIND)) $(ARGS)
+
+jepsen-ci: ## a small fixed part of the jepsen suite, about two minutes
+	@tools/environment dev
+	@$(BIN)/python -m jepsen ci $(if $(KIND),--kind $(KIND)) $(ARGS)
 
 native: ## rebuild the C extension
 	@tools/environment runtime --rebuild
