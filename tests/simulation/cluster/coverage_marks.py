@@ -86,8 +86,6 @@ ELECTION_PROBES: Final = (
 
 LOG_PROBES: Final = (
     Probe("log truncated", "a follower drops conflicting entries", FOLLOWING, "_drop_conflict", always),
-    Probe("unwritten entries truncated", "the conflict is with entries not yet given to the journal", FOLLOWING,
-          "_drop_conflict", lambda self, index, entry: bool(self._effects.entries)),
     Probe("back-tracked by a hint", "the leader steps back over several entries at once", LEADING, "_on_reject",
           lambda self, progress, reply: int(progress.next_index),
           lambda known, result, self, progress, reply: progress.next_index < known - 1),
