@@ -39,7 +39,7 @@ class Outcome:
             f"{self.node_count} nodes, faults: {self.plan}",
             f"after {self.simulated_s:.3f} simulated seconds, {self.events} events",
             *self.log[-60:],
-            f"replay: python -m tests.simulation.cluster {self.seed} --log",
+            f"replay: .venv/bin/python -m tests.simulation.cluster {self.seed} --log",
         ]
         return "\n".join(lines)
 
