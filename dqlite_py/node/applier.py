@@ -6,7 +6,7 @@ applied. How much may be under way at once is bounded by the core (RaftSettings.
 
 Whether a database exists after an entry follows from the log alone: OPEN makes it, DROP removes it, and units for one
 that does not exist have no effect. A replay may therefore meet entries of a database whose file a later DROP has
-removed already: they have no effect, and the DROP comes.
+removed already: they have no effect, an OPEN among them neither (StateFolder.dropped_at), and the DROP comes.
 """
 
 from __future__ import annotations
@@ -18,9 +18,16 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from dqlite_py.command import CommandHeader, CommandKind, StateHash, decode_header
-from dqlite_py.errors import Error, MalformedMessage, OperationalError, RaftInvariantBroken
+from dqlite_py.errors import (
+    Error,
+    MalformedMessage,
+    OperationalError,
+    OutcomeUnknown,
+    RaftInvariantBroken,
+    StorageFull,
+)
 from dqlite_py.model import Entry, EntryKind, LogIndex
-from dqlite_py.node.database_worker import Applied, DatabaseWorker
+from dqlite_py.node.database_worker import FULL_RETRY_S, Applied, DatabaseWorker
 from dqlite_py.storage.readers import ReaderPool
 from dqlite_py.storage.state_folder import StateFolder
 
@@ -187,6 +194,9 @@ class Applier:
             if header.kind is not CommandKind.OPEN:
                 self._on_entry_applied(entry, None, _no_such_database(header.database))
                 return
+            if entry.index < self._folder.dropped_at(header.database):
+                self._on_entry_applied(entry, None, None)
+                return
             worker = self._start_worker(header.database, create=True)
             worker.opened.add_done_callback(self._created(worker))
         worker.submit(entry, header, self._wants_results(entry.index))
@@ -201,9 +211,10 @@ class Applier:
     async def _drop(self, entry: Entry, database: str) -> None:
         """Remove a database once its earlier entries are done; what follows in the log waits."""
         try:
-            async with self.drop_lock:
-                await self._close_database(database)
-                await self._on_worker(self._folder.drop_database, database)
+            while not await self._dropped(entry, database):
+                if self._stopped:
+                    return  # the log has it
+                await asyncio.sleep(FULL_RETRY_S)
         except Exception as error:  # noqa: BLE001 - reported as the node's failure
             self._on_fatal(error)
             return
@@ -211,6 +222,21 @@ class Applier:
         self.dispatched_index = entry.index
         self._on_entry_applied(entry, None, None)
         self._route_held()
+
+    async def _dropped(self, entry: Entry, database: str) -> bool:
+        """False while the disk is too full to note it."""
+        async with self.drop_lock:
+            worker = self.workers.get(database)
+            await self._close_database(database)
+            for left in worker.left if worker is not None else ():
+                # A full disk held it up here; elsewhere it was perhaps applied before the database went.
+                self._on_entry_applied(left, None, OutcomeUnknown(f"database {database} was dropped"))
+            try:
+                await self._on_worker(self._folder.drop_database, database, entry.index)
+            except StorageFull as full:
+                log.error("database %s cannot be dropped yet: %s", database, full)
+                return False
+        return True
 
     def _report(self, worker: DatabaseWorker, finished: list[Applied]) -> None:
         for item in finished:

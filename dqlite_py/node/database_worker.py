@@ -89,6 +89,9 @@ class DatabaseWorker:
         self.pending_bytes = 0
         self.applied_index = 0  # last entry of THIS database that is applied and reported
         self.last_hash: StateHash | None = None  # after the last reported entry
+        self.left: list[
+            Entry
+        ] = []  # handed over and not applied when the thread ended; to be read after `stop`
         self._post = post
         self._on_applied = on_applied
         self._on_fatal = on_fatal
@@ -223,6 +226,7 @@ class DatabaseWorker:
                     log.error("database %s: entry %d waits: %s", self.name, job.entry.index, full)
                     is_told = True
                 if self._ending.wait(FULL_RETRY_S):
+                    self.left.append(job.entry)
                     raise _Stopped from None
             except InternalError as error:
                 if (error.code or 0) & 0xFF not in DAMAGE_CODES:
@@ -260,7 +264,9 @@ class DatabaseWorker:
                 job = self._jobs.get_nowait()
             except queue.Empty:
                 return
-            if type(job) is _Call and job.future.set_running_or_notify_cancel():
+            if type(job) is _Apply:
+                self.left.append(job.entry)
+            elif type(job) is _Call and job.future.set_running_or_notify_cancel():
                 job.future.set_exception(self._is_closed())
 
     def _remember(self, index: int, value: int) -> None:

@@ -2,7 +2,7 @@
 
 DIR/state/CURRENT          sealed file [N]: DIR/state/g<N>/ is the node's state
 DIR/state/g<N>/MANIFEST    what that state is a snapshot of, see storage.manifest
-DIR/state/g<N>/<database>.db (+ -wal, -shm)
+DIR/state/g<N>/<database>.db (+ -wal, -shm), <database>.dropped-<index>, see storage.drop_notes
 DIR/incoming/, DIR/outgoing/   snapshots on their way; owned by node.snapshot_fetch and node.snapshot_source
 
 A snapshot is installed by filling g<N+1> and switching CURRENT with one rename: a crash at any point leaves
@@ -34,6 +34,7 @@ from dqlite_py.errors import (
     WrongCluster,
 )
 from dqlite_py.ports import Disk
+from dqlite_py.storage.drop_notes import DropNotes
 from dqlite_py.storage.manifest import Manifest
 from dqlite_py.storage.sealedfile import (
     read_sealed,
@@ -70,6 +71,7 @@ class StateFolder:
         self._failure: str | None = None
         self._number = 0
         self._manifest = Manifest.empty(cluster_id)
+        self._dropped = DropNotes(disk)
 
     @classmethod
     def open(cls, folder: str, disk: Disk, cluster_id: bytes) -> StateFolder:
@@ -86,6 +88,8 @@ class StateFolder:
             self._create_first()
         self._manifest = self._read_manifest()
         self._clean()
+        self._dropped.read(self.generation_path)
+        self._dropped.forget(self.generation_path, self._manifest.index)
         self._remove_abandoned()
         for database in self._manifest.databases:
             path = self.database_path(database.name)
@@ -144,6 +148,10 @@ class StateFolder:
                 ) from error
         return sorted(names)
 
+    def dropped_at(self, name: str) -> int:
+        """The entry behind the manifest's point that dropped this database; 0: none. A replay makes it no earlier."""
+        return self._dropped.index_of(name)
+
     def check_database(self, name: str, applied_index: int) -> None:
         """Raise CorruptState when an opened database is behind its manifest entry: the log is gone there."""
         listed = self._manifest.get(name)
@@ -171,6 +179,7 @@ class StateFolder:
             self._disk.fsync_dir(self.generation_path)
             self._replace(self.generation_path, MANIFEST_NAME, manifest.to_bytes())
             self._manifest = manifest
+            self._dropped.forget(self.generation_path, manifest.index)
 
     def begin_generation(self) -> str:
         """Give the path of a new, empty generation folder, to be filled and passed to `activate`."""
@@ -198,6 +207,7 @@ class StateFolder:
             self._replace(self._state, "CURRENT", seal(CURRENT_MAGIC, CURRENT_VERSION, [number]))
             self._number = number
             self._manifest = manifest
+            self._dropped.read(self.generation_path)
             self._remove_abandoned()
 
     def discard(self, generation_path: str) -> None:
@@ -206,12 +216,19 @@ class StateFolder:
             self._check_generation(generation_path)
             remove_folder(self._disk, generation_path)
 
-    def drop_database(self, name: str) -> None:
-        """Remove a database, which is closed; durable on return. A missing one is no error."""
+    def drop_database(self, name: str, dropped_at: int | None = None) -> None:
+        """Remove a database, which is closed; durable on return. A missing one is no error.
+
+        dropped_at: the log index of the DROP. Raises StorageFull (call again), JournalFailed.
+        """
         with self._lock, self._writing():
             path = self.database_path(name)
             # ORDER: the manifest forgets it FIRST, or a crash would leave a listed database without a file.
             if self._manifest.get(name) is not None:
+                if (
+                    dropped_at is not None
+                ):  # BEFORE the manifest forgets that the database was there at its point
+                    self._dropped.write(self.generation_path, name, dropped_at)
                 manifest = self._manifest.without(name)
                 self._replace(self.generation_path, MANIFEST_NAME, manifest.to_bytes())
                 self._manifest = manifest

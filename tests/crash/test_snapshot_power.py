@@ -115,7 +115,7 @@ def test_write_manifest() -> None:
 def test_drop_database() -> None:
     def drop(disk: FaultDisk) -> None:
         folder = StateFolder.open(DIR, disk, CLUSTER)
-        folder.drop_database("old")
+        folder.drop_database("old", 40)
 
     for at, disk, finished in crashes(drop):
         # A database without its WAL would be a sound file of an older state.
@@ -123,6 +123,8 @@ def test_drop_database() -> None:
         assert disk.exists(old + "-wal") or not disk.exists(old), f"change {at}"
         folder = opened(disk)
         assert folder.manifest in (OLD, OLD.without("old")), f"change {at}"
+        # What the manifest no longer lists was there at its point: a replay of the log has to know.
+        assert folder.manifest == OLD or folder.dropped_at("old") == 40, f"change {at}"
         if finished:
             assert (folder.manifest, folder.list_databases()) == (OLD.without("old"), ["kept"])
         if "old" not in folder.list_databases():

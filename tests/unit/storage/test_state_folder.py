@@ -164,6 +164,22 @@ def test_drop_database_forgets_then_removes(tmp_path: Path) -> None:
     assert not [name for name in os.listdir(folder.generation_path) if name.startswith("main")]
 
 
+def test_a_drop_behind_the_manifest_is_noted_until_the_manifest_has_passed_it(tmp_path: Path) -> None:
+    folder = opened(tmp_path)
+    put(folder.database_path("main"))
+    folder.write_manifest(manifest(12, listed()))
+    folder.drop_database("main", 40)
+    folder.drop_database("never-listed", 41)
+    assert (folder.dropped_at("main"), folder.dropped_at("never-listed")) == (40, 0)
+    again = opened(tmp_path)
+    assert (again.dropped_at("main"), again.list_databases()) == (40, [])
+    again.write_manifest(manifest(39))
+    assert again.dropped_at("main") == 40
+    again.write_manifest(manifest(40))
+    assert again.dropped_at("main") == 0
+    assert os.listdir(again.generation_path) == ["MANIFEST"]
+
+
 def test_a_listed_database_that_is_missing_is_corruption(tmp_path: Path) -> None:
     folder = opened(tmp_path)
     put(folder.database_path("main"))
