@@ -132,7 +132,11 @@ class Divergence:
                 said = votes
             await asyncio.sleep(ASK_AGAIN_S)
             newest = self._states().get(database)
-            if newest is not None and newest.index > index:
+            if newest is None or newest.index < index:
+                log.error("database %s was dropped before a majority had decided on its state", database)
+                self._view.unblock(REASON)
+                return
+            if newest.index > index:
                 # A wrong page stays wrong; who restarted meanwhile remembers newer states only.
                 index, ours = newest.index, newest.value
 

@@ -185,6 +185,22 @@ async def test_without_a_majority_nothing_is_served_and_nothing_rebuilt() -> Non
     await scene.subject.stop()
 
 
+@pytest.mark.parametrize("now", [{}, {"app": StateHash(0, 1)}], ids=["dropped", "made anew"])
+async def test_a_database_dropped_before_anybody_decided_blocks_nothing(
+    now: dict[str, StateHash | None],
+) -> None:
+    scene = Scene({2: THEIRS, 3: None})
+    scene.subject.suspect("app", StateHash(INDEX, THEIRS), OURS)
+    await scene.settle()
+    assert scene.view.blocked
+    scene.states = now
+    await asyncio.sleep(module.ASK_AGAIN_S)
+    await scene.settle()
+    assert not scene.view.blocked
+    assert scene.repairs == 0
+    await scene.subject.stop()
+
+
 async def test_being_told_only_starts_our_own_inquiry() -> None:
     scene = Scene({2: OURS, 3: OURS})
     scene.subject.told("app", INDEX, THEIRS)
