@@ -53,8 +53,7 @@ class Membership:
     async def join(self, node_id: NodeId, address: Address, deadline: Deadline) -> Configuration:
         """Add a stand-by that will be promoted; idempotent. Raises NotLeader, MemberRefused, MembershipRefused."""
         async with self._lock:
-            self._check_leader()
-            configuration = self._core.configuration
+            configuration = await self._settled(deadline)
             known = configuration.get(node_id)
             if known is not None and known.address == address:
                 return configuration
@@ -83,8 +82,7 @@ class Membership:
             if await self._hand_over():
                 raise self._view.not_leader()
         async with self._lock:
-            self._check_leader()
-            configuration = self._core.configuration
+            configuration = await self._settled(deadline)
             member = configuration.get(node_id)
             if member is None:
                 raise MembershipRefused(f"no member has the id {node_id}")
@@ -120,8 +118,7 @@ class Membership:
     async def update_address(self, node_id: NodeId, address: Address, deadline: Deadline) -> None:
         """A member listens on a new address; its identity stays."""
         async with self._lock:
-            self._check_leader()
-            configuration = self._core.configuration
+            configuration = await self._settled(deadline)
             member = configuration.get(node_id)
             if member is None:
                 raise MemberRefused(
@@ -142,6 +139,20 @@ class Membership:
     def _check_leader(self) -> None:
         if not self._view.is_ready_leader:
             raise self._view.not_leader()
+
+    async def _settled(self, deadline: Deadline) -> Configuration:
+        """The configuration once it is committed: before that it may be rolled back, and no answer can rest on it.
+
+        Raises NotLeader, MembershipRefused; nothing was proposed.
+        """
+        while True:
+            self._check_leader()
+            configuration = self._core.configuration
+            if self._core.committed_configuration.index >= configuration.index:
+                return configuration
+            if deadline.passed:
+                raise MembershipRefused("an earlier change is not committed yet: try again")
+            await self._view.wait_change(0.02)
 
     async def _change(self, new: Configuration, deadline: Deadline) -> None:
         """Propose and wait until committed; retries while another change is pending.

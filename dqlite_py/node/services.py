@@ -10,7 +10,13 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from dqlite_py.command import check_database_name, check_params, check_unit
-from dqlite_py.errors import InterfaceError, MalformedMessage, NotSupportedError, OperationalError
+from dqlite_py.errors import (
+    InterfaceError,
+    MalformedMessage,
+    NotSupportedError,
+    OperationalError,
+    OutcomeUnknown,
+)
 from dqlite_py.gateway import ReadLevel
 from dqlite_py.limits import REQUEST_TIMEOUT_MS
 from dqlite_py.model import Address, NodeId
@@ -217,6 +223,8 @@ class Services:
         if target is not None and type(target) is not int:
             raise MalformedMessage("field 'target' must be a member id", what="target")
         chosen = await self._parts.transfer(None if target is None else NodeId(target), TIMEOUT_S)
+        if chosen is None and not self._parts.core.is_leader:
+            raise OutcomeUnknown("this node does not lead any more, and knows no other leader yet")
         if chosen is None:
             raise OperationalError("leadership was not taken over in time; this node still leads")
         return {"target": chosen}

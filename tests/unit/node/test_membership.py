@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from dqlite_py.errors import NotLeader, Outcome, OutcomeUnknown
+from dqlite_py.errors import MembershipRefused, NotLeader, Outcome, OutcomeUnknown
 from dqlite_py.model import NodeId
 from dqlite_py.node.cluster_view import ClusterView
 from dqlite_py.node.membership import Membership
@@ -28,7 +28,7 @@ class Bench:
         async def keep() -> bool:
             return False
 
-        membership = Membership(
+        self.membership = Membership(
             loop=loop,
             core=self.solo.core,
             view=self.view,
@@ -37,7 +37,7 @@ class Bench:
             is_connected=lambda _node: True,
             hand_over=keep,
         )
-        self.removal = loop.create_task(membership.remove(NodeId(3), Deadline(timeout_s)))
+        self.removal = loop.create_task(self.membership.remove(NodeId(3), Deadline(timeout_s)))
 
     async def until_proposed(self) -> None:
         while self.solo.core.configuration.index != 3:
@@ -99,3 +99,27 @@ async def test_nothing_proposed_is_refused() -> None:
     bench.view.ready_term = None
     with pytest.raises(NotLeader):
         await bench.removal
+
+
+async def test_an_answer_never_rests_on_a_change_that_may_be_rolled_back() -> None:
+    """Found by reading: who joined, or was removed, twice was told what an uncommitted entry said."""
+    bench = Bench(0.05)
+    await bench.until_proposed()
+    with pytest.raises(OutcomeUnknown):
+        await bench.removal
+    again = asyncio.get_running_loop().create_task(bench.membership.remove(NodeId(3), Deadline(20.0)))
+    await asyncio.sleep(0.05)
+    assert not again.done()  # an uncommitted entry removes it: neither done nor "no such member"
+    commits(bench.solo)
+    with pytest.raises(MembershipRefused, match="no member has the id 3"):
+        await again
+
+
+async def test_an_earlier_change_that_is_not_committed_in_time_is_a_refusal() -> None:
+    bench = Bench(0.05)
+    await bench.until_proposed()
+    with pytest.raises(OutcomeUnknown):
+        await bench.removal
+    with pytest.raises(MembershipRefused, match="not committed yet") as caught:
+        await bench.membership.remove(NodeId(3), Deadline(0.05))
+    assert caught.value.outcome is Outcome.NOT_APPLIED
