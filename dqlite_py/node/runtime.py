@@ -118,6 +118,7 @@ class NodeRuntime:
             call=self.call,
             make_proposals=self._make_proposals,
             now_us=self.log_clock.now_us,
+            databases=lambda: self._applier.workers,
         )
         self.reads = ReadBarriers(
             loop=loop,
@@ -337,9 +338,8 @@ class NodeRuntime:
         self.presence.sync_peers()
 
     def accept_sender(self, _node_id: NodeId) -> bool:
-        """Any node of our cluster (the transport has checked): one's own configuration may be the old one, so
-        requests are taken from members it does not know yet (thesis 4.1). Votes and acknowledgements are counted
-        by the core, from members only (RF-4)."""
+        """Any node of our cluster (the transport has checked), as our own configuration may be the old one (thesis
+        4.1); the core counts votes and acknowledgements of members only (RF-4)."""
         return True
 
     def on_removed(self) -> None:

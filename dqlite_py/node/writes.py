@@ -7,11 +7,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Collection
 from typing import Any
 
 from dqlite_py.command import encode_drop, encode_open
-from dqlite_py.errors import Error, MalformedMessage, NodeStopped, NoLeader, NotLeader, OutcomeUnknown
+from dqlite_py.errors import (
+    Error,
+    MalformedMessage,
+    NodeStopped,
+    NoLeader,
+    NotLeader,
+    OperationalError,
+    OutcomeUnknown,
+)
+from dqlite_py.limits import DATABASES_MAX
 from dqlite_py.model import NodeId
 from dqlite_py.node.cluster_view import ClusterView
 from dqlite_py.node.database_worker import unpack_result
@@ -38,6 +48,7 @@ class Writes:
         call: Call,
         make_proposals: Callable[[str, Propose], DatabaseProposals],
         now_us: Callable[[], int],
+        databases: Callable[[], Collection[str]],
     ) -> None:
         self._loop = loop
         self._view = view
@@ -46,6 +57,8 @@ class Writes:
         self._call = call
         self._make_proposals = make_proposals
         self._now_us = now_us
+        self._databases = databases
+        self._opening: Counter[str] = Counter()
         self._queues: dict[str, DatabaseProposals] = {}
         self._tasks: dict[asyncio.Task[None], None] = {}  # in the order of their start
 
@@ -101,7 +114,18 @@ class Writes:
         await future
 
     async def open_here(self, database: str) -> None:
-        await self.command_here(encode_open(database, self._now_us()))
+        """Raises OperationalError when there are as many databases as a snapshot can hold; nothing was proposed."""
+        names = {*self._databases(), *self._opening, database}
+        if self._view.is_ready_leader and len(names) > DATABASES_MAX:
+            raise OperationalError(
+                f"a cluster has at most {DATABASES_MAX} databases: drop one before {database} is created"
+            )
+        self._opening[database] += 1
+        try:
+            await self.command_here(encode_open(database, self._now_us()))
+        finally:
+            self._opening[database] -= 1
+            self._opening += Counter()  # without the zeros
 
     async def drop_here(self, database: str) -> None:
         await self.command_here(encode_drop(database, self._now_us()))

@@ -281,6 +281,7 @@ async def forwarded(*answers: Any) -> tuple[Answers, list[str]]:
         call=call,
         make_proposals=lambda *_: None,
         now_us=lambda: 1,
+        databases=dict,
     )
     heard = Answers()
     writes.submit("main", UNIT, heard, Deadline(20))
