@@ -252,13 +252,17 @@ class Applier:
     # -- closing --------------------------------------------------------------------------------------
 
     async def _close_database(self, name: str) -> None:
-        pool = self.readers.pop(name, None)
-        if pool is not None:
-            await self._on_worker(pool.close)
+        await self._close_readers(name)
         worker = self.workers.get(name)
         if worker is not None:
             await self._on_worker(worker.stop)
             self.workers.pop(name, None)
+            await self._close_readers(name)  # a database that had just been opened got them meanwhile
+
+    async def _close_readers(self, name: str) -> None:
+        pool = self.readers.pop(name, None)
+        if pool is not None:
+            await self._on_worker(pool.close)
 
     async def close(self) -> None:
         """Finish what was routed and close every database; waiting reads are cancelled."""

@@ -140,3 +140,15 @@ async def test_a_drop_waits_for_space(benches: Callable[[], Any], monkeypatch: p
     await bench.applied(drops(3))
     assert calls == [("app", 3)] * 2
     assert not bench.applier.workers
+
+
+async def test_a_database_dropped_while_it_is_being_opened_leaves_no_readers(
+    benches: Callable[[], Any],
+) -> None:
+    """Found by simulation: reads went on to see the rows of a database that was gone."""
+    bench = await benches()
+    await bench.applied(opens(1), drops(2))
+    assert not bench.applier.readers
+    await bench.applied(opens(3), inserts(4))
+    await bench.until(lambda: "app" in bench.applier.readers)
+    assert bench.rows() == [4]
