@@ -24,6 +24,8 @@ from dqlite_py.raft.messages import AppendReply, Message, SnapshotOffer, Timeout
 from tests.simulation.cluster.checks_clients import ClientFacts
 from tests.simulation.cluster.checks_consensus import ConsensusFacts, DurableLog
 from tests.simulation.cluster.checks_life import Life
+from tests.simulation.cluster.checks_members import MemberFacts
+from tests.simulation.cluster.checks_scratch import ScratchFacts
 from tests.simulation.cluster.checks_state import StateWatch
 from tests.simulation.cluster.clients import Operation
 from tests.simulation.raft_world import SafetyViolation
@@ -41,6 +43,8 @@ class Checks:
         self.now: Callable[[], float] | None = None
         self.consensus = ConsensusFacts(self.fail)
         self.clients = ClientFacts(self.fail)
+        self.scratch = ScratchFacts(self.fail)
+        self.members = MemberFacts(self.fail)
         self.state = StateWatch(self.consensus, self.fail)
         self.lives: dict[int, Life] = {}  # the newest life of each node id
         self.step_count = 0
@@ -79,6 +83,7 @@ class Checks:
         self.consensus.started(name, life.node, found, (snapshot.index, snapshot.term), damaged)
         self.lives[life.node] = life
         self._ids[name] = life.node
+        self.members.lives_at(life.node, str(runtime.transport.advertised_address()))
         if damaged:
             self._lost[life.node] = None
         self._check_start(life, runtime)
@@ -113,11 +118,11 @@ class Checks:
     # -- clients -------------------------------------------------------------------------------------------
 
     def operation_began(self, operation: Operation) -> None:
-        self.clients.began(operation)
+        self.clients.began(operation, self.may_be_damaged(operation.node))
 
     def operation_ended(self, operation: Operation) -> None:
-        """Damage is no excuse: who may have damaged databases must not answer from them."""
-        self.clients.ended(operation)
+        """Damage is no excuse but for stale reads: who may have damaged databases must not answer from them."""
+        self.clients.ended(operation, self.may_be_damaged(operation.node))
 
     # -- hooks ---------------------------------------------------------------------------------------------
 
@@ -312,8 +317,12 @@ class Checks:
         life.heard.clear()
 
     def _check_handed_out(self, life: Life, entry: Entry) -> None:
-        if self.consensus.hands_out(life.name, entry) and entry.kind is EntryKind.COMMAND:
-            self.clients.committed(entry)
+        if self.consensus.hands_out(life.name, entry):
+            if entry.kind is EntryKind.COMMAND:
+                self.clients.committed(entry)
+                self.scratch.committed(entry)
+            elif entry.kind is EntryKind.CONFIGURATION:
+                self.members.committed(entry)
         if entry.index > self.consensus.disks[life.node].last:
             self.fail(f"durability: {life.name} applies entry {entry.index} that its disk does not have")
 

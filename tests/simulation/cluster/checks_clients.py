@@ -20,7 +20,8 @@ import msgpack
 from dqlite_py.command import CommandKind
 from dqlite_py.model import Entry
 from tests.simulation.cluster.checks_consensus import Fail
-from tests.simulation.cluster.clients import INSERT, Operation
+from tests.simulation.cluster.checks_stale import StaleFacts
+from tests.simulation.cluster.clients import DATABASES, INSERT, KEYS_PER_DATABASE, Operation
 
 OpId = tuple[int, int]
 """(client, number): a client never uses a number twice."""
@@ -60,6 +61,8 @@ class ClientFacts:
         self.failed: dict[OpId, str] = {}  # certainly not done, and why
         self.unknown: dict[OpId, str] = {}
         self.reads = 0
+        self.stale = StaleFacts(fail)
+        self._floors: dict[OpId, int] = {}  # of stale reads under way; those of damaged nodes prove nothing
         self._reading: dict[OpId, tuple[int, int]] = {}  # what the read must show at least
         self._least: dict[
             int, tuple[int, int]
@@ -83,18 +86,28 @@ class ClientFacts:
                 )
             self.places[op] = Place((entry.index, position), register)
             self._last[register] = op
+            self.stale.committed(DATABASES[register // KEYS_PER_DATABASE], op, register)
 
     # -- what clients are told -----------------------------------------------------------------------------
 
-    def began(self, operation: Operation) -> None:
-        """An operation is about to be sent."""
-        if operation.kind == "read":
+    def began(self, operation: Operation, is_damaged: bool = False) -> None:
+        """An operation is about to be sent; is_damaged: to a node whose files somebody changed."""
+        if operation.kind == "stale" and not is_damaged:
+            self._floors[operation.client, operation.number] = self.stale.floor(
+                operation.node, operation.life, operation.database
+            )
+        elif operation.kind == "read":
             self._reading[operation.client, operation.number] = self._least.get(operation.key, NOWHERE)
 
-    def ended(self, operation: Operation) -> None:
+    def ended(self, operation: Operation, is_damaged: bool = False) -> None:
         """Its caller was told the outcome."""
         op = (operation.client, operation.number)
-        if operation.kind == "read":
+        if operation.kind == "stale":
+            floor = self._floors.pop(op, None)
+            if operation.outcome == "acknowledged" and floor is not None and not is_damaged:
+                known = floor if operation.life >= 0 else 0
+                self.stale.read(operation.node, operation.life, operation.database, operation.state, known)
+        elif operation.kind == "read":
             least = self._reading.pop(op)
             if operation.outcome == "acknowledged":
                 self._read(operation, least)

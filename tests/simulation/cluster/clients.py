@@ -1,7 +1,8 @@
 """Clients of a simulated cluster: threads of the embedding server, using the public DB-API of whatever node is up.
 
 Each client has one operation under way at a time and never repeats one. A write is one unit: it inserts (client,
-number) into `ops` and makes that the value of a register; a read reads a register linearizably. What became of an
+number) into `ops` and makes that the value of a register; a read reads a register linearizably; a stale read reads a
+whole database as the node has it. Some clients are programs outside, which ask by RPC (remote.py). What became of an
 operation is told to the checks: acknowledged, certainly failed, or unknown.
 """
 
@@ -13,10 +14,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
+from dqlite_py.command import encode_unit
 from dqlite_py.dbapi import Connection
 from dqlite_py.errors import Error, NodeStopped, Outcome, OutcomeUnknown
+from dqlite_py.gateway import ReadLevel
 from tests.simulation.cluster.life import LifeEnded
 from tests.simulation.cluster.machine import Machine, NodeLife
+from tests.simulation.cluster.remote import RemoteCaller
 
 DATABASES: Final = ("first", "second")
 SCHEMA: Final = (
@@ -27,16 +31,25 @@ SCHEMA: Final = (
 INSERT: Final = "INSERT INTO ops(client, number, filler) VALUES (?, ?, ?)"
 SET: Final = "INSERT OR REPLACE INTO registers(key, client, number) VALUES (?, ?, ?)"
 GET: Final = "SELECT client, number FROM registers WHERE key = ?"
+STATE: Final = (
+    "SELECT key, client, number FROM registers UNION ALL SELECT -1, count(*), 0 FROM ops ORDER BY key"
+)
+"""All of a small database in one statement: how many writes it holds, then every register."""
 ALL_OPS: Final = "SELECT client, number FROM ops ORDER BY rowid"
 ALL_REGISTERS: Final = "SELECT key, client, number FROM registers ORDER BY key"
 KEYS_PER_DATABASE: Final = 3
 KEYS: Final = KEYS_PER_DATABASE * len(DATABASES)
+FILL_BYTES: Final = 32 * 1024
 BIG: Final = 0.02  # probability of a big write
+KINDS: Final = ("write",) * 6 + ("read",) * 3 + ("stale",)
 
 
 @dataclass(slots=True)
 class Operation:
-    """`kind`: write or read. `result` of a read: (client, number) of the write it saw, None for none."""
+    """`kind`: write, read or stale. `result` of a read: (client, number) of the write it saw, None for none.
+
+    `state`: the rows of a stale read; `life`: of its machine, counted; -1: not known.
+    """
 
     client: int
     number: int
@@ -48,6 +61,8 @@ class Operation:
     outcome: str = "pending"  # acknowledged, failed (certainly), unknown
     error: str = ""
     result: tuple[int, int] | None = None
+    state: tuple[tuple[int, int, int], ...] = ()
+    life: int = 0
 
     @property
     def database(self) -> str:
@@ -62,11 +77,18 @@ class Watcher(Protocol):
 
 
 class Client:
-    """One client. `now`: simulated time."""
+    """One client. `now`: simulated time. `remote`: how it asks when it is no thread of a node's process."""
 
     def __init__(
-        self, index: int, rng: random.Random, watcher: Watcher, now: Callable[[], float], big_bytes: int
+        self,
+        index: int,
+        rng: random.Random,
+        watcher: Watcher,
+        now: Callable[[], float],
+        big_bytes: int,
+        remote: RemoteCaller | None = None,
     ) -> None:
+        self.remote = remote
         self.index = index
         self.rng = rng
         self.number = 0
@@ -82,8 +104,8 @@ class Client:
     def is_idle(self) -> bool:
         return self.pending is None
 
-    def begin(self, machine: Machine, *, read: bool, timeout_s: float) -> None:
-        """Start an operation on a thread of the machine's process."""
+    def begin(self, machine: Machine, kind: str, *, timeout_s: float) -> None:
+        """Start an operation on a thread of the machine's process, or from outside."""
         life = machine.life
         if life is None or not life.alive:
             return
@@ -91,14 +113,18 @@ class Client:
         operation = Operation(
             self.index,
             self.number,
-            "read" if read else "write",
+            kind,
             self.rng.randrange(KEYS),
             machine.name,
             self._now(),
+            life=machine.life_count,
         )
         self.pending = operation
         self.history.append(operation)
         self._watcher.operation_began(operation)
+        if self.remote is not None:
+            self._ask(self.remote, machine, operation, timeout_s)
+            return
         life.on_end.append(lambda: self._ended(operation, OutcomeUnknown("the node's process ended")))
         life.spawn(lambda: self._perform(life, operation, timeout_s), f"client-{self.index}")
 
@@ -111,21 +137,42 @@ class Client:
             return
         try:
             if operation.kind == "read":
-                row = connection.execute(GET, (operation.key,)).fetchone()
-                operation.result = None if row is None else (row[0], row[1])
+                _show(operation, connection.execute(GET, (operation.key,)).fetchall())
+            elif operation.kind == "stale":
+                connection.read_level = ReadLevel.STALE
+                _show(operation, connection.execute(STATE).fetchall())
             else:
-                is_big = self._big_bytes and self.rng.random() < BIG
-                filler = self.rng.randbytes(self.rng.randrange(self._big_bytes if is_big else 200))
-                connection.execute_atomic(
-                    [
-                        (INSERT, (operation.client, operation.number, filler)),
-                        (SET, (operation.key, operation.client, operation.number)),
-                    ]
-                )
+                connection.execute_atomic(self._unit(operation))
         except Error as error:
             self._ended(operation, error)
         else:
             self._ended(operation, None)
+
+    def _ask(self, remote: RemoteCaller, machine: Machine, operation: Operation, timeout_s: float) -> None:
+        body: dict[str, Any] = {"database": operation.database, "timeout_s": timeout_s}
+        if operation.kind == "write":
+            body["unit"] = encode_unit(self._unit(operation))
+        elif operation.kind == "stale":
+            body |= {"sql": STATE, "level": "stale"}
+        else:
+            body |= {"sql": GET, "params": [operation.key]}
+
+        def done(answer: Any, error: Error | None) -> None:
+            if error is None and operation.kind != "write":
+                _show(operation, answer[1])
+            if machine.life_count != operation.life:
+                operation.life = -1  # nobody knows which of them answered
+            self._ended(operation, error)
+
+        remote.ask(machine, "sql.write" if operation.kind == "write" else "sql.read", body, timeout_s, done)
+
+    def _unit(self, operation: Operation) -> list[tuple[str, tuple[Any, ...]]]:
+        is_big = self._big_bytes and self.rng.random() < BIG
+        filler = self.rng.randbytes(self.rng.randrange(self._big_bytes if is_big else 200))
+        return [
+            (INSERT, (operation.client, operation.number, filler)),
+            (SET, (operation.key, operation.client, operation.number)),
+        ]
 
     def _connect(self, life: NodeLife, database: str, timeout_s: float) -> Connection:
         if self._connections[0] is not life:
@@ -134,6 +181,7 @@ class Client:
         if database not in known:
             assert life.node is not None
             known[database] = life.node.connect(database, timeout=timeout_s)
+        known[database].read_level = ReadLevel.LINEARIZABLE
         return known[database]
 
     def _ended(self, operation: Operation, error: Error | None) -> None:
@@ -148,6 +196,13 @@ class Client:
             operation.outcome = "failed" if error.outcome is Outcome.NOT_APPLIED else "unknown"
         self.pending = None
         self._watcher.operation_ended(operation)
+
+
+def _show(operation: Operation, rows: Any) -> None:
+    if operation.kind == "stale":
+        operation.state = tuple((key, client, number) for key, client, number in rows)
+    else:
+        operation.result = next(((client, number) for client, number in rows), None)
 
 
 def create_tables(life: NodeLife, done: Callable[[Error | None], None]) -> None:
@@ -167,6 +222,25 @@ def create_tables(life: NodeLife, done: Callable[[Error | None], None]) -> None:
                 done(None)
 
     life.spawn(work, "create-tables")
+
+
+def fill(life: NodeLife, size_bytes: int, rng: random.Random, done: Callable[[Error | None], None]) -> None:
+    """Make the first database so large, on a thread of this process."""
+
+    def work() -> None:
+        assert life.node is not None
+        with suppress(LifeEnded):
+            try:
+                connection = life.node.connect(DATABASES[0], timeout=10.0)
+                connection.execute("CREATE TABLE bulk(data BLOB)")
+                for _ in range(size_bytes // FILL_BYTES):
+                    connection.execute("INSERT INTO bulk(data) VALUES (?)", (rng.randbytes(FILL_BYTES),))
+            except Error as error:
+                done(error)
+            else:
+                done(None)
+
+    life.spawn(work, "fill")
 
 
 def rows_of(life: NodeLife) -> dict[str, list[Any]]:

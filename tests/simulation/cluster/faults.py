@@ -200,6 +200,33 @@ def remove_and_rejoin(world: World, rng: random.Random) -> None:
         world.operator.remove_member(rng.choice(world.machines))
 
 
+def odd_requests(world: World, rng: random.Random) -> None:
+    """What people ask wrongly, twice, or of the wrong node."""
+    world.requests.one(rng)
+
+
+def moved(world: World, rng: random.Random) -> None:
+    """A machine, or each of them, comes back at another address or port."""
+    if rng.random() < 0.15:
+        for machine in world.machines:
+            world.injection.move(machine, rng, rng.uniform(0.02, 1.0))
+    else:
+        world.injection.move(rng.choice(world.machines), rng, rng.uniform(0.02, 2.0))
+
+
+def caller_cut_off(world: World, rng: random.Random) -> None:
+    """A program outside does not reach a node, or is not reached by its answers."""
+    world.injection.cut_caller(rng.choice(world.remotes).ip, rng.choice(world.machines), rng)
+
+
+def crash_while_sending(world: World, rng: random.Random) -> None:
+    """End a machine that makes or sends a snapshot."""
+    machine = world.machine_that_sends()
+    if machine is not None:
+        machine.crash_within(1 + int(rng.expovariate(1 / 20)), lose_unsynced=rng.random() < 0.8)
+        world.watch_for_crash(machine, rng.uniform(0.02, 0.5))
+
+
 def other_release(world: World, rng: random.Random) -> None:
     """A node is upgraded to a release whose protocol the others do not know, and taken back later."""
     machine = rng.choice(world.machines)
@@ -240,6 +267,10 @@ ATLAS: dict[str, Fault] = {
         Fault("crash while installing", 5.0, "state and log are switched one after the other", crash_while_installing),
         Fault("long reader", 0.3, "checkpoints wait for readers and lose nothing", long_reader),
         Fault("other release", 0.1, "it is refused by name, as if it were not there", other_release),
+        Fault("crash while sending", 2.0, "who fetches resumes, or starts again elsewhere", crash_while_sending),
+        Fault("moved", 0.15, "a node is its id, not its address", moved),
+        Fault("caller cut off", 0.3, "what was sent and not answered is told as unknown", caller_cut_off),
+        Fault("odd requests", 0.5, "refused, or done once", odd_requests),
         Fault("remove and rejoin", 0.08, "one voter at a time", remove_and_rejoin),
     )
 }  # fmt: skip

@@ -10,12 +10,14 @@ from dqlite_py.storage.connection import open_reader
 from dqlite_py.wire.handshake import PROTOCOL_VERSION
 from tests.simulation.cluster import threads
 from tests.simulation.cluster.faults import ATLAS, DESTROYS_DATA
-from tests.simulation.cluster.machine import Machine
+from tests.simulation.cluster.machine import PORT, Machine
+from tests.simulation.cluster.network import SimHost
 
 if TYPE_CHECKING:
     from tests.simulation.cluster.world import World
 
 log = logging.getLogger("simulation")
+FIRST_OTHER_PORT = 9100
 
 
 class Injection:
@@ -27,9 +29,18 @@ class Injection:
         self.counts: dict[str, int] = {}
         self._cut_until: dict[tuple[str, str], float] = {}
         self._slow_until = 0.0
+        self._moves = 0
 
     def cut_for(self, one: Machine, other: Machine, seconds: float, *, both: bool) -> None:
-        for a, b in ((one.ip, other.ip), (other.ip, one.ip))[: 2 if both else 1]:
+        self._cut([(one.ip, other.ip), (other.ip, one.ip)][: 2 if both else 1], seconds)
+
+    def cut_caller(self, ip: str, machine: Machine, rng: random.Random) -> None:
+        """Cut a program outside from a machine, one way or both."""
+        ways = [(ip, machine.ip), (machine.ip, ip)]
+        self._cut(ways if rng.random() < 0.5 else [rng.choice(ways)], rng.uniform(0.1, 3.0))
+
+    def _cut(self, ways: list[tuple[str, str]], seconds: float) -> None:
+        for a, b in ways:
             self._cut_until[a, b] = max(self._cut_until.get((a, b), 0.0), self.world.scheduler.now + seconds)
             self.world.network.cut(a, b)
         self.world.scheduler.call_later(seconds, self._mend_cuts)
@@ -84,6 +95,28 @@ class Injection:
         machine.release = version
         machine.crash(lose_unsynced=False)
         self.world.restart_later(machine, 0.1)
+
+    def move(self, machine: Machine, rng: random.Random, down_s: float) -> None:
+        """Stop the machine and bring it back at another address (of its own, never used before), or another port."""
+        if machine.name in self.world.operator.mending:
+            return
+        machine.crash(lose_unsynced=rng.random() < 0.5)
+        self._moves += 1
+        old = machine.host
+        if rng.random() < 0.3:
+            machine.move(machine.ip, FIRST_OTHER_PORT + self._moves, old)
+        else:
+            subnet, last = divmod(self._moves, 200)
+            ip = f"10.1.{subnet}.{last + 1}"
+            machine.move(ip, PORT, self.world.network.host(ip))
+            if not old.is_up:  # somebody else's machine, one day
+                self.world.scheduler.call_later(rng.uniform(0.0, 5.0), self._power_on, old)
+        log.info("%s moves to %s", machine.name, machine.address)
+        self.world.restart_later(machine, down_s)
+
+    def _power_on(self, host: SimHost) -> None:
+        host.is_up = True
+        self.world.network.paths_changed()
 
     def start(self) -> None:
         self.is_on = True

@@ -253,6 +253,11 @@ class Machine:
             and self.life.node._runtime is not None
         )
 
+    def move(self, ip: str, port: int, host: SimHost) -> None:
+        """It comes back at another address; nothing runs there now."""
+        assert not self.is_up
+        self.ip, self.host, self.address = ip, host, f"{ip}:{port}"
+
     # -- life cycle ---------------------------------------------------------------------------------------------
 
     def start(self, join: list[str]) -> None:

@@ -11,11 +11,11 @@ import random
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from dqlite_py.errors import Error, MembershipRefused
+from dqlite_py.errors import Error, MembershipRefused, NodeStopped, OutcomeUnknown
 from dqlite_py.model import NodeId
 from dqlite_py.node.runtime import NodeRuntime
-from dqlite_py.node.tickets import Deadline
 from tests.simulation.cluster.machine import Machine
+from tests.simulation.cluster.members import outcome_of, remove
 
 if TYPE_CHECKING:
     from tests.simulation.cluster.world import World
@@ -60,7 +60,7 @@ class Operator:
         if other is None or other.life is None or other.runtime is None:
             again()
             return
-        self.ask(other, lambda r: _remove(r, old_id), done)
+        self.remove(other, old_id, done)
 
     def _removed(self, machine: Machine) -> None:
         self.mending.pop(machine.name, None)
@@ -120,6 +120,17 @@ class Operator:
         log.info("rot: %s", found)
         self.world.restart_later(machine, 0.1)
 
+    def remove(self, asked: Machine, node_id: int, done: Callable[[BaseException | None], None]) -> None:
+        """Ask this machine's node to remove a member; the checks hear what it said."""
+        members = self.world.checks.members
+        request = members.removal_began(node_id)
+
+        def told(error: BaseException | None) -> None:
+            members.removal_ended(request, outcome_of(error), str(error))
+            done(error)
+
+        self.ask(asked, lambda r: remove(r, node_id), told)
+
     def ask(
         self,
         machine: Machine,
@@ -129,7 +140,7 @@ class Operator:
         """Run a coroutine on a node's loop; `done` hears its error."""
         life, runtime = machine.life, machine.runtime
         if life is None or runtime is None or life.loop is None:
-            done(None)
+            done(NodeStopped("nobody is there"))
             return
         told: list[bool] = []
 
@@ -150,7 +161,7 @@ class Operator:
             assert life.loop is not None
             life.loop.create_task(run())
 
-        life.on_end.append(lambda: tell(Error("the node's process ended")))
+        life.on_end.append(lambda: tell(OutcomeUnknown("the node's process ended")))
         life.run(begin)
 
     def transfer_leadership(self) -> None:
@@ -161,11 +172,3 @@ class Operator:
     def compact(self, machine: Machine) -> None:
         if machine.serves:
             self.ask(machine, lambda r: r.compaction.compact(), lambda _: None)
-
-
-async def _remove(runtime: NodeRuntime, node_id: int) -> Any:
-    deadline = Deadline(3.0)
-    target = NodeId(node_id)
-    return await runtime.writes.on_leader(
-        "leader.remove", {"id": target}, deadline, lambda: runtime.membership.remove(target, deadline)
-    )

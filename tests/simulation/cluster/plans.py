@@ -74,6 +74,23 @@ PROFILES: Final[dict[str, Mixture]] = {
         {"slow disk": 1.0, "full disk": 0.6, "long reader": 1.5, "compact": 2.0, "isolate": 0.3, "kill": 0.2},
         slow_apply=0.05,
     ),
+    # Nobody stays where it was.
+    "moving": Mixture(
+        {"moved": 0.6, "kill": 0.2, "isolate": 0.2, "transfer": 0.3, "compact": 1.0, "odd requests": 0.5},
+        late=0.05,
+    ),
+    # What is large travels while those who send and fetch it die.
+    "snapshots": Mixture(
+        {
+            "kill": 0.3,
+            "isolate": 0.5,
+            "compact": 4.0,
+            "crash while installing": 8.0,
+            "crash while sending": 4.0,
+            "reset connections": 1.0,
+            "remove and rejoin": 0.2,
+        }
+    ),
     # Bits turn.
     "rot": Mixture({"rot": 0.5, "kill": 0.3, "compact": 1.0, "wipe": 0.1}),
 }

@@ -6,9 +6,19 @@ import random
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from dqlite_py.limits import FRAME_FRAGMENT_BYTES
 from dqlite_py.raft.settings import RaftSettings
 
 KIB: Final = 1024
+MIB: Final = 1024 * KIB
+LARGE_SHARE: Final = 0.08
+FRAGMENTS: Final = (
+    "dqlite_py.raft.rpc",
+    "dqlite_py.wire.frames",
+    "dqlite_py.wire.peer",
+    "dqlite_py.wire.sendqueue",
+)
+"""Modules that know how large a frame may be."""
 RAFT: Final = RaftSettings(
     append_bytes_max=4 * KIB,
     append_entries_max=16,
@@ -34,6 +44,9 @@ class Scale:
     big_write_bytes: int = 0  # now and then a write is so big
     uncommitted_bytes: int = 64 * KIB
     operations_per_s: float = 20.0
+    scratch_per_s: float = 4.0  # operations on databases that come and go
+    fragment_bytes: int = FRAME_FRAGMENT_BYTES  # larger messages travel in pieces
+    large_bytes: int = 0  # what the first database holds from the beginning
 
     @classmethod
     def draw(cls, rng: random.Random) -> Scale:
@@ -49,6 +62,9 @@ class Scale:
             big_write_bytes=rng.choice((0, 0, 6, 40)) * KIB,
             uncommitted_bytes=rng.choice((4, 64, 64)) * KIB,
             operations_per_s=rng.choice((10.0, 20.0, 20.0, 60.0)),
+            scratch_per_s=rng.choice((0.0, 2.0, 4.0, 12.0)),
+            fragment_bytes=rng.choice((FRAME_FRAGMENT_BYTES, 2 * KIB, 16 * KIB)),
+            large_bytes=rng.randrange(MIB, 4 * MIB) if rng.random() < LARGE_SHARE else 0,
         )
 
     def rows(self) -> list[tuple[str, str, Any]]:
@@ -60,7 +76,8 @@ class Scale:
             ("dqlite_py.node.snapshot_source", "SNAPSHOT_CHUNK_BYTES", self.chunk_bytes),
             ("dqlite_py.node.snapshot_incoming", "SNAPSHOT_CHUNK_BYTES", self.chunk_bytes),
             ("dqlite_py.node.snapshot_incoming", "SNAPSHOT_SYNC_BYTES", 4 * self.chunk_bytes),
-            ("dqlite_py.storage.pin", "SNAPSHOT_COPY_PAGES", 4),
+            ("dqlite_py.storage.pin", "SNAPSHOT_COPY_PAGES", 64 if self.large_bytes else 4),
+            *((module, "FRAME_FRAGMENT_BYTES", self.fragment_bytes) for module in FRAGMENTS),
         ]
 
     def settings(self) -> dict[str, Any]:

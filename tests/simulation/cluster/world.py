@@ -24,22 +24,26 @@ from dqlite_py.raft.core import RaftCore
 from tests.simulation.cluster import machine as machines_module
 from tests.simulation.cluster import seams
 from tests.simulation.cluster.checks import Checks, SafetyViolation
-from tests.simulation.cluster.clients import Client, create_tables, rows_of
+from tests.simulation.cluster.clients import KINDS, Client, create_tables, fill
 from tests.simulation.cluster.coverage import Coverage
+from tests.simulation.cluster.describe import described
 from tests.simulation.cluster.disk import seed_sqlite, set_sqlite_time
 from tests.simulation.cluster.injection import Injection
 from tests.simulation.cluster.life import Kernel
 from tests.simulation.cluster.machine import NEEDS_OPERATOR, Environment, Machine
+from tests.simulation.cluster.members import MemberRequests
 from tests.simulation.cluster.network import NetworkFaults, SimNetwork
 from tests.simulation.cluster.operator import Operator
 from tests.simulation.cluster.plans import Mixture, mixture
+from tests.simulation.cluster.recovery import Recovery
+from tests.simulation.cluster.remote import RemoteCaller
 from tests.simulation.cluster.scale import Scale
+from tests.simulation.cluster.scratch import ScratchClient
 
 log = logging.getLogger("simulation")
 FORM_LIMIT_S = 60.0
-HEAL_LIMIT_S = 60.0
-SERVE_LIMIT_S = 5.0
 TIMEOUT_S = 2.0
+SENDING_MS = 100.0
 
 
 class World:
@@ -61,6 +65,7 @@ class World:
         self.network = SimNetwork(self.scheduler, random.Random(f"network {seed}"), NetworkFaults())
         self.injection = Injection(self)
         self.operator = Operator(self)
+        self.requests = MemberRequests(self)
         self.environment = Environment(
             self.kernel,
             folder,
@@ -70,10 +75,14 @@ class World:
             scale=scale,
         )
         self.machines = [self._machine(i) for i in range(node_count)]
+        self.remotes = [RemoteCaller(self, i) for i in range(2)]
+        # The last ones ask from outside.
+        outside = [None] * (1 + node_count) + self.remotes
         self.clients = [
-            Client(i, random.Random(f"client {i} {seed}"), checks, self._now, scale.big_write_bytes)
-            for i in range(2 + node_count)
+            Client(i, random.Random(f"client {i} {seed}"), checks, self._now, scale.big_write_bytes, remote)
+            for i, remote in enumerate(outside)
         ]
+        self.scratch = [ScratchClient(self, i, remote) for i, remote in enumerate(self.remotes)]
 
     def _machine(self, index: int) -> Machine:
         ip = f"10.0.0.{index + 1}"
@@ -121,6 +130,8 @@ class World:
             shutil.rmtree(folder, ignore_errors=True)
 
     def close(self) -> None:
+        for remote in self.remotes:
+            remote.end()
         for machine in self.machines:
             life = machine.life
             if life is not None:
@@ -162,6 +173,20 @@ class World:
             runtime = machine.runtime
             task = runtime.snapshot_install._task if machine.serves and runtime is not None else None
             if task is not None and not task.done():
+                return machine
+        return None
+
+    def machine_that_sends(self) -> Machine | None:
+        """One that makes a copy of its state for others, or has sent some of it just now."""
+        for machine in self.machines:
+            runtime = machine.runtime
+            if not machine.serves or machine.life is None or runtime is None:
+                continue
+            source = runtime.snapshot_source
+            if source._preparing is not None and not source._preparing.done():
+                return machine
+            lately_ms = machine.life.monotonic() * 1000 - SENDING_MS
+            if any(copy.used_ms > lately_ms for copy in source._copies.values()):
                 return machine
         return None
 
@@ -250,7 +275,7 @@ class World:
                 serving = [m for m in self.machines if m.serves]
                 if serving:
                     machine = client.rng.choice(serving)
-                    client.begin(machine, read=client.rng.random() < 0.4, timeout_s=TIMEOUT_S)
+                    client.begin(machine, client.rng.choice(KINDS), timeout_s=TIMEOUT_S)
             self.scheduler.call_later(client.rng.expovariate(1 / mean_s), self._load, client, mean_s)
 
     _load_on = False
@@ -258,13 +283,14 @@ class World:
     # -- one run -----------------------------------------------------------------------------------------------------
 
     def form(self) -> None:
-        """Bootstrap the first machine, let the others join, make the tables."""
+        """Bootstrap the first machine, let the others join (who may have been started at the same moment, and ask each
+        other, too), make the tables."""
         self.start(self.machines[0])
-        if not self.run_until(lambda: self.leader() is not None, FORM_LIMIT_S):
+        if self.rng.random() < 0.5 and not self.run_until(lambda: self.leader() is not None, FORM_LIMIT_S):
             raise SafetyViolation("the first node does not lead")
         self._is_formed = True
         for machine in self.machines[1:]:
-            self.start(machine)
+            self.scheduler.call_later(self.rng.choice((0.0, 0.0, 0.5)), self.start, machine)
         if not self.run_until(self.all_sound, FORM_LIMIT_S):
             raise SafetyViolation("the cluster does not form: " + self.describe())
         self._create_tables()
@@ -277,6 +303,11 @@ class World:
         create_tables(life, answers.append)
         if not self.run_until(lambda: bool(answers), 20.0) or answers[0] is not None:
             raise SafetyViolation(f"the tables cannot be made: {answers}")
+        if self.scale.large_bytes:
+            filled: list[Error | None] = []
+            fill(life, self.scale.large_bytes, self.rng, filled.append)
+            if not self.run_until(lambda: bool(filled), 60.0) or filled[0] is not None:
+                raise SafetyViolation(f"the first database cannot be filled: {filled}")
 
     def storm(self, duration_s: float, *, operations_per_s: float | None = None) -> None:
         """Form, storm, heal, compare. Raises SafetyViolation."""
@@ -291,85 +322,17 @@ class World:
         self._load_on = True
         for client in self.clients:
             self._load(client, len(self.clients) / operations_per_s)
+        for scratch in self.scratch if self.scale.scratch_per_s else ():
+            scratch.work(len(self.scratch) / self.scale.scratch_per_s, lambda: self._load_on)
         self.run_for(duration_s)
 
     def recover(self) -> None:
         """Liveness: a leader, all members voters and equal, a write and a read through every node."""
-        self.scheduler.call_later(1.0, self._replace_damaged)
-        if not self.run_until(
-            lambda: self.all_sound() and all(m.serves for m in self.machines), HEAL_LIMIT_S
-        ):
-            raise SafetyViolation(f"not sound {HEAL_LIMIT_S:.0f} s after the last fault: {self.describe()}")
+        Recovery(self).run()
+
+    def stop_load(self) -> None:
         self._load_on = False
-        if not self.run_until(lambda: all(c.is_idle for c in self.clients), TIMEOUT_S * 3):
-            raise SafetyViolation("operations do not end")
-        for machine in self.machines:
-            self._write_through(machine)
-        if not self.run_until(self._all_equal, 20.0):
-            raise SafetyViolation(f"the nodes do not become equal: {self.describe()}")
-        contents: dict[str, dict[str, list[Any]]] = {}
-        for machine in self.machines:
-            assert machine.life is not None
-            machine.life.run(lambda m=machine: contents.__setitem__(m.name, rows_of(m.life)))
-        self.checks.final(contents)
-
-    def _replace_damaged(self) -> None:
-        """What the operator does when all is over: who lost data, or has damage that nobody read yet, is replaced."""
-        leader = self.leader()
-        lost = leader.runtime.core._lost_data if leader is not None and leader.runtime is not None else set()
-        for machine in self.machines:
-            if self.checks.may_be_damaged(machine.name) or self.checks.node_id(machine.name) in lost:
-                self.operator.replace(machine)
-        self.scheduler.call_later(1.0, self._replace_damaged)
-
-    def _write_through(self, machine: Machine) -> None:
-        """A new write and a read through this node succeed soon."""
-        client = self.clients[0]
-        for read in (False, True):
-            end = self.scheduler.now + SERVE_LIMIT_S
-            while True:
-                before = client.acknowledged_count
-                client.begin(machine, read=read, timeout_s=5.0)
-                if not self.run_until(lambda: client.is_idle, 10.0, 0.01):
-                    raise SafetyViolation(f"no answer from {machine.name} after the storm")
-                if client.acknowledged_count > before:
-                    break
-                self.run_for(0.1)
-                if self.scheduler.now < end:
-                    continue
-                raise SafetyViolation(f"{machine.name} does not serve after the storm: {self.describe()}")
-
-    def _all_equal(self) -> bool:
-        applied = []
-        for machine in self.machines:
-            runtime = machine.runtime
-            if runtime is None:
-                return False
-            hashes = {n: w.last_hash for n, w in runtime.applier().workers.items()}
-            applied.append(
-                (runtime.applier().applied_index, runtime.core.commit_index, sorted(hashes.items()))
-            )
-        return all(a == applied[0] for a in applied) and applied[0][0] == applied[0][1]
 
     def describe(self) -> str:
         """One line per machine, for messages."""
-        lines = []
-        for machine in self.machines:
-            runtime = machine.runtime
-            if runtime is None:
-                state = "starting" if machine.is_up else "down"
-                lines.append(f"{machine.name}: {state} {self.operator.mending.get(machine.name, '')}")
-                continue
-            core = runtime.core
-            role = core.configuration.get(runtime.node_id)
-            hashes = ", ".join(
-                f"{name}@{w.last_hash.index}={w.last_hash.value:016x}" if w.last_hash else name
-                for name, w in sorted(runtime.applier().workers.items())
-            )
-            lines.append(
-                f"{machine.name}: {core.state.value} term {core.term} leader {core.leader_id} log {core.first_index}.."
-                f"{core.last_index} commit {core.commit_index} applied {runtime.applier().applied_index} "
-                f"{role.role.name if role else 'no member'}{' quarantined' if core.is_quarantined else ''}"
-                f"{' failed' if runtime.failed else ''} {hashes}"
-            )
-        return "; ".join(lines)
+        return "; ".join(described(m, self.operator.mending.get(m.name)) for m in self.machines)

@@ -1,0 +1,129 @@
+"""After the last fault: everybody becomes sound, serves and is equal within a bounded simulated time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from tests.simulation.cluster.checks import SafetyViolation
+from tests.simulation.cluster.checks_scratch import SCRATCH
+from tests.simulation.cluster.clients import rows_of
+from tests.simulation.cluster.machine import Machine
+from tests.simulation.cluster.scratch import marks_of
+
+if TYPE_CHECKING:
+    from tests.simulation.cluster.world import World
+
+HEAL_LIMIT_S: Final = 60.0
+SERVE_LIMIT_S: Final = 5.0
+OPERATION_LIMIT_S: Final = 6.0
+
+
+class Recovery:
+    """Of one world, whose faults have ended."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    def run(self) -> None:
+        """Raises SafetyViolation."""
+        self.world.scheduler.call_later(1.0, self._replace_damaged)
+        if not self.world.run_until(
+            lambda: (
+                self.world.all_sound() and self._all_found() and all(m.serves for m in self.world.machines)
+            ),
+            HEAL_LIMIT_S,
+        ):
+            raise SafetyViolation(
+                f"not sound {HEAL_LIMIT_S:.0f} s after the last fault: {self.world.describe()}"
+            )
+        self.world.stop_load()
+        if not self.world.run_until(
+            lambda: all(c.is_idle for c in self.world.clients) and all(s.is_idle for s in self.world.scratch),
+            OPERATION_LIMIT_S,
+        ):
+            raise SafetyViolation("operations do not end")
+        for machine in self.world.machines:
+            self._write_through(machine)
+        if self.world.scale.scratch_per_s:
+            for machine in self.world.machines:
+                self._scratch_through(machine)
+        if not self.world.run_until(self._all_equal, 20.0):
+            raise SafetyViolation(f"the nodes do not become equal: {self.world.describe()}")
+        contents: dict[str, dict[str, list[Any]]] = {}
+        for machine in self.world.machines:
+            assert machine.life is not None
+            machine.life.run(lambda m=machine: contents.__setitem__(m.name, rows_of(m.life)))
+        self.world.checks.final(contents)
+        marks: dict[str, dict[str, list[Any]]] = {}
+        for machine in self.world.machines:
+            assert machine.life is not None
+            machine.life.run(lambda m=machine: marks.__setitem__(m.name, marks_of(m.life)))
+        self.world.checks.scratch.final(marks)
+        self.world.checks.members.final(
+            {self.world.checks.node_id(m.name) or 0: m.address for m in self.world.machines}
+        )
+
+    def _all_found(self) -> bool:
+        """The configuration has every machine's present address."""
+        held = {str(m.address) for m in self.world.checks.members.configuration.members}
+        return held == {m.address for m in self.world.machines}
+
+    def _replace_damaged(self) -> None:
+        """What the operator does when all is over: who lost data, or has damage that nobody read yet, is replaced."""
+        leader = self.world.leader()
+        lost = leader.runtime.core._lost_data if leader is not None and leader.runtime is not None else set()
+        for machine in self.world.machines:
+            if (
+                self.world.checks.may_be_damaged(machine.name)
+                or self.world.checks.node_id(machine.name) in lost
+            ):
+                self.world.operator.replace(machine)
+        self.world.scheduler.call_later(1.0, self._replace_damaged)
+
+    def _scratch_through(self, machine: Machine) -> None:
+        """Databases can be opened, written, read and dropped through this node."""
+        client = self.world.scratch[0]
+        for database in SCRATCH:
+            for kind in ("open", "write", "read", "drop")[: self.world.rng.choice((3, 4))]:
+                end = self.world.scheduler.now + SERVE_LIMIT_S
+                while True:
+                    asked = client.begin(machine, kind, database)
+                    self.world.run_until(lambda: client.is_idle, 10.0, 0.01)
+                    if asked is not None and asked.outcome == "acknowledged":
+                        break
+                    self.world.run_for(0.1)
+                    if self.world.scheduler.now >= end:
+                        raise SafetyViolation(
+                            f"{machine.name} does not serve {database}: {asked}; {self.world.describe()}"
+                        )
+
+    def _write_through(self, machine: Machine) -> None:
+        """A new write and a read through this node succeed soon."""
+        client = self.world.clients[0]
+        for kind in ("write", "read", "stale"):
+            end = self.world.scheduler.now + SERVE_LIMIT_S
+            while True:
+                before = client.acknowledged_count
+                client.begin(machine, kind, timeout_s=5.0)
+                if not self.world.run_until(lambda: client.is_idle, 10.0, 0.01):
+                    raise SafetyViolation(f"no answer from {machine.name} after the storm")
+                if client.acknowledged_count > before:
+                    break
+                self.world.run_for(0.1)
+                if self.world.scheduler.now < end:
+                    continue
+                raise SafetyViolation(
+                    f"{machine.name} does not serve after the storm: {self.world.describe()}"
+                )
+
+    def _all_equal(self) -> bool:
+        applied = []
+        for machine in self.world.machines:
+            runtime = machine.runtime
+            if runtime is None:
+                return False
+            hashes = {n: w.last_hash for n, w in runtime.applier().workers.items()}
+            applied.append(
+                (runtime.applier().applied_index, runtime.core.commit_index, sorted(hashes.items()))
+            )
+        return all(a == applied[0] for a in applied) and applied[0][0] == applied[0][1]
