@@ -18,6 +18,11 @@ from jepsen.faults import ProcessFaults, missing_tool
 
 Value = Any
 WHOLE_S: Final = 20.0
+NO_EFFECT: Final = "no-effect"
+# Exit codes of jepsen.server: stopped, cannot start, failed while running.
+STOPPED: Final = 0
+REFUSED: Final = 3
+FAILED: Final = 4
 
 
 class NemesisError(JepsenError):
@@ -41,7 +46,10 @@ class Nemesis(Protocol):
         ...
 
     def stop(self, cluster: Cluster) -> Value:
-        """Undo it; nodes may still be on their way back when this returns."""
+        """Undo it; nodes may still be on their way back when this returns.
+
+        A dict with the key NO_EFFECT: nothing came of the fault, it proves nothing.
+        """
         ...
 
     def final(self, cluster: Cluster) -> Value:
@@ -50,15 +58,22 @@ class Nemesis(Protocol):
 
 
 class Base(ABC):
-    """Common parts of a nemesis. `nodes_min`: smaller clusters cannot survive, or do not show, the fault."""
+    """Common parts of a nemesis.
+
+    `nodes_min`: smaller clusters cannot survive, or do not show, the fault. `own_exits`: codes with which a node may
+    end by itself under it. `spares_majority`: it leaves a majority that must go on serving.
+    """
 
     name: ClassVar[str]
     nodes_min: ClassVar[int] = 1
     needs_faults: ClassVar[bool] = False
+    own_exits: ClassVar[frozenset[int]] = frozenset()
+    spares_majority: ClassVar[bool] = False
 
     def __init__(self) -> None:
         self.violations: list[str] = []
         self.is_active = False
+        self.has_damaged_database = False
 
     def missing(self, cluster: Cluster) -> str | None:
         if len(cluster.nodes) < self.nodes_min:
@@ -67,6 +82,8 @@ class Base(ABC):
             return (
                 missing_tool() or f"{self.name} needs nodes that were started with a FaultKit's environment"
             )
+        if self.needs_faults and (deaf := [node.name for node in cluster.nodes if _is_deaf(node)]):
+            return f"{self.name}: the fault library is not loaded in {', '.join(deaf)}: does LD_PRELOAD work here?"
         return None
 
     def start(self, cluster: Cluster, rng: random.Random) -> Value:
@@ -127,6 +144,11 @@ def leader_or_any(cluster: Cluster, rng: random.Random) -> tuple[ClusterNode, bo
     chosen = pick(cluster, rng)[0]  # drawn in any case: later choices do not hang on timing
     leader = cluster.leader()
     return (chosen, False) if leader is None else (leader, True)
+
+
+def _is_deaf(node: ClusterNode) -> bool:
+    """It runs, and its process has never looked at the faults."""
+    return isinstance(node.faults, ProcessFaults) and node.pid not in (None, node.faults.attached_pid)
 
 
 def names(nodes: Sequence[ClusterNode]) -> list[str]:

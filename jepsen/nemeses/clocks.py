@@ -31,6 +31,7 @@ class ClockJump(_Clock):
     """Wall clocks of some or all nodes jump by 2 ms to 4 h, forwards or back."""
 
     name = "clock-jump"
+    spares_majority = True
 
     def _start(self, cluster: Cluster, rng: random.Random) -> Value:
         offsets = {}

@@ -15,11 +15,24 @@ from typing import Any, Final
 from jepsen.cluster.api import Cluster, ClusterNode
 from jepsen.cluster.client import ClientError
 from jepsen.errors import JepsenError
-from jepsen.nemeses.base import Base, NemesisError, Value, forget_notes, names, pick_some, replace, wait_whole
+from jepsen.nemeses.base import (
+    FAILED,
+    REFUSED,
+    STOPPED,
+    Base,
+    NemesisError,
+    Value,
+    forget_notes,
+    names,
+    pick_some,
+    replace,
+    wait_whole,
+)
+from jepsen.nemeses.known_rows import alter_row, make_known_rows, read_known_rows
 
-REFUSED: Final = 3  # exit codes of a node: cannot start, failed while running
-FAILED: Final = 4
 _POLL_S: Final = 0.05
+_READ_S: Final = 2.0
+_FIRST_READS: Final = 3
 # The last bytes of a segment can be a mark, which proves what is before it and holds nothing itself.
 _MARK_BYTES: Final = 48
 _PAGE_BYTES: Final = 4096
@@ -29,6 +42,8 @@ class _Damage(Base):
     """`refusal_s`: within which a damaged node must have said no; `notice_s`: or found and repaired it."""
 
     nodes_min = 3
+    own_exits = frozenset((STOPPED, REFUSED, FAILED))
+    spares_majority = True
 
     def __init__(self, *, refusal_s: float = 20.0, notice_s: float = 25.0) -> None:
         super().__init__()
@@ -39,12 +54,16 @@ class _Damage(Base):
     def _start(self, cluster: Cluster, rng: random.Random) -> Value:
         value: dict[str, Any] = {}
         wait_whole(cluster)
+        self._prepare(cluster)
         victims = pick_some(cluster, rng)
         # Before anything is touched: `final` mends whatever has been reached when this is interrupted.
         self._damaged = names(victims)
         for node in victims:
             value[node.name] = self._damage(node, rng)
         return value
+
+    def _prepare(self, cluster: Cluster) -> None:
+        """On the whole cluster, before the first node is damaged."""
 
     @abstractmethod
     def _damage(self, node: ClusterNode, rng: random.Random) -> dict[str, Any]: ...
@@ -94,24 +113,69 @@ class CorruptJournal(_Damage):
 
 
 class CorruptDatabase(_Damage):
-    """A bit flips in the databases of a stopped minority: refused, or found by hash and rebuilt."""
+    """A bit or a row changes in the databases of a stopped minority: never answered; refused, or rebuilt.
+
+    A bit may hit what nothing reads for a long time; a row whose content is known is read linearizably from the
+    moment the node starts, and must never be answered other than it was written.
+    """
 
     name = "corrupt-database"
 
-    def __init__(self, *, refusal_s: float = 20.0, notice_s: float = 25.0) -> None:
+    def __init__(
+        self, *, refusal_s: float = 20.0, notice_s: float = 25.0, first_reads_s: float = 10.0
+    ) -> None:
         super().__init__(refusal_s=refusal_s, notice_s=notice_s)
+        self.first_reads_s = first_reads_s
         self._files: dict[str, Path] = {}
         self._applied: dict[str, int] = {}
 
+    def _prepare(self, cluster: Cluster) -> None:
+        make_known_rows(cluster)
+
     def _damage(self, node: ClusterNode, rng: random.Random) -> dict[str, Any]:
         before = _status(node)
+        is_row = rng.random() < 0.5 and self._settle(node)
         node.stop()
         path, offset = choose_database_byte(node.folder, rng)
-        bit = flip_bit(path, offset, rng)
+        row = alter_row(path, rng) if is_row else None
+        done = {"offset": offset, "bit": flip_bit(path, offset, rng)} if row is None else {"row": row}
+        self.has_damaged_database = True
         self._files[node.name] = path
         self._applied[node.name] = before["applied_index"] if before else 0
         node.start()
-        return {"file": _short(node, path), "offset": offset, "bit": bit}
+        return {"file": _short(node, path), **done, "first-reads": self._read_first(node)}
+
+    def _settle(self, node: ClusterNode) -> bool:
+        """Let the node apply the known rows and move them into its database file; False when it does not.
+
+        Pages that are only in the WAL are of no use: a node drops it when it stops, and applies its journal again.
+        """
+        try:
+            wrong = read_known_rows(node, _READ_S)
+            if wrong is not None:
+                self._violated(node, f"a linearizable read answered what nobody wrote: {wrong}")
+                return False
+            with node.client(_READ_S) as client:
+                client.compact()
+        except ClientError:
+            return False
+        return True
+
+    def _read_first(self, node: ClusterNode) -> str:
+        """Ask from the start on; "right" after a few right answers, "none" when the node ended or the time is over."""
+        deadline = time.monotonic() + self.first_reads_s
+        answers = 0
+        while answers < _FIRST_READS and node.is_running and time.monotonic() < deadline:
+            try:
+                wrong = read_known_rows(node, _READ_S)
+            except ClientError:
+                time.sleep(_POLL_S)
+                continue
+            if wrong is not None:
+                self._violated(node, f"a linearizable read after the start answered damaged data: {wrong}")
+                return "wrong"
+            answers += 1
+        return "right" if answers else "none"
 
     def _mend(self, cluster: Cluster, node: ClusterNode) -> str:
         outcome = self._wait_noticed(node)

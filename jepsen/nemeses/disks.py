@@ -6,7 +6,18 @@ import random
 from typing import Any, Final
 
 from jepsen.cluster.api import Cluster, ClusterNode
-from jepsen.nemeses.base import Base, Value, ensure_running, faults_of, names, pick_scope, pick_some
+from jepsen.nemeses.base import (
+    FAILED,
+    NO_EFFECT,
+    REFUSED,
+    Base,
+    Value,
+    ensure_running,
+    faults_of,
+    names,
+    pick_scope,
+    pick_some,
+)
 
 _MIB: Final = 1024 * 1024
 _LEFT_BYTES: Final = (0, 4096, _MIB, 8 * _MIB)  # the last two: below a node's reserve, not yet full
@@ -17,6 +28,7 @@ class DiskFull(Base):
 
     name = "disk-full"
     needs_faults = True
+    own_exits = frozenset((REFUSED, FAILED))
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,6 +62,8 @@ class DiskErrors(Base):
     name = "disk-errors"
     nodes_min = 3
     needs_faults = True
+    own_exits = frozenset((REFUSED, FAILED))
+    spares_majority = True
 
     def __init__(self) -> None:
         super().__init__()
@@ -79,6 +93,8 @@ class DiskErrors(Base):
                 loss = faults_of(node).lose_unsynced(self._rng)
                 value[node.name]["lost-sectors"] = loss.sectors
         ensure_running(self._victims)
+        if not any(found["failed"] for found in value.values()):
+            value[NO_EFFECT] = f"no call failed on {', '.join(value)}"
         return value
 
 

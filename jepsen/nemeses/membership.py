@@ -7,7 +7,18 @@ from typing import Final
 
 from jepsen.cluster.api import Cluster
 from jepsen.cluster.client import ClientError
-from jepsen.nemeses.base import Base, Value, forget_notes, leader_or_any, pick, wait_whole
+from jepsen.nemeses.base import (
+    FAILED,
+    NO_EFFECT,
+    REFUSED,
+    STOPPED,
+    Base,
+    Value,
+    forget_notes,
+    leader_or_any,
+    pick,
+    wait_whole,
+)
 
 _TRANSFER_S: Final = 5.0
 
@@ -17,6 +28,8 @@ class MemberChange(Base):
 
     name = "member"
     nodes_min = 3
+    own_exits = frozenset((STOPPED, REFUSED, FAILED))
+    spares_majority = True
 
     def __init__(self) -> None:
         super().__init__()
@@ -44,20 +57,31 @@ class Transfer(Base):
 
     name = "transfer"
     nodes_min = 2
+    spares_majority = True
 
     def __init__(self) -> None:
         super().__init__()
         self._rng = random.Random(0)
+        self._refusals: list[str] = []
 
     def _start(self, cluster: Cluster, rng: random.Random) -> Value:
         self._rng = random.Random(rng.random())
-        return _transfer(cluster, self._rng)
+        self._refusals = []
+        return self._transfer(cluster)
 
     def _stop(self, cluster: Cluster) -> Value:
-        return _transfer(cluster, self._rng)
+        value = self._transfer(cluster)
+        if len(self._refusals) == 2:
+            value[NO_EFFECT] = f"both transfers were refused: {'; '.join(self._refusals)}"
+        return value
+
+    def _transfer(self, cluster: Cluster) -> dict[str, str]:
+        value = _transfer(cluster, self._rng)
+        self._refusals += [value["refused"]] if "refused" in value else []
+        return value
 
 
-def _transfer(cluster: Cluster, rng: random.Random) -> Value:
+def _transfer(cluster: Cluster, rng: random.Random) -> dict[str, str]:
     """A refusal is a result as well: the leader may just have lost its office."""
     leader, is_leader = leader_or_any(cluster, rng)
     target = rng.choice([node for node in cluster.nodes if node is not leader])

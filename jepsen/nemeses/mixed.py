@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from jepsen.cluster.api import Cluster
 from jepsen.errors import JepsenError
-from jepsen.nemeses.base import Base, Nemesis, NemesisError, Value, restore
+from jepsen.nemeses.base import FAILED, REFUSED, STOPPED, Base, Nemesis, NemesisError, Value, restore
 from jepsen.nemeses.clocks import ClockDrift, ClockJump
 from jepsen.nemeses.damage import CorruptDatabase, CorruptJournal, Wipe
 from jepsen.nemeses.disks import DiskErrors, DiskFull, PowerLoss
@@ -43,6 +43,7 @@ class Mixed(Base):
 
     name = "mixed"
     nodes_min = 3
+    own_exits = frozenset((STOPPED, REFUSED, FAILED))
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,7 +51,7 @@ class Mixed(Base):
 
     def _start(self, cluster: Cluster, rng: random.Random) -> Value:
         value: dict[str, Any] = {}
-        self._running = []
+        self._running, refused = [], []
         for make in self._choose(rng):
             nemesis = make()
             if nemesis.missing(cluster) is not None:
@@ -60,6 +61,11 @@ class Mixed(Base):
                 value[nemesis.name] = nemesis.start(cluster, rng)
             except (JepsenError, OSError) as error:
                 value[nemesis.name] = {"failed": str(error)}
+                refused.append(f"{nemesis.name}: {error}")
+        if len(refused) == len(self._running):
+            raise NemesisError(
+                f"no fault could be started: {'; '.join(refused) or 'this cluster allows none'}"
+            )
         return value
 
     def _choose(self, rng: random.Random) -> list[Factory]:
@@ -75,6 +81,9 @@ class Mixed(Base):
                 value[nemesis.name] = nemesis.stop(cluster)
             except (JepsenError, OSError) as error:
                 errors.append(f"{nemesis.name}: {error}")
+        self.has_damaged_database |= any(
+            getattr(nemesis, "has_damaged_database", False) for nemesis in self._running
+        )
         found = [text for nemesis in self._running for text in nemesis.violations]
         self.violations += [text for text in found if text not in self.violations]
         if errors:

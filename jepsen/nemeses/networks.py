@@ -38,6 +38,7 @@ class PartitionOne(_Partition):
     """One node is cut off from all others."""
 
     name = "partition-one"
+    spares_majority = True
 
     def _start(self, cluster: Cluster, rng: random.Random) -> Value:
         one, *others = _shuffled(cluster, rng)
@@ -49,6 +50,7 @@ class PartitionHalves(_Partition):
     """A minority, as large as can be, is cut off from the majority."""
 
     name = "partition-halves"
+    spares_majority = True
 
     def _start(self, cluster: Cluster, rng: random.Random) -> Value:
         nodes = _shuffled(cluster, rng)
@@ -99,6 +101,7 @@ class PartitionLeader(_Partition):
     """The leader is cut off, alone or with a part of a minority, from the majority."""
 
     name = "partition-leader"
+    spares_majority = True
 
     def _start(self, cluster: Cluster, rng: random.Random) -> Value:
         leader, is_leader = leader_or_any(cluster, rng)

@@ -6,6 +6,7 @@ A node keeps the rules that nemeses rely on: with a damaged journal or a wiped f
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Self
 
 from jepsen.cluster.client import Failed
@@ -27,19 +28,31 @@ class FakeClient:
 
     def status(self) -> dict[str, Any]:
         cluster, node = self._node.cluster, self._node
-        divergences = node.rebuilds
-        if node.database.read_bytes() != GOOD and node.finds_damage:
-            node.database.write_bytes(GOOD)  # from a snapshot
-            node.rebuilds = divergences = node.rebuilds + 1
+        node.compare()
         return {
             "applied_index": cluster.tick(),
             "healthy": True,
-            "divergences": divergences,
+            "divergences": node.rebuilds,
             "leader_id": cluster.ids.get(cluster.leader_name or ""),
         }
 
     def members(self) -> list[dict[str, Any]]:
         return [{"id": number, "address": f"{name}:1"} for name, number in self._node.cluster.ids.items()]
+
+    def unit(self, statements: Any) -> None:
+        """Understands the insertion of numbered texts only."""
+        cluster = self._node.cluster
+        cluster.rows = {params[0]: params[1] for _sql, params in statements if params}
+        for node in cluster.nodes:
+            node.database.write_bytes(cluster.content)
+
+    def query(self, _sql: str) -> Any:
+        self._node.compare()
+        rows = self._node.database.read_bytes()[len(GOOD) :].decode(errors="replace").splitlines()
+        return SimpleNamespace(rows=[(number, text) for number, text in enumerate(rows)])
+
+    def compact(self) -> int:
+        return self._node.cluster.tick()
 
     def transfer(self, target: int | None = None) -> int:
         cluster = self._node.cluster
@@ -57,6 +70,9 @@ class FakeNode:
         self.log_path = cluster.folder / f"{name}.log"
         self.address = f"{name}:1"
         self.faults = faults
+        if faults is not None:
+            faults._set("attached_pid", 1)
+        self.own_exits: list[int] = []
         self.is_running = True
         self.is_paused = False
         self.exit_code: int | None = None
@@ -78,9 +94,15 @@ class FakeNode:
         return self.folder / "state" / "g1" / "app.db"
 
     def _make_folder(self) -> None:
-        for path in (self.segment, self.database):
+        for path, content in ((self.segment, GOOD), (self.database, self.cluster.content)):
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(GOOD)
+            path.write_bytes(content)
+
+    def compare(self) -> None:
+        """With the others, before it answers."""
+        if self.database.read_bytes() != self.cluster.content and self.finds_damage:
+            self.database.write_bytes(self.cluster.content)  # from a snapshot
+            self.rebuilds += 1
 
     def start(self) -> None:
         if self.is_running:
@@ -102,6 +124,9 @@ class FakeNode:
         with self.log_path.open("a") as log:
             log.write(text + "\n")
         self.is_running, self.exit_code = False, 3
+
+    def note_exit(self) -> None:
+        pass
 
     def kill(self) -> None:
         self.cluster.note(f"kill {self.name}")
@@ -173,6 +198,7 @@ class FakeCluster:
         self.network = FakeNetwork()
         self.nodes: list[FakeNode] = []
         self.refuses_members = 0
+        self.rows: dict[int, str] = {}
         self._ticks = 100
         names = [f"n{number}" for number in range(1, count + 1)]
         self.ids = {name: position for position, name in enumerate(names, 1)}
@@ -180,6 +206,11 @@ class FakeCluster:
         for name in names:
             faults = ProcessFaults(folder / f"{name}.faults", folder / name) if has_faults else None
             self.nodes.append(FakeNode(name, self, faults))
+
+    @property
+    def content(self) -> bytes:
+        """What every database holds."""
+        return GOOD + "\n".join(self.rows.values()).encode()
 
     def close(self) -> None:
         for node in self.nodes:

@@ -4,33 +4,16 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from jepsen.errors import SetupError
 from jepsen.nemeses import NEMESES, Nemesis, NemesisError
+from tests.jepsen.conftest import MakeCluster
 from tests.jepsen.fake_nodes import FakeCluster, is_whole
 
 SEEDS = range(12)
-MakeCluster = Callable[..., Any]
-
-
-@pytest.fixture
-def make(tmp_path: Path) -> Iterator[MakeCluster]:
-    made: list[FakeCluster] = []
-
-    def make_cluster(count: int, **options: Any) -> FakeCluster:
-        folder = tmp_path / str(len(made))
-        folder.mkdir()
-        made.append(FakeCluster(folder, count, **options))
-        return made[-1]
-
-    yield make_cluster
-    for cluster in made:
-        cluster.close()
 
 
 @pytest.mark.parametrize("count", [3, 5])

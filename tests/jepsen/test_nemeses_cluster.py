@@ -18,6 +18,7 @@ from jepsen.errors import JepsenError
 from jepsen.faults import FaultKit
 from jepsen.nemeses import NEMESES
 from jepsen.nemeses.base import restore
+from jepsen.nemeses.damage import CorruptDatabase
 from tests.jepsen.fake_nodes import FakeCluster
 
 pytestmark = [
@@ -220,15 +221,33 @@ def test_damaged_data_are_refused_or_rebuilt_and_mended(healthy: Cluster, name: 
     check(healthy, writers)
 
 
+def test_an_altered_row_is_found_before_it_is_answered(healthy: Cluster) -> None:
+    nemesis = NEMESES["corrupt-database"]()
+    seed = seed_where(
+        healthy, "corrupt-database", lambda value: all("row" in done for done in value.values())
+    )
+    ((name, done),) = nemesis.start(healthy, random.Random(seed)).items()
+    assert "row" in done, "the rows are in the database file"
+    assert done["first-reads"] == "right"
+    assert nemesis.stop(healthy) == {name: "rebuilt"}
+    assert nemesis.violations == []
+    healthy.wait_healthy()
+
+
 # -- canary: a suite that finds nothing proves nothing
 
 
-def unsynced_journal(folder: Path) -> str:
-    """A PYTHONPATH under which nodes acknowledge without having synced the journal."""
+NO_SYNC = "import dqlite_py.ports\ndqlite_py.ports.SystemDisk.fdatasync = lambda self, fd: None\n"
+NO_COMPARISON = (
+    "import dqlite_py.node.divergence\n"
+    "dqlite_py.node.divergence.Divergence.compare_first = lambda self: None\n"
+)
+
+
+def broken_product(folder: Path, patch: str) -> str:
+    """A PYTHONPATH under which nodes run with a mistake."""
     folder.mkdir()
-    (folder / "sitecustomize.py").write_text(
-        "import dqlite_py.ports\ndqlite_py.ports.SystemDisk.fdatasync = lambda self, fd: None\n"
-    )
+    (folder / "sitecustomize.py").write_text(patch)
     return f"{folder}{os.pathsep}{REPOSITORY}"
 
 
@@ -247,7 +266,7 @@ def what_is_wrong(cluster: Cluster, writers: Writers) -> str:
 
 
 def test_a_node_that_does_not_sync_its_journal_is_found_out(tmp_path: Path) -> None:
-    path = unsynced_journal(tmp_path / "canary")
+    path = broken_product(tmp_path / "canary", NO_SYNC)
     folder = tmp_path / "c"
     with FaultKit(folder) as kit:
         options = kit.options()
@@ -265,3 +284,17 @@ def test_a_node_that_does_not_sync_its_journal_is_found_out(tmp_path: Path) -> N
                 if what_is_wrong(cluster, writers):
                     return
     raise AssertionError("three machines lost power and nobody noticed that nothing was synced")
+
+
+def test_a_node_that_serves_before_it_has_compared_is_found_out(tmp_path: Path) -> None:
+    path = broken_product(tmp_path / "canary", NO_COMPARISON)
+    with make_cluster(
+        "loopback", tmp_path / "c", 3, process_environment=lambda _name: {"PYTHONPATH": path}
+    ) as made:
+        nemesis = CorruptDatabase(notice_s=0)
+        seed = seed_where(made, nemesis.name, lambda value: all("row" in done for done in value.values()))
+        ((name, done),) = nemesis.start(made, random.Random(seed)).items()
+        assert done["first-reads"] == "wrong"
+        assert (
+            f"{name}: a linearizable read after the start answered damaged data: row" in nemesis.violations[0]
+        )

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -19,27 +17,13 @@ from jepsen.nemeses.damage import (
     choose_journal_byte,
     flip_bit,
 )
+from jepsen.nemeses.known_rows import alter_row, text_of
 from jepsen.nemeses.membership import MemberChange
 from jepsen.nemeses.mixed import DURABLE, GROUPS, Mixed
-from tests.jepsen.fake_nodes import GOOD, FakeCluster, is_whole
+from tests.jepsen.conftest import MakeCluster
+from tests.jepsen.fake_nodes import GOOD, is_whole
 
 SEEDS = range(12)
-MakeCluster = Callable[..., Any]
-
-
-@pytest.fixture
-def make(tmp_path: Path) -> Iterator[MakeCluster]:
-    made: list[FakeCluster] = []
-
-    def make_cluster(count: int, **options: Any) -> FakeCluster:
-        folder = tmp_path / str(len(made))
-        folder.mkdir()
-        made.append(FakeCluster(folder, count, **options))
-        return made[-1]
-
-    yield make_cluster
-    for cluster in made:
-        cluster.close()
 
 
 # -- damage
@@ -111,8 +95,53 @@ def test_damage_of_a_database_that_nobody_notices_is_a_violation(make: MakeClust
     (victim,) = nemesis.start(cluster, random.Random(1))
     cluster._ticks += 100
     assert nemesis.stop(cluster) == {victim: "unnoticed"}
-    assert "was not noticed" in nemesis.violations[0]
-    assert cluster.node(victim).database.read_bytes() == GOOD, "it was replaced"
+    assert "was not noticed" in nemesis.violations[-1]
+    assert cluster.node(victim).database.read_bytes() == cluster.content, "it was replaced"
+
+
+def test_an_altered_row_that_is_answered_is_a_violation(make: MakeCluster) -> None:
+    found: dict[bool, list[str]] = {}
+    for finds_damage in (True, False):
+        violations: list[str] = found.setdefault(finds_damage, [])
+        for seed in SEEDS:
+            cluster = make(3)
+            for node in cluster.nodes:
+                node.finds_damage = finds_damage
+            nemesis = CorruptDatabase(notice_s=0)
+            (done,) = nemesis.start(cluster, random.Random(seed)).values()
+            if "row" in done:
+                violations += nemesis.violations
+                assert done["first-reads"] == ("right" if finds_damage else "wrong")
+                assert nemesis.has_damaged_database
+    assert found[True] == []
+    assert len(found[False]) > len(SEEDS) / 4, "about every other damage is a row"
+    assert all(
+        "a linearizable read after the start answered damaged data: row" in text for text in found[False]
+    )
+
+
+def test_a_node_that_refuses_its_damaged_database_answers_nothing(make: MakeCluster) -> None:
+    cluster = make(3)
+    for node in cluster.nodes:
+        node.start = lambda node=node: node._refuse("damaged")
+    nemesis = CorruptDatabase()
+    (done,) = nemesis.start(cluster, random.Random(1)).values()
+    assert done["first-reads"] == "none"
+    assert nemesis.violations == []
+
+
+def test_a_row_is_altered_in_every_copy_of_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "app.db"
+    path.write_bytes(b"no row of ours" * 100)
+    assert alter_row(path, random.Random(1)) is None
+    every = b"".join(text_of(number).encode() for number in range(64))
+    path.write_bytes(every + every)
+    number = alter_row(path, random.Random(1))
+    assert number is not None
+    content = path.read_bytes()
+    assert text_of(number).encode() not in content
+    assert content[: len(every)] == content[len(every) :]
+    assert sum(a != b for a, b in zip(content, every, strict=False)) == 1
 
 
 def test_a_wiped_node_that_takes_part_under_its_old_name_is_a_violation(make: MakeCluster) -> None:
