@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, Final
 
-from jepsen.checkers.plain import are_hashable
+from jepsen.checkers.plain import are_hashable, note_add
 from jepsen.errors import HistoryError
 from jepsen.history.history import History
 from jepsen.history.op import Op, OpType, Pair
@@ -113,17 +113,7 @@ def _parse(history: History) -> tuple[dict[Element, Pair], list[_Read]]:
     reads: list[_Read] = []
     for pair in history.pairs():
         if pair.invoke.f == "add":
-            element = pair.invoke.value
-            if element is None or not isinstance(element, Hashable):
-                raise HistoryError(
-                    f"op {pair.invoke.index} adds {element!r}", expected="a number or a string"
-                )
-            if element in adds:
-                raise HistoryError(
-                    f"op {pair.invoke.index} adds {element!r} again (first by op {adds[element].invoke.index})",
-                    expected="each element added once",
-                )
-            adds[element] = pair
+            note_add(adds, pair, "each element added once")
         elif pair.invoke.f == "read":
             op = pair.completion
             if op is None or op.type is not OpType.OK:

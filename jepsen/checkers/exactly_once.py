@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Hashable
 from typing import Any, Final
 
-from jepsen.checkers.plain import are_hashable
+from jepsen.checkers.plain import are_hashable, note_add
 from jepsen.errors import HistoryError
 from jepsen.history.history import History
 from jepsen.history.op import Op, OpType, Pair
@@ -75,17 +75,7 @@ def _parse(history: History) -> tuple[dict[Hashable, Pair], list[Pair]]:
     reads: list[Pair] = []
     for pair in history.pairs():
         if pair.invoke.f == "add":
-            element = pair.invoke.value
-            if element is None or not isinstance(element, Hashable):
-                raise HistoryError(
-                    f"op {pair.invoke.index} adds {element!r}", expected="a number or a string"
-                )
-            if element in adds:
-                raise HistoryError(
-                    f"op {pair.invoke.index} adds {element!r} again (first by op {adds[element].invoke.index})",
-                    expected="each element added by one logical operation, retries inside it",
-                )
-            adds[element] = pair
+            note_add(adds, pair, "each element added by one logical operation, retries inside it")
         elif pair.invoke.f == "read":
             if pair.type is OpType.OK:
                 _elements(pair)

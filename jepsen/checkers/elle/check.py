@@ -26,8 +26,8 @@ def check_append(history: History, *, model: Model = "strict-serializable") -> V
     Operation values: lists of `[:append key value]` and `[:r key nil]`; a read's completion holds the list. Appended
     values are unique per key. `details`: anomaly name -> explanations, most severe first, the smallest case first.
     `counterexample`: invocations and completions of the smallest cycle (or of the smallest case, when there is no
-    cycle) with the reads that prove its version order. `valid` None: nothing was committed, or the search for cycles
-    ran out of its budget without finding one.
+    cycle) with the reads that prove its version order. `valid` None: nothing was committed, no list was read, or
+    the search for cycles ran out of its budget without finding one.
 
     Transactions of unknown outcome count as happened only if a committed one read an append of theirs; what they
     themselves read is never used. Source: Kingsbury and Alvaro, "Elle", VLDB 2020.
@@ -103,6 +103,8 @@ def _verdict(transactions: Transactions, findings: list[Finding], cycles: Cycles
         return Verdict(CHECKER, None, f"the search for cycles ran out of its budget: {scope}")
     if not committed:
         return Verdict(CHECKER, None, f"nothing was committed: {scope}")
+    if not any(t.is_committed and not micro.is_append for t in transactions.all for micro in t.micros):
+        return Verdict(CHECKER, None, f"no list was read: {scope}")
     return Verdict(CHECKER, True, f"no anomaly in {scope}")
 
 
