@@ -18,6 +18,7 @@ from jepsen.verdict import Verdict
 CHECKER: Final = "availability"
 NS_PER_S: Final = 1_000_000_000
 QUANTILES: Final = (0.5, 0.95, 0.99, 1.0)
+HEALED: Final = "healed"  # an event of the nemesis that is no fault: the suite has found all well again
 _BEGIN, _END, _FINAL = "start", "stop", "final"
 
 
@@ -53,7 +54,7 @@ def fault_windows(history: History) -> list[FaultWindow]:
             place = running.pop(name, None)
             if place is not None:
                 windows[place] = FaultWindow(name, windows[place].begin_ns, op.time)
-        else:
+        elif op.f != HEALED:
             windows.append(FaultWindow(op.f, op.time, op.time))
     return windows
 
@@ -67,7 +68,7 @@ def check_availability(
     `counts` {f: {ok, fail, info}}; `rate` {f: {type: [[bucket begin, operations per second]]}} by time of completion;
     `latency` {f: [[bucket begin, p50, p95, p99, max]]} of ok operations by time of invocation;
     `longest-without-ok` [from, to]; `windows` by set of active faults: [{from, to, faults, ok, fail, info,
-    ok-per-s, p50, p99, longest-without-ok}]; `recovery` seconds from the last nemesis event (the run's begin without
+    ok-per-s, p50, p99, longest-without-ok}]; `recovery` seconds from the last fault's event (the run's begin without
     one) to the first ok of an operation invoked after it, None when there was none.
 
     Valid, unless `recovers_within_s` is given and not met; None when nobody asked anything, or when the history ended
@@ -86,7 +87,7 @@ def check_availability(
     for pair in pairs:
         counts[pair.invoke.f][pair.type] += 1
     total = Counter(pair.type for pair in pairs)
-    fault_end = max((op.time for op in history.nemesis()), default=0)
+    fault_end = max((op.time for op in history.nemesis() if op.f != HEALED), default=0)
     recovery = _recovery(pairs, fault_end)
     details: dict[str, Any] = {
         "counts": {f: {str(type): counts[f][type] for type in _OUTCOMES} for f in sorted(counts)},

@@ -39,6 +39,7 @@ class ClusterNode(Protocol):
     log_path: Path  # stderr and stdout of all its lives
     address: str  # host:port by which peers know it
     faults: Any  # what `faults_factory` made, else None
+    own_exits: list[int]  # codes of processes that ended though nobody ended them, as far as noted
 
     @property
     def pid(self) -> int | None: ...
@@ -60,6 +61,10 @@ class ClusterNode(Protocol):
 
     def wait_serving(self, timeout_s: float = 30.0) -> None:
         """Return when the control port answers; raises SetupError with the end of the log when it does not."""
+        ...
+
+    def note_exit(self) -> None:
+        """Look whether the process has ended by itself, and note it in `own_exits`; start, kill and stop do so, too."""
         ...
 
     def kill(self) -> None:

@@ -22,6 +22,7 @@ from jepsen.errors import SetupError
 _POLL_S: Final = 0.02
 _GONE_S: Final = 30.0
 _LOG_TAIL_LINES: Final = 12
+_ASKED_EXITS: Final = (0, -signal.SIGTERM)  # a node that has not started yet has no handler
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,8 @@ class ProcessNode:
         self.address = place.advertise
         self.faults: Any = None
         self.is_paused = False
+        self.own_exits: list[int] = []
+        self._is_watched = False  # a process was started, and nobody has ended it
         self._place = place
         self._keeper = keeper
         self._settings = settings
@@ -85,6 +88,7 @@ class ProcessNode:
         if self._process_environment is not None:
             variables.update(self._process_environment(self.name))
         self.is_paused = False
+        self.note_exit()
         self._keeper.request(
             "start",
             name=self.name,
@@ -93,6 +97,13 @@ class ProcessNode:
             folder=str(self.folder.parent),
             log=str(self.log_path),
         )
+        self._is_watched = True
+
+    def note_exit(self) -> None:
+        pid, code = self._poll()
+        if self._is_watched and pid is None and code is not None:
+            self.own_exits.append(code)
+            self._is_watched = False
 
     def _command(self) -> list[str]:
         place, settings = self._place, self._settings
@@ -128,6 +139,8 @@ class ProcessNode:
             time.sleep(_POLL_S)
 
     def kill(self) -> None:
+        self.note_exit()
+        self._is_watched = False
         self._signal(signal.SIGKILL)
         self._wait_gone(_GONE_S)
         self.is_paused = False
@@ -143,9 +156,13 @@ class ProcessNode:
     def stop(self, timeout_s: float = 30.0) -> int:
         if self.is_paused:
             self.resume()
-        self._signal(signal.SIGTERM)
-        if not self._wait_gone(timeout_s):
+        self.note_exit()
+        if self._signal(signal.SIGTERM) and self._wait_gone(timeout_s):
+            if self.exit_code not in _ASKED_EXITS:
+                self.note_exit()
+        else:
             self.kill()
+        self._is_watched = False
         return self.exit_code or 0
 
     def _signal(self, number: signal.Signals) -> bool:

@@ -57,6 +57,10 @@ class Recorder:
         with self._lock:
             return History(self._ops)
 
+    @property
+    def is_closed(self) -> bool:
+        return self._file.closed
+
     def close(self) -> None:
         """Close the file; what comes later raises HistoryError."""
         with self._lock:
@@ -77,6 +81,7 @@ class Recorder:
             if self._file.closed:
                 raise HistoryError(f"{self.path}: {f} of process {process} after the recorder was closed")
             op = Op(len(self._ops), type, process, f, value, self.now_ns(), error, node)
+            line = format_op(op)  # may refuse a value
             self._ops.append(op)
-            self._file.write(format_op(op) + "\n")
+            self._file.write(line + "\n")
         return op

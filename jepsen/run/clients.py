@@ -6,16 +6,15 @@ client would. Threads end at the deadline plus at most one request timeout; they
 
 from __future__ import annotations
 
-import contextlib
 import random
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from jepsen.cluster.client import Failed, Unknown
-from jepsen.errors import HistoryError
-from jepsen.history.op import OpType
+from jepsen.history.op import Op, OpType
 from jepsen.history.recorder import Recorder
 from jepsen.workloads.base import Rejected, Request, Session, Workload
 
@@ -29,11 +28,18 @@ class ClosableSession(Session, Protocol):
 
 
 class Source:
-    """Hands the workload's operations to its threads, one at a time, until told to stop."""
+    """Hands the workload's operations to its threads, one at a time, and counts what became of them.
+
+    `asked` and `served`: operations and successes by node; `served_ns`: when the last success was invoked, on the
+    clock of the history.
+    """
 
     def __init__(self, workload: Workload, recorder: Recorder, clients: int) -> None:
         self.workload = workload
         self.recorder = recorder
+        self.asked: Counter[str] = Counter()
+        self.served: Counter[str] = Counter()
+        self.served_ns = -1
         self._next_process = clients
         self._lock = threading.Lock()
 
@@ -46,6 +52,14 @@ class Source:
         with self._lock:
             self._next_process += 1
             return self._next_process - 1
+
+    def note(self, op: Op, kind: OpType) -> None:
+        """What became of an invocation."""
+        with self._lock:
+            self.asked[str(op.node)] += 1
+            if kind is OpType.OK:
+                self.served[str(op.node)] += 1
+                self.served_ns = max(self.served_ns, op.time)
 
 
 def perform(source: Source, session: ClosableSession, process: int, request: Request, node: str) -> OpType:
@@ -69,6 +83,7 @@ def perform(source: Source, session: ClosableSession, process: int, request: Req
         session.close()
         kind, error = OpType.INFO, f"{CLIENT_ERROR}{type(mistake).__name__}: {mistake}"
     recorder.complete(op, kind, value, error)
+    source.note(op, kind)
     return kind
 
 
@@ -96,12 +111,14 @@ class ClientThread(threading.Thread):
         self._rng = rng
         self._rate = rate
         self._stopped = stop
+        self.trouble: str | None = None  # what ended the thread before its time
 
     def run(self) -> None:
-        with contextlib.suppress(
-            HistoryError
-        ):  # the recorder was closed: the run did not wait for this thread
+        try:
             self._run()
+        except Exception as error:  # noqa: BLE001 - the run's verdict "clients" tells of it
+            if not self._source.recorder.is_closed:  # else the run did not wait for this thread
+                self.trouble = f"{type(error).__name__}: {error}"
 
     def _run(self) -> None:
         session = self._make_session()

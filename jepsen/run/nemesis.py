@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol
 
 from jepsen.cluster.api import Cluster
 from jepsen.history.recorder import Recorder
+from jepsen.nemeses.base import NO_EFFECT
 
 QUIET_S: Final = (1.0, 3.0)  # before each fault
 FAULT_S: Final = (2.5, 6.0)  # how long one lasts
@@ -80,10 +81,18 @@ class NemesisThread(threading.Thread):
         self._scale = min(1.0, time_s / 15.0)
         self.errors: list[str] = []
         self.starts = 0
+        self.is_undone = True  # nothing that it started is in force
+        self.trouble: str | None = None  # what ended the thread before its time
 
     def run(self) -> None:
         if isinstance(self._nemesis, NoFaults):
             return
+        try:
+            self._run()
+        except Exception as error:  # noqa: BLE001 - the run's verdict "faults" tells of it
+            self.trouble = f"{type(error).__name__}: {error}"
+
+    def _run(self) -> None:
         while not self._stopped.wait(self._rng.uniform(*QUIET_S) * self._scale):
             if self._step("start"):
                 self.starts += 1
@@ -94,9 +103,14 @@ class NemesisThread(threading.Thread):
         value: Any
         try:
             if step == "start":
+                self.is_undone = False
                 value = self._nemesis.start(self._cluster, self._rng)
             else:
                 value = self._nemesis.stop(self._cluster)
+                self.is_undone = True
+                if isinstance(value, dict) and NO_EFFECT in value:
+                    self.starts -= 1
+                    self.errors.append(f"{self._nemesis.name}: {value[NO_EFFECT]}")
         except Exception as error:  # noqa: BLE001 - recorded; the run's verdict "faults" counts them
             text = f"{step} of {self._nemesis.name}: {type(error).__name__}: {error}"
             self.errors.append(text)

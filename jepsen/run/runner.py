@@ -21,15 +21,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, cast
 
+from jepsen.checkers.availability import HEALED
 from jepsen.cluster.api import Cluster, ServerSettings
 from jepsen.errors import HistoryError, MissingTool, SetupError
 from jepsen.history.op import OpType
 from jepsen.history.recorder import Recorder
 from jepsen.report.folder import write_run
-from jepsen.run.clients import ClientThread, Source, perform
+from jepsen.run.clients import Source, perform
 from jepsen.run.healing import heal, retry
-from jepsen.run.judging import check_logs, count, judge
-from jepsen.run.nemesis import Nemesis, NemesisThread, NoFaults
+from jepsen.run.judging import check_logs, count, judge, leaves_majority
+from jepsen.run.load import check_nodes, load
+from jepsen.run.nemesis import Nemesis, NoFaults
 from jepsen.run.options import Options, Result
 from jepsen.run.session import NodeSession
 from jepsen.verdict import Verdict
@@ -37,8 +39,6 @@ from jepsen.workloads import WORKLOADS
 from jepsen.workloads.base import Workload
 
 SETUP_S: Final = 30.0
-NEMESIS_STOP_S: Final = 90.0  # a removal or a join under way may take this long
-JOIN_SLACK_S: Final = 5.0
 FINAL_S: Final = 60.0
 # So little that runs of seconds compact their logs, and nodes that were away need snapshots.
 SERVERS: Final = ServerSettings(
@@ -90,13 +90,19 @@ def run_together(
             say(
                 f"{nemesis}: {', '.join(workloads)} on {options.nodes} nodes ({cluster.kind}) for {options.time_s:g} s"
             )
-            common = _load(cluster, fault, sources, options)
-            common += _heal(cluster, fault, sources, options)
+            done = load(cluster, fault, sources, options)
+            common = [*done.verdicts, *_heal(cluster, sources, options)]
             own = _finish(cluster, sources, options) if common[-1].valid is not None else {}
             cluster_kind = cluster.kind
             logs = [node.log_path for node in cluster.nodes]
-            common.append(check_logs(logs, nemesis))
-            common += _check_damaged_nodes(fault)
+            common.append(check_nodes(cluster, fault, done))
+            common.append(
+                check_logs(
+                    logs,
+                    may_differ=getattr(fault, "has_damaged_database", False),
+                    may_fail=bool(getattr(fault, "own_exits", ())),
+                )
+            )
             _keep_logs(logs, folders)
     except BaseException:
         for recorder in recorders:
@@ -114,7 +120,13 @@ def run_together(
         workload = source.workload
         history = source.recorder.history()
         result = Result(workload.name, nemesis, folder, started.isoformat(timespec="seconds"))
-        result.verdicts = [*judge(workload.check, history), *own.get(workload.name, []), *common]
+        judged = judge(
+            workload.check,
+            history,
+            planned=options.rate * options.time_s,
+            must_serve=getattr(fault, "spares_majority", False) and leaves_majority(options.nodes),
+        )
+        result.verdicts = [*judged, *own.get(workload.name, []), *common]
         result.counts = count(history)
         result.test = _describe(result, options, cluster_kind, workload, list(workloads))
         write_run(result, history, pictures=options.pictures)
@@ -124,76 +136,11 @@ def run_together(
     return results
 
 
-def _load(cluster: Cluster, fault: Nemesis, sources: Sequence[Source], options: Options) -> list[Verdict]:
-    """Clients and nemesis for `time_s`; returns the verdict "faults"."""
-    stop_clients, stop_nemesis = threading.Event(), threading.Event()
-    nodes = cluster.nodes
-    clients = [
-        ClientThread(
-            source,
-            lambda node=node: NodeSession(node, options.request_timeout_s),  # type: ignore[misc]
-            process,
-            node.name,
-            random.Random(f"{options.seed}/{source.workload.name}/{process}"),
-            options.rate / options.clients,
-            stop_clients,
-        )
-        for source in sources
-        for process in range(options.clients)
-        for node in [nodes[process % len(nodes)]]
-    ]
-    recorders = [source.recorder for source in sources]
-    nemesis = NemesisThread(
-        fault, cluster, random.Random(f"{options.seed}/{fault.name}"), recorders, stop_nemesis, options.time_s
-    )
-    try:
-        for thread in (*clients, nemesis):
-            thread.start()
-        time.sleep(options.time_s)
-    finally:
-        stop_nemesis.set()
-        nemesis.join(NEMESIS_STOP_S)
-        stop_clients.set()
-        deadline = time.monotonic() + 2 * options.request_timeout_s + JOIN_SLACK_S
-        for client in clients:
-            client.join(max(0.0, deadline - time.monotonic()))
-    stuck = [thread.name for thread in (*clients, nemesis) if thread.is_alive()]
-    details: dict[str, Any] = {"starts": nemesis.starts, "errors": nemesis.errors, "stuck": stuck}
-    if fault.violations:
-        summary = f"the nemesis saw {len(fault.violations)}: {fault.violations[0]}"
-        return [Verdict("faults", False, summary, {**details, "violations": fault.violations})]
-    if stuck:
-        return [Verdict("faults", None, f"threads did not end in time: {', '.join(stuck)}", details)]
-    if isinstance(fault, NoFaults):
-        return [Verdict("faults", True, "none, as asked", details)]
-    if not nemesis.starts:
-        reason = nemesis.errors[0] if nemesis.errors else "the time was too short for one"
-        return [Verdict("faults", None, f"no fault was ever started: {reason}", details)]
-    return [
-        Verdict("faults", True, f"{nemesis.starts} faults, {len(nemesis.errors)} that did not work", details)
-    ]
-
-
-def _check_damaged_nodes(fault: Nemesis) -> list[Verdict]:
-    """What the nemesis itself saw a node do that it must not do, such as serving from a damaged folder."""
-    violations: list[str] = list(getattr(fault, "violations", ()))
-    if not violations:
-        return []
-    return [Verdict("damaged-nodes", False, violations[0], {"violations": violations})]
-
-
-def _heal(cluster: Cluster, fault: Nemesis, sources: Sequence[Source], options: Options) -> list[Verdict]:
-    """Undo the faults, wait for health, then every node's final operations."""
-    error: str | None = None
-    try:
-        fault.final(cluster)
-    except Exception as trouble:  # noqa: BLE001 - recorded; `heal` tries on and judges
-        error = f"{type(trouble).__name__}: {trouble}"
-    for source in sources:
-        source.recorder.nemesis(f"final-{fault.name}", {"error": error} if error else None)
+def _heal(cluster: Cluster, sources: Sequence[Source], options: Options) -> list[Verdict]:
+    """Bring back what is not back yet, wait for health, compare the replicas."""
     verdicts = heal(cluster, options.heal_timeout_s, options.request_timeout_s)
     for source in sources:
-        source.recorder.nemesis("healed", {verdict.checker: verdict.summary for verdict in verdicts})
+        source.recorder.nemesis(HEALED, {verdict.checker: verdict.summary for verdict in verdicts})
     return verdicts
 
 

@@ -112,6 +112,7 @@ class FakeNode:
     exit_code = None
 
     def __init__(self, name: str, folder: Path, store: Store) -> None:
+        self.own_exits: list[int] = []
         self.name = name
         self.folder = folder / name
         self.log_path = folder / f"{name}.log"
@@ -127,6 +128,9 @@ class FakeNode:
         self.is_running = False
 
     def resume(self) -> None:
+        pass
+
+    def note_exit(self) -> None:
         pass
 
     def client(self, timeout_s: float = 5.0) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -96,6 +98,20 @@ class Cases:
         states = cluster.final_states()
         assert set(states) == {"n1", "n2", "n3"}
         assert len(set(states.values())) == 1
+
+    def test_an_end_that_nobody_asked_for_is_noted(self, cluster: ProcessCluster) -> None:
+        node = leader_and_others(cluster)[1][0]
+        for end in (node.kill, node.stop):
+            end()
+            node.start()
+            node.wait_serving()
+        assert node.own_exits == []
+        assert node.pid is not None
+        os.kill(node.pid, signal.SIGABRT)
+        eventually(lambda: not node.is_running, "a process survived SIGABRT")
+        node.start()
+        node.note_exit()
+        assert node.own_exits == [-signal.SIGABRT]
 
     def test_killed_leader(self, cluster: ProcessCluster) -> None:
         """kill -9: its clients know nothing of a request under way, new ones fail; the others go on; it comes back."""
