@@ -113,6 +113,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except JepsenError as error:
         print(f"jepsen: {error}", file=sys.stderr)
         return USAGE
+    except OSError as error:
+        print(f"jepsen: the system refused: {error}", file=sys.stderr)
+        return USAGE
     except Exception:  # noqa: BLE001 - Python's own exit code for it would say "violation"
         traceback.print_exc()
         print("jepsen: a mistake of the suite itself, not a verdict", file=sys.stderr)
@@ -167,7 +170,7 @@ def run_ci(options: argparse.Namespace) -> int:
     from jepsen.run.campaign import CI_NEMESES, CI_TIME_S
     from jepsen.workloads import WORKLOADS
 
-    return _campaign(options, list(WORKLOADS), list(CI_NEMESES), CI_TIME_S)
+    return _campaign(options, list(WORKLOADS), list(CI_NEMESES), CI_TIME_S, may_skip=False)
 
 
 def _campaign(
@@ -176,7 +179,10 @@ def _campaign(
     nemeses: list[str],
     time_s: float,
     budget_s: float | None = None,
+    *,
+    may_skip: bool = True,
 ) -> int:
+    """`may_skip`: what this machine cannot do is left out; else it makes the whole unknown."""
     from jepsen.report.index import write_index
     from jepsen.run.campaign import run_campaign
 
@@ -194,7 +200,9 @@ def _campaign(
         print(f"could not run {name}: {reason}")
     if tally[False]:
         return VIOLATION
-    return USAGE if campaign.failed else _CODES[campaign.valid]
+    if campaign.failed:
+        return USAGE
+    return UNKNOWN if campaign.skipped and not may_skip else _CODES[campaign.valid]
 
 
 def _say(text: str) -> None:

@@ -64,6 +64,7 @@ _CHARACTERS = {
     "formfeed": "\f",
     "backspace": "\b",
 }
+_DIGITS_MAX = 4000  # Python's own limit is a little above
 _NAMED: dict[str, Any] = {"nil": None, "true": True, "false": False}
 _SYMBOLIC = {"Inf": math.inf, "-Inf": -math.inf, "NaN": math.nan}
 _CLOSES = {"[": "]", "(": ")", "{": "}", "#{": "}"}
@@ -220,6 +221,8 @@ def _atom(token: str) -> Any:
     if token in _NAMED:
         return _NAMED[token]
     if first.isdigit() or (first in "+-" and token[1:2].isdigit()):
+        if len(token) > _DIGITS_MAX:
+            raise ValueError(f"a number of at most {_DIGITS_MAX} digits")
         if _INTEGER.fullmatch(token):
             return int(token.rstrip("N"))
         if _FLOAT.fullmatch(token):

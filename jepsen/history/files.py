@@ -152,7 +152,7 @@ def _operation(form: Form, position: int, path: Path) -> Op:
         return HistoryError(message, path=path, line=form.line, expected=expected)
 
     if not isinstance(record, Mapping):
-        raise error(f"{str(dumps(record))[:60]} is no operation", "a map {:type ..., :f ..., :process ...}")
+        raise error(f"{_shown(record)} is no operation", "a map {:type ..., :f ..., :process ...}")
     kind = _TYPES.get(record.get("type", "(missing)"))
     if kind is None:
         raise error(f":type is {_told(record, 'type')}", _TYPE_NAMES)
@@ -182,4 +182,10 @@ def _operation(form: Form, position: int, path: Path) -> Op:
 
 
 def _told(record: Mapping[Any, Any], key: str) -> str:
-    return str(dumps(record[key]))[:60] if key in record else "missing"
+    return _shown(record[key]) if key in record else "missing"
+
+
+def _shown(value: Any) -> str:
+    """The begin of it, without characters that a terminal would obey."""
+    text = str(dumps(value))[:60]
+    return text if text.isprintable() else ascii(text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from jepsen.errors import SetupError
 from jepsen.report.pages import Run, index_page
@@ -24,7 +25,7 @@ def read_runs(out: Path) -> tuple[list[Run], list[str]]:
         except (OSError, ValueError):
             skipped.append(folder.name)
             continue
-        if isinstance(verdict, dict):
+        if _is_verdict(verdict):
             runs.append(Run(folder, verdict))
         else:
             skipped.append(folder.name)
@@ -36,5 +37,19 @@ def write_index(out: Path) -> Path:
     """Write `out`/index.html; returns its path."""
     runs, skipped = read_runs(out)
     path = out / "index.html"
-    path.write_text(index_page(runs, skipped), encoding="utf-8")
+    try:
+        path.write_text(index_page(runs, skipped), encoding="utf-8")
+    except OSError as error:
+        raise SetupError(f"cannot write {path}: {error.strerror}; choose another --out") from None
     return path
+
+
+def _is_verdict(found: Any) -> bool:
+    """Whether it has the shape that the pages rely on (see folder.to_json); files get cut off and edited."""
+    return (
+        isinstance(found, dict)
+        and isinstance(found.get("pictures", []), list)
+        and isinstance(found.get("notes", []), list)
+        and isinstance(items := found.get("verdicts", []), list)
+        and all(isinstance(item, dict) and item.get("valid") in (True, False, None) for item in items)
+    )

@@ -23,7 +23,7 @@ from jepsen.checkers.linearizable import (
 )
 from jepsen.checkers.long_fork import check_long_fork
 from jepsen.checkers.unique import check_sequence, check_unique_ids
-from jepsen.errors import SetupError
+from jepsen.errors import HistoryError, SetupError
 from jepsen.history.history import History, read_history
 from jepsen.verdict import Verdict
 
@@ -86,8 +86,17 @@ def check_file(name: str, path: Path, options: dict[str, Any]) -> Verdict:
     arguments = {_ARGUMENTS.get(key, key): value for key, value in given.items()}
     if name == "register":
         arguments["keyed"] = None  # foreign histories have one register or many: found out from the values
-    history = read_history(path)
     try:
-        return checker.check(history, **arguments)
+        return checker.check(read_history(path), **arguments)
+    except HistoryError as error:
+        if error.path is not None:
+            raise
+        raise HistoryError(str(error), path=path) from None
+    except RecursionError:
+        raise HistoryError(
+            "values are nested too deeply",
+            path=path,
+            expected="operations whose values are a few levels deep",
+        ) from None
     except ValueError as error:
         raise SetupError(f"checker {name}: {error}") from None

@@ -11,6 +11,7 @@ from jepsen.verdict import Verdict
 
 KINDS: Final = ("auto", "namespaces", "loopback")
 NODES_MAX: Final = 9
+_FLAGS: Final = {"time_s": "--time", "rate": "--rate"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +34,15 @@ class Options:
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
-            raise SetupError(f"kind is {self.kind!r}; choose one of {', '.join(KINDS)}")
+            raise SetupError(f"--kind is {self.kind!r}; choose one of {', '.join(KINDS)}")
         if not 1 <= self.nodes <= NODES_MAX:
-            raise SetupError(f"{self.nodes} nodes: a cluster of the suite has 1 to {NODES_MAX}")
+            raise SetupError(f"--nodes is {self.nodes}; a cluster of the suite has 1 to {NODES_MAX}")
         for name in ("time_s", "rate", "request_timeout_s", "heal_timeout_s"):
             if not 0 < getattr(self, name) < 1e6:
-                raise SetupError(f"{name} is {getattr(self, name)}; give a positive number")
+                flag = _FLAGS.get(name, name)
+                raise SetupError(f"{flag} is {getattr(self, name)}; give a positive number")
         if self.clients < 1:
-            raise SetupError(f"{self.clients} clients: at least one is needed")
+            raise SetupError(f"--clients is {self.clients}; at least one is needed")
 
 
 @dataclass(slots=True)

@@ -197,6 +197,19 @@ def test_pages_are_well_formed(tmp_path: Path) -> None:
         assert balance.open == [], path
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["[]", "5", '{"verdicts": 5}', '{"verdicts": [{"valid": "yes"}]}', '{"pictures": 1}', '{"valid": tr'],
+)
+def test_a_verdict_file_of_another_shape_is_named_and_passed_over(text: str, tmp_path: Path) -> None:
+    write_run(_result(tmp_path / "run"), _history(), pictures=False)
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "odd" / "verdict.json").write_text(text)
+    page = write_index(tmp_path).read_text()
+    assert "Not read: odd" in page
+    assert "run/index.html" in page
+
+
 def test_an_index_without_runs_says_how_to_make_one(tmp_path: Path) -> None:
     assert "python -m jepsen run" in write_index(tmp_path).read_text()
 

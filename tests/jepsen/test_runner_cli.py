@@ -74,8 +74,8 @@ def test_check_shows_and_draws_the_operations_of_a_violation(
         (["check", "set", "h.edn", "--total", "3"], "takes no --total"),
         (["check", "set", "h.edn"], "h.edn"),
         (["run", "--workload", "sets", "--nemesis", "none"], "no workload 'sets'; choose one of append"),
-        (["run", "--workload", "set", "--nemesis", "none", "--time", "-1"], "time_s is -1"),
-        (["run", "--workload", "set", "--nemesis", "none", "--nodes", "40"], "40 nodes"),
+        (["run", "--workload", "set", "--nemesis", "none", "--time", "-1"], "--time is -1"),
+        (["run", "--workload", "set", "--nemesis", "none", "--nodes", "40"], "--nodes is 40"),
         (["run", "--workload", ","], "names nothing"),
         (["all", "--workloads", "set,ring"], "no workload 'ring'; choose from"),
         (["index", "--out", "/nonexistent/folder"], "not a folder"),
@@ -109,6 +109,57 @@ def test_a_malformed_history_is_named_with_its_line(
     path = _history(tmp_path, GOOD_BANK + "{:type :ok :process 0 :f")
     assert cli.main(["check", "bank", path, "--total", "100"]) == 2
     assert f"{path}:3" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("h.edn", GOOD_BANK.splitlines()[1], "completes read at index 1 without an invocation"),
+        ("h.edn", GOOD_BANK + "[" * 5000 + "]" * 5000, "nested too deeply"),
+        ("h.json", "[" * 100_000 + "]" * 100_000, "nested too deeply"),
+        ("h.edn", "9" * 10_000, "h.edn:1: cannot read '999"),
+        ("h.edn", "\0\0", "'\\x00\\x00' is no operation"),
+    ],
+)
+def test_strange_histories_are_named_without_a_traceback(
+    name: str, text: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / name
+    path.write_text(text)
+    assert cli.main(["check", "append", str(path)]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"jepsen: {path}")
+    assert words in said
+    assert "limit (4300" not in said
+
+
+def test_what_cannot_be_written_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "index.html").mkdir()
+    assert cli.main(["index", "--out", str(tmp_path)]) == 2
+    assert f"cannot write {tmp_path / 'index.html'}: Is a directory; choose" in capsys.readouterr().err
+
+
+def test_a_refusal_of_the_system_is_no_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def together(*_arguments: Any) -> list[Result]:
+        raise OSError(28, "No space left on device", "history.edn")
+
+    monkeypatch.setattr("jepsen.run.runner.run_together", together)
+    assert cli.main(["run", "-w", "set", "--out", str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert "No space left on device: 'history.edn'" in said
+    assert "Traceback" not in said
+
+
+def test_what_ci_leaves_out_is_not_passed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def together(workloads: list[str], nemesis: str, options: Options, out: Path, say: Any) -> list[Result]:
+        if nemesis == "power-loss":
+            raise MissingTool("gcc is missing")
+        return [Result("set", nemesis, out, "now", [Verdict("x", True, "")])]
+
+    monkeypatch.setattr("jepsen.run.campaign.run_together", together)
+    assert cli.main(["ci", "--out", str(tmp_path)]) == 3
 
 
 @pytest.mark.parametrize(("valid", "code"), [(True, 0), (False, 1), (None, 3)])
