@@ -71,8 +71,7 @@ def run_page(folder: Path, verdict: dict[str, Any], test: dict[str, Any]) -> str
         _verdicts(run, ""),
         _counts(verdict.get("counts", {})),
     ]
-    for name in verdict.get("pictures", []):
-        parts.append(f'<p><img src="{_link(name)}" alt="{escape(name)}" loading="lazy"></p>')
+    parts += [_picture("", name) for name in verdict.get("pictures", [])]
     logs = sorted(path.name for path in (folder / "logs").glob("*")) if (folder / "logs").is_dir() else []
     files = ["history.edn", "test.json", "verdict.json", "verdict.txt", *(f"logs/{name}" for name in logs)]
     parts.append(
@@ -109,7 +108,7 @@ def index_page(runs: Sequence[Run], skipped: Sequence[str] = ()) -> str:
         )
     else:
         parts.append(
-            "<p>No runs yet: <code>python -m jepsen run --workload register --nemesis kill</code></p>"
+            "<p>No runs yet: <code>python -m jepsen run --workload register --nemesis kill-one</code></p>"
         )
     bad = [run for run in runs if run.valid is False]
     if bad:
@@ -122,7 +121,7 @@ def index_page(runs: Sequence[Run], skipped: Sequence[str] = ()) -> str:
 
 def _cell(runs: Sequence[Run], workload: str, nemesis: str) -> str:
     chosen = [run for run in runs if run.workload == workload and run.nemesis == nemesis]
-    return "".join(
+    return " ".join(
         f'<a class="{MARKS[run.valid][0]}" href="{_link(run.folder.name)}/index.html" title="{escape(_tip(run))}">'
         f"{MARKS[run.valid][1]}</a>"
         for run in chosen
@@ -132,10 +131,7 @@ def _cell(runs: Sequence[Run], workload: str, nemesis: str) -> str:
 def _card(run: Run, *, is_open: bool = False) -> str:
     word, mark = MARKS[run.valid]
     name = _link(run.folder.name)
-    pictures = "".join(
-        f'<p><img src="{name}/{_link(picture)}" alt="{escape(picture)}" loading="lazy"></p>'
-        for picture in run.verdict.get("pictures", [])
-    )
+    pictures = "".join(_picture(f"{name}/", picture) for picture in run.verdict.get("pictures", []))
     return (
         f'<details{" open" if is_open else ""}><summary><span class="{word}">{mark}</span>'
         f" {escape(run.workload)} under {escape(run.nemesis)} <span class='dim'>{escape(run.started)}</span>"
@@ -162,6 +158,12 @@ def _verdicts(run: Run, prefix: str) -> str:
         rows.append("</li>")
     notes = "".join(f"<li class='dim'>{escape(str(note))}</li>" for note in run.verdict.get("notes", []))
     return f"<ul>{''.join(rows)}{notes}</ul>"
+
+
+def _picture(prefix: str, name: str) -> str:
+    """Leads to itself: on a phone the page shows it small."""
+    place = f"{prefix}{_link(name)}"
+    return f'<p><a href="{place}"><img src="{place}" alt="{escape(name)}" loading="lazy"></a></p>'
 
 
 def _counts(counts: dict[str, dict[str, int]]) -> str:

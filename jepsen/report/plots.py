@@ -90,14 +90,16 @@ def _latency(axes: Any, points: Sequence[Point], end_s: float) -> None:
             axes.plot(
                 [x for x, _ in curve], [y * 1000 for _, y in curve], style, color="black", lw=0.9, label=label
             )
+    axes.yaxis.set_major_formatter("{x:g}")
     axes.set_ylabel("milliseconds")
 
 
 def _rate(axes: Any, points: Sequence[Point], end_s: float) -> None:
-    middles, curves = rates(points, end_s, _windows(end_s))
+    # Windows of a second: in shorter ones the rates of a short run are noise.
+    middles, curves = rates(points, end_s, max(5, min(_WINDOWS_MAX, int(end_s))))
     styles = ("-", "--", "-.", ":")
     kinds = sorted({f for f, _outcome in curves})
-    for (f, outcome), values in curves.items():
+    for (f, outcome), values in sorted(curves.items(), key=lambda item: OUTCOMES.index(item[0][1])):
         style = styles[kinds.index(f) % len(styles)]
         axes.plot(middles, values, style, color=COLOURS[outcome], lw=1.2, label=f"{f} {WORDS[outcome]}")
     axes.set_ylabel("operations per second")
