@@ -20,7 +20,15 @@ from dqlite_py.model import LogIndex
 from dqlite_py.storage.checkpoint import Checkpointer, WalMark
 from dqlite_py.storage.connection import WRITER_CACHE_BYTES, open_writer
 from dqlite_py.storage.meta import prepare_meta
-from dqlite_py.storage.native_engine import STATEMENTS_MAX, ApplyFailed, NativeEngine, State, Verdict
+from dqlite_py.storage.native_engine import (
+    STATEMENTS_MAX,
+    ApplyFailed,
+    NativeEngine,
+    State,
+    Verdict,
+    Which,
+    file_sync,
+)
 from dqlite_py.storage.sqlerrors import environment_error, error_from_apsw
 
 # Above this the writer waits for the checkpoint thread: it writes faster than frames can be moved.
@@ -199,6 +207,8 @@ def _close(native: NativeEngine | None, connection: apsw.Connection) -> None:
 def _empty_wal(connection: apsw.Connection, path: str) -> None:
     try:
         connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        # SQLite does not: a file system that brought a part of the old WAL back would put old pages over newer ones.
+        file_sync(connection, Which.WAL)
     except apsw.BusyError:
         raise DirectoryLocked(f"another program reads {path}: close it and start again") from None
     except apsw.Error as error:

@@ -21,6 +21,7 @@ from dqlite_py.limits import RESULT_BYTES_MAX
 VFS_NAME: Final = "dqlite"
 STATEMENTS_MAX: Final = 256
 SQLITE_ERROR: Final = 1
+SQLITE_IOERR: Final = 10
 SQLITE_NOTFOUND: Final = 12
 
 _ffi = _native.ffi
@@ -164,7 +165,8 @@ def file_sync(connection: apsw.Connection, which: Which) -> None:
 
 def _check(code: int, what: str) -> None:
     if code != 0:
-        raise InternalError(f"{what} of a database file failed with SQLite code {code}", code=code)
+        why = "disk I/O error" if code & 0xFF == SQLITE_IOERR else "not possible"
+        raise InternalError(f"{what} of a database file: {why} (SQLite code {code})", code=code)
 
 
 # -- SQL text -------------------------------------------------------------------------------------------

@@ -29,6 +29,11 @@ class Change:
     size_after: int
     old: bytes
 
+    @property
+    def is_shorter(self) -> bool:
+        """Whether it made the file shorter."""
+        return self.size_after < self.size_before
+
     def sectors(self) -> range:
         return range(self.start // SECTOR, -(-self.end // SECTOR))
 

@@ -6,6 +6,8 @@ writes sectors of 512 bytes whole and in any order:
 - of later writes, truncations and growth each sector holds its synced content or that of any later change; or the
   changes survive up to one of them, which is torn at a sector's boundary; or all, or none. Sectors that grew the file
   and are lost read as zeros or lie beyond the end, because the size is a choice of its own;
+- making a file shorter is one change of its size: it survives whole or not at all, and what came after a lost one in
+  the range that it cut off is lost with it (file systems give blocks back only together with the size);
 - creating, renaming, removing a file or a folder is durable once its folder was synced (a rename between two folders:
   either of them). Of later ones per folder, a random number of the newest is taken back. Syncing a file does not make
   its name durable: stricter than ext4, as POSIX allows;
@@ -138,11 +140,16 @@ def _take_back(change: _NameChange) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Fate:
-    """Of one file: changes from `cut` on are lost, or each sector is kept by the chance `keep`."""
+    """Of one file: changes from `cut` on are lost, or each sector is kept by the chance `keep`.
+
+    With `keep`, of the cuts of its size those up to `kept_shorter` survived, `lost_shorter` and later ones did not.
+    """
 
     cut: int | None = None
     is_torn: bool = False
     keep: float = 0.0
+    kept_shorter: int = -1
+    lost_shorter: int | None = None
 
 
 # -- content --------------------------------------------------------------------------------------------------
@@ -154,7 +161,7 @@ def _lose_content(path: Path, undo: UndoFile, rng: random.Random) -> int:
     if not changes:
         return 0
     size_now = path.stat().st_size
-    fate = _choose_fate(len(changes), rng)
+    fate = _choose_fate(undo, rng)
     # By sector: the changes that touched it, oldest first.
     touched: dict[int, list[int]] = {}
     for index, change in enumerate(changes):
@@ -176,14 +183,25 @@ def _lose_content(path: Path, undo: UndoFile, rng: random.Random) -> int:
     return lost
 
 
-def _choose_fate(count: int, rng: random.Random) -> _Fate:
+def _choose_fate(undo: UndoFile, rng: random.Random) -> _Fate:
     """All lost, or up to one change and perhaps a part of it, or sector by sector."""
+    changes = undo.changes
     kind = rng.randrange(4)
     if kind == 0:
         return _Fate(cut=0)
     if kind == 1:
-        return _Fate(cut=rng.randint(0, count), is_torn=rng.random() < 0.5)
-    return _Fate(keep=rng.choice(_KEEP_CHANCES))
+        cut = rng.randint(0, len(changes))
+        can_tear = cut < len(changes) and not changes[cut].is_shorter
+        return _Fate(cut=cut, is_torn=can_tear and rng.random() < 0.5)
+    keep = rng.choice(_KEEP_CHANCES)
+    kept, lost = -1, None
+    for index, change in enumerate(changes):
+        if change.is_shorter and not undo.is_durable(index):
+            if rng.random() >= keep:
+                lost = index
+                break
+            kept = index
+    return _Fate(keep=keep, kept_shorter=kept, lost_shorter=lost)
 
 
 def _choose(touched: list[int], undo: UndoFile, fate: _Fate, rng: random.Random) -> int | None:
@@ -193,10 +211,22 @@ def _choose(touched: list[int], undo: UndoFile, fate: _Fate, rng: random.Random)
     if not candidates:
         return None
     if fate.cut is None:
-        return None if rng.random() < fate.keep else rng.choice(candidates)
+        return _choose_freely(candidates, undo, fate, rng)
     # Of the change that is torn, some sectors arrived.
     first = fate.cut + (fate.is_torn and rng.random() < 0.5)
     return next((index for index in candidates if index >= first), None)
+
+
+def _choose_freely(candidates: list[int], undo: UndoFile, fate: _Fate, rng: random.Random) -> int | None:
+    kept = [
+        at
+        for at, index in enumerate(candidates)
+        if undo.changes[index].is_shorter and index <= fate.kept_shorter
+    ]
+    candidates = candidates[kept[-1] + 1 :] if kept else candidates
+    if fate.lost_shorter is not None and fate.lost_shorter in candidates:
+        return rng.choice(candidates[: candidates.index(fate.lost_shorter) + 1])
+    return None if not candidates or rng.random() < fate.keep else rng.choice(candidates)
 
 
 def _choose_size(
@@ -206,4 +236,9 @@ def _choose_size(
     sizes = [*(change.size_before for change in changes[durable + 1 :]), size_now]
     if fate.cut is not None:
         return sizes[min(len(sizes) - 1, max(0, fate.cut - durable - 1))]
-    return size_now if rng.random() < fate.keep else rng.choice(sizes)
+    begin = max(durable, fate.kept_shorter) + 1
+    if fate.lost_shorter is not None:
+        return rng.choice([change.size_before for change in changes[begin : fate.lost_shorter + 1]])
+    if rng.random() < fate.keep:
+        return size_now
+    return rng.choice([*(change.size_before for change in changes[begin:]), size_now])

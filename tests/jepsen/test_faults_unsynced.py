@@ -97,6 +97,16 @@ def test_truncation_is_taken_back_with_its_content(machine: Machine) -> None:
         assert item[:10] == b"a" * 10
 
 
+def test_a_shorter_file_is_the_old_or_the_new_one_and_no_mixture(machine: Machine) -> None:
+    """A part of an old write-ahead log in front of zeros is nothing that a file system leaves."""
+    machine.run("""
+        fd = opened('f'); os.pwrite(fd, b'a' * 4096, 0); os.fsync(fd); sync_folder()
+        os.ftruncate(fd, 0); os.pwrite(fd, b'b' * 512, 0)
+    """)
+    found = machine.outcomes(content("f"), 100)
+    assert set(found) == {b"a" * 4096, b"", bytes(512), b"b" * 512}
+
+
 def test_big_and_gathered_and_positioned_writes(machine: Machine) -> None:
     machine.run("""
         fd = opened('f'); os.write(fd, b'a' * 300_001); os.fsync(fd); sync_folder()

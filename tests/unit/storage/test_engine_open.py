@@ -12,8 +12,10 @@ import apsw
 import pytest
 
 from dqlite_py.errors import CorruptState, DirectoryLocked, InternalError, UnknownFormat
+from dqlite_py.storage import engine as engine_module
 from dqlite_py.storage.checkpoint import Checkpointer
 from dqlite_py.storage.engine import DatabaseEngine, sqlite_identity
+from dqlite_py.storage.native_engine import Which, file_size, file_sync
 from dqlite_py.storage.pagehash import hash_pages, scan_file
 from dqlite_py.storage.readers import ReaderPool
 from tests.support.engines import Database, entry, one
@@ -51,6 +53,24 @@ def test_creation_that_was_interrupted_starts_over(tmp_path: Path) -> None:
     connection.close()
     with Database(half) as db:
         assert db.engine.state_hash == EMPTY_STATE_HASH
+
+
+def test_the_truncation_of_the_wal_is_durable_before_anything_follows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Found by the jepsen suite: parts of an old WAL that came back after a power loss hid newer pages."""
+    path = tmp_path / "a.db"
+    with Database(path) as db:
+        fill(db, 3)
+    synced: list[tuple[Which, int]] = []
+
+    def noting_sync(connection: apsw.Connection, which: Which) -> None:
+        synced.append((which, file_size(connection, Which.WAL)))
+        file_sync(connection, which)
+
+    monkeypatch.setattr(engine_module, "file_sync", noting_sync)
+    DatabaseEngine.open(str(path), create=False).close()
+    assert synced == [(Which.WAL, 0)]
 
 
 def test_open_does_not_create(tmp_path: Path) -> None:
