@@ -213,6 +213,7 @@ class Writes:
     async def stop(self) -> None:
         """Cancel what is under way; every callback hears OutcomeUnknown or NotLeader."""
         self.lost_leadership()
+        await asyncio.sleep(0)  # what is cancelled BEFORE its first step cannot tell its caller
         for task in list(self._tasks):
             task.cancel()
         if self._tasks:

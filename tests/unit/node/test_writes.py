@@ -1,45 +1,62 @@
-"""node.writes: what the leader refuses before anything is proposed."""
+"""Writes under way when their node stops: everybody hears (node.writes)."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import Any
 
-import pytest
-
-from dqlite_py.errors import Error, OperationalError, Outcome
-from dqlite_py.limits import DATABASES_MAX
+from dqlite_py.command import encode_unit
+from dqlite_py.errors import Error, NodeStopped, Outcome
+from dqlite_py.model import Term
 from dqlite_py.node.cluster_view import ClusterView
+from dqlite_py.node.proposals import PIPELINE_MAX, DatabaseProposals
+from dqlite_py.node.tickets import Deadline
 from dqlite_py.node.writes import Writes
-from tests.unit.raft.solo import Solo
+from tests.faults.ours import CoreWorld
+
+UNIT = encode_unit([("INSERT INTO t VALUES (1)", [])])
 
 
-async def test_no_more_databases_are_made_than_a_manifest_can_list() -> None:
-    """Found by reading: with one more no log was ever compacted, and nobody could be sent a snapshot."""
-    solo = Solo().elect(2)
-    view = ClusterView(asyncio.get_running_loop(), solo.core)
-    view.ready_term = solo.core.term
-    proposed: list[Callable[[Any, Error | None], None]] = []
-    there = {f"db{number}": None for number in range(DATABASES_MAX - 1)}
+async def test_writes_that_still_queue_hear_of_the_stop() -> None:
+    """They are routed again when leadership goes; being cancelled at once must not swallow their answer."""
+    loop = asyncio.get_running_loop()
+    world = CoreWorld("A")
+    world.elect("A")
+    view = ClusterView(loop, world["A"].core)
+    view.ready_term = Term(world["A"].core.term)
+
+    def make(database: str, propose: Any) -> DatabaseProposals:
+        return DatabaseProposals(
+            database,
+            propose=propose,
+            now_us=lambda: 1,
+            state_hash=lambda _: None,
+            call_soon=loop.call_soon,
+            pump=lambda: None,
+        )
+
+    async def call(*_: Any) -> Any:
+        raise AssertionError("nobody is called")
+
+    proposed: list[Any] = []
     writes = Writes(
-        loop=asyncio.get_running_loop(),
+        loop=loop,
         view=view,
-        propose=lambda _payload, callback: proposed.append(callback),
+        propose=lambda payload, callback: proposed.append(callback),
         pump=lambda: None,
-        call=lambda *_: None,
-        make_proposals=lambda *_: None,  # type: ignore[arg-type,return-value]
+        call=call,
+        make_proposals=make,
         now_us=lambda: 1,
-        databases=lambda: there,
+        databases=dict,
     )
-    last = asyncio.get_running_loop().create_task(writes.open_here("last"))
-    await asyncio.sleep(0)
-    with pytest.raises(OperationalError, match="at most 64 databases: drop one") as caught:
-        await writes.open_here("one-too-many")  # the one under way counts
-    assert caught.value.outcome is Outcome.NOT_APPLIED
-    proposed[0](None, None)
-    await last
-    again = asyncio.get_running_loop().create_task(writes.open_here("db0"))  # it exists
-    await asyncio.sleep(0)
-    proposed[1](None, None)
-    await again
+    heard: list[Error | None] = []
+    for _ in range(PIPELINE_MAX):
+        writes.submit("main", UNIT, lambda _result, error: heard.append(error), Deadline(20))
+        await asyncio.sleep(0)
+    assert len(proposed) == PIPELINE_MAX
+    writes.submit("main", UNIT, lambda _result, error: heard.append(error), Deadline(20))
+    view.block("stopping", lambda: NodeStopped("the node is stopping"))
+    await writes.stop()
+    (error,) = heard
+    assert error is not None
+    assert error.outcome is Outcome.NOT_APPLIED
