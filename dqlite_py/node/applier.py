@@ -135,7 +135,10 @@ class Applier:
         if self.is_applied(database, index):
             return None
         future: asyncio.Future[None] = self._loop.create_future()
-        self._waiters.append((index, database, future))
+        if self._stopped:
+            future.cancel()  # nothing is applied here any more: a snapshot is being put in place, or the node stops
+        else:
+            self._waiters.append((index, database, future))
         return future
 
     def _wake_waiters(self) -> None:
