@@ -59,10 +59,10 @@ def read_undo(path: Path) -> UndoFile:
     if len(data) < _HEADER.size:
         return UndoFile()  # killed while it was made
     magic, at, _has_failed, _inode = _HEADER.unpack_from(data)
-    if magic != _MAGIC or at > len(data):
+    if magic != _MAGIC:
         raise SetupError(f"{path} holds no undo notes: remove the data folder and start anew")
     found = UndoFile()
-    doomed_before = 0
+    doomed_before = 0  # `at` may lie behind the end: killed between emptying the file and saying so
     while at + _RECORD.size <= len(data):
         mark, kind, start, old_bytes, end, before, after = _RECORD.unpack_from(data, at)
         content = at + _RECORD.size

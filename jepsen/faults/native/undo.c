@@ -14,6 +14,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -36,15 +37,23 @@ struct record {
     int64_t start, old_bytes, end, size_before, size_after; /* marks: start is the position that they cover */
 };
 
+/* Positions outlive the records: `gone` is how much was dropped before the present file, so that a sync that began
+ * before another one emptied the file does not point into what came later. */
 struct undo {
-    pthread_mutex_t lock;
+    struct undo *next;
+    struct bucket *bucket;
     ino_t inode;
     int fd; /* 0: none */
-    uint64_t end;
+    uint64_t end, gone;
     struct header header;
 };
 
-static struct undo buckets[BUCKETS];
+struct bucket {
+    pthread_mutex_t lock;
+    struct undo *first;
+};
+
+static struct bucket buckets[BUCKETS];
 
 __attribute__((constructor)) static void init_locks(void) {
     for (int i = 0; i < BUCKETS; i++) {
@@ -79,17 +88,8 @@ static uint64_t find_end(int fd, uint64_t at) {
     return at;
 }
 
-static void drop(struct undo *undo) {
-    if (undo->fd) {
-        close(undo->fd);
-    }
-    undo->fd = 0;
-    undo->inode = 0;
-}
-
 static void load(struct undo *undo, ino_t inode) {
     char path[PATH_MAX];
-    drop(undo);
     path_of(path, inode);
     int fd = plain_open(path, O_RDWR | O_CREAT, 0600);
     if (fd < 0) {
@@ -104,20 +104,38 @@ static void load(struct undo *undo, ino_t inode) {
         }
     }
     undo->fd = fd;
-    undo->inode = inode;
     undo->end = find_end(fd, undo->header.valid_from);
 }
 
 struct undo *undo_begin(ino_t inode) {
-    struct undo *undo = &buckets[inode % BUCKETS];
-    pthread_mutex_lock(&undo->lock);
-    if (undo->inode != inode && control->is_lossy) {
+    static struct undo nothing;
+    struct bucket *bucket = &buckets[inode % BUCKETS];
+    pthread_mutex_lock(&bucket->lock);
+    struct undo *undo = bucket->first;
+    while (undo != NULL && undo->inode != inode) {
+        undo = undo->next;
+    }
+    if (undo == NULL) {
+        undo = calloc(1, sizeof *undo);
+        if (undo == NULL) {
+            give_up();
+            pthread_mutex_unlock(&bucket->lock);
+            return &nothing;
+        }
+        *undo = (struct undo){.next = bucket->first, .bucket = bucket, .inode = inode};
+        bucket->first = undo;
+    }
+    if (!undo->fd && control->is_lossy) {
         load(undo, inode);
     }
     return undo;
 }
 
-void undo_end(struct undo *undo) { pthread_mutex_unlock(&undo->lock); }
+void undo_end(struct undo *undo) {
+    if (undo->bucket != NULL) {
+        pthread_mutex_unlock(&undo->bucket->lock);
+    }
+}
 
 static void append(struct undo *undo, const struct record *record, const void *old) {
     struct iovec parts[2] = {{(void *)record, sizeof *record}, {(void *)old, (size_t)record->old_bytes}};
@@ -162,19 +180,21 @@ void undo_record(struct undo *undo, int fd, int64_t size, int64_t start, int64_t
 
 uint64_t undo_position(ino_t inode) {
     struct undo *undo = undo_begin(inode);
-    uint64_t position = undo->end;
+    uint64_t position = undo->gone + undo->end;
     undo_end(undo);
     return position;
 }
 
 void undo_synced(ino_t inode, uint64_t position) {
     struct undo *undo = undo_begin(inode);
-    if (undo->inode == inode && undo->fd) {
+    position = position > undo->gone ? position - undo->gone : 0;
+    if (undo->fd) {
         if (undo->header.has_failed) {
             struct record mark = {RECORD_MAGIC, SYNCED, (int64_t)position, 0, 0, 0, 0};
             append(undo, &mark, NULL);
         } else if (position == undo->end) {
             if (undo->end > sizeof undo->header) {
+                undo->gone += undo->end - sizeof undo->header;
                 undo->header.valid_from = undo->end = sizeof undo->header;
                 if (ftruncate(undo->fd, (off_t)undo->end) || !write_at(undo->fd, &undo->header, sizeof undo->header, 0)) {
                     give_up();
@@ -192,7 +212,7 @@ void undo_synced(ino_t inode, uint64_t position) {
 
 void undo_sync_failed(ino_t inode) {
     struct undo *undo = undo_begin(inode);
-    if (undo->inode == inode && undo->fd) {
+    if (undo->fd) {
         struct record mark = {RECORD_MAGIC, FAILED, (int64_t)undo->end, 0, 0, 0, 0};
         append(undo, &mark, NULL);
         undo->header.has_failed = 1;
@@ -205,12 +225,20 @@ void undo_sync_failed(ino_t inode) {
 
 void undo_forget(ino_t inode) {
     char path[PATH_MAX];
-    struct undo *undo = &buckets[inode % BUCKETS];
-    pthread_mutex_lock(&undo->lock);
-    if (undo->inode == inode) {
-        drop(undo);
+    struct bucket *bucket = &buckets[inode % BUCKETS];
+    pthread_mutex_lock(&bucket->lock);
+    for (struct undo **at = &bucket->first; *at != NULL; at = &(*at)->next) {
+        if ((*at)->inode == inode) {
+            struct undo *undo = *at;
+            *at = undo->next;
+            if (undo->fd) {
+                close(undo->fd);
+            }
+            free(undo);
+            break;
+        }
     }
     path_of(path, inode);
     syscall(SYS_unlinkat, AT_FDCWD, path, 0);
-    pthread_mutex_unlock(&undo->lock);
+    pthread_mutex_unlock(&bucket->lock);
 }
