@@ -18,8 +18,10 @@ MARKS: Final[dict[bool | None, tuple[str, str]]] = {
     False: ("invalid", "✗"),
     None: ("unknown", "?"),
 }
+_WORST_FIRST: Final[dict[bool | None, int]] = {False: 0, None: 1, True: 2}
 _STYLE: Final = """
 :root{color-scheme:light dark;--ok:#1a7f37;--bad:#cf222e;--unknown:#9a6700;--line:#8884}
+@media(prefers-color-scheme:dark){:root{--ok:#57d37a;--bad:#ff7b72;--unknown:#e3b341}}
 body{font:15px/1.45 system-ui,sans-serif;margin:0 auto;max-width:72rem;padding:1rem}
 h1{font-size:1.3rem}h2{font-size:1.05rem;margin-top:1.6rem}
 .wide{overflow-x:auto}table{border-collapse:collapse}
@@ -142,8 +144,9 @@ def _card(run: Run, *, is_open: bool = False) -> str:
 
 
 def _verdicts(run: Run, prefix: str) -> str:
+    """What is wrong comes first."""
     rows = []
-    for item in run.verdict.get("verdicts", []):
+    for item in sorted(run.verdict.get("verdicts", []), key=lambda item: _WORST_FIRST[item.get("valid")]):
         word, mark = MARKS[item.get("valid")]
         rows.append(
             f'<li><span class="{word}">{mark} {escape(str(item.get("checker")))}</span>:'
