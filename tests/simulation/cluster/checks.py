@@ -21,6 +21,8 @@ from dqlite_py.node.runtime import NodeRuntime
 from dqlite_py.raft.effects import Effects, RaftState
 from dqlite_py.raft.journal import JournalBatch
 from dqlite_py.raft.messages import AppendReply, Message, SnapshotOffer, TimeoutNow, VoteReply, VoteRequest
+from tests.simulation.cluster.checks_callers import CallerWatch
+from tests.simulation.cluster.checks_changes import ChangeWatch
 from tests.simulation.cluster.checks_clients import ClientFacts
 from tests.simulation.cluster.checks_consensus import ConsensusFacts, DurableLog
 from tests.simulation.cluster.checks_life import Life
@@ -46,6 +48,8 @@ class Checks:
         self.scratch = ScratchFacts(self.fail)
         self.members = MemberFacts(self.fail)
         self.state = StateWatch(self.consensus, self.fail)
+        self.callers = CallerWatch(self.fail)
+        self.changes = ChangeWatch(self.consensus, self.fail)
         self.lives: dict[int, Life] = {}  # the newest life of each node id
         self.step_count = 0
         self.elections = 0
@@ -92,6 +96,8 @@ class Checks:
         self._watch_messages(life, runtime)
         self._watch_effects(life, runtime)
         self.state.watch(life, runtime)
+        self.callers.watch(name, runtime)
+        self.changes.watch(name, runtime)
         self._watch_failure(life, runtime)
 
     def node_id(self, name: str) -> int | None:

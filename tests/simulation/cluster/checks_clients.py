@@ -42,10 +42,11 @@ def tags_of(entry: Entry) -> list[tuple[OpId, int]]:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a write is in the log: `order` is (entry, position in it)."""
+    """Where a write is in the log: `order` is (entry, position in it). `row`: so many writes has its database then."""
 
     order: tuple[int, int]
     register: int
+    row: int = 0
 
 
 NOWHERE: Final = (0, 0)
@@ -68,6 +69,7 @@ class ClientFacts:
             int, tuple[int, int]
         ] = {}  # per register: acknowledged, or seen by a read that ended
         self._last: dict[int, OpId] = {}  # per register
+        self._rows: Counter[str] = Counter()  # per database
 
     # -- the log -------------------------------------------------------------------------------------------
 
@@ -84,9 +86,11 @@ class ClientFacts:
                     f"true outcomes: write {op} is committed at entry {entry.index}, its client was told that it "
                     f"certainly failed: {self.failed[op]}"
                 )
-            self.places[op] = Place((entry.index, position), register)
+            database = DATABASES[register // KEYS_PER_DATABASE]
+            self._rows[database] += 1
+            self.places[op] = Place((entry.index, position), register, self._rows[database])
             self._last[register] = op
-            self.stale.committed(DATABASES[register // KEYS_PER_DATABASE], op, register)
+            self.stale.committed(database, op, register)
 
     # -- what clients are told -----------------------------------------------------------------------------
 
@@ -112,16 +116,18 @@ class ClientFacts:
             if operation.outcome == "acknowledged":
                 self._read(operation, least)
         elif operation.outcome == "acknowledged":
-            self._acked(op)
+            self._acked(op, operation.row)
         elif operation.outcome == "failed":
             self._failed(op, operation.error)
         else:
             self.unknown[op] = operation.error
 
-    def _acked(self, op: OpId) -> None:
+    def _acked(self, op: OpId, row: int | None) -> None:
         place = self.places.get(op)
         if place is None:
             self._fail(f"acknowledged never lost: write {op} is acknowledged, but no node applied it")
+        if row is not None and row != place.row:
+            self._fail(f"answers: write {op} made row {place.row} of its database, its client is told {row}")
         self.acked[op] = None
         self._seen(place.register, place.order)
 

@@ -31,6 +31,7 @@ SCHEMA: Final = (
 INSERT: Final = "INSERT INTO ops(client, number, filler) VALUES (?, ?, ?)"
 SET: Final = "INSERT OR REPLACE INTO registers(key, client, number) VALUES (?, ?, ?)"
 GET: Final = "SELECT client, number FROM registers WHERE key = ?"
+TWICE: Final = "INSERT INTO registers(key) VALUES (?)"  # of a key that is there: the whole unit fails
 STATE: Final = (
     "SELECT key, client, number FROM registers UNION ALL SELECT -1, count(*), 0 FROM ops ORDER BY key"
 )
@@ -63,6 +64,7 @@ class Operation:
     result: tuple[int, int] | None = None
     state: tuple[tuple[int, int, int], ...] = ()
     life: int = 0
+    row: int | None = None  # that an acknowledged write was told to have made
 
     @property
     def database(self) -> str:
@@ -77,7 +79,8 @@ class Watcher(Protocol):
 
 
 class Client:
-    """One client. `now`: simulated time. `remote`: how it asks when it is no thread of a node's process."""
+    """One client. `now`: simulated time. `remote`: how it asks when it is no thread of a node's process. `refused`:
+    probability that a write breaks a constraint, and so must fail as a whole."""
 
     def __init__(
         self,
@@ -87,7 +90,9 @@ class Client:
         now: Callable[[], float],
         big_bytes: int,
         remote: RemoteCaller | None = None,
+        refused: float = 0.0,
     ) -> None:
+        self._refused = refused
         self.remote = remote
         self.index = index
         self.rng = rng
@@ -142,7 +147,7 @@ class Client:
                 connection.read_level = ReadLevel.STALE
                 _show(operation, connection.execute(STATE).fetchall())
             else:
-                connection.execute_atomic(self._unit(operation))
+                operation.row = connection.execute_atomic(self._unit(operation))[0].lastrowid
         except Error as error:
             self._ended(operation, error)
         else:
@@ -158,7 +163,9 @@ class Client:
             body |= {"sql": GET, "params": [operation.key]}
 
         def done(answer: Any, error: Error | None) -> None:
-            if error is None and operation.kind != "write":
+            if error is None and operation.kind == "write":
+                operation.row = answer[0][1]
+            elif error is None:
                 _show(operation, answer[1])
             if machine.life_count != operation.life:
                 operation.life = -1  # nobody knows which of them answered
@@ -169,10 +176,13 @@ class Client:
     def _unit(self, operation: Operation) -> list[tuple[str, tuple[Any, ...]]]:
         is_big = self._big_bytes and self.rng.random() < BIG
         filler = self.rng.randbytes(self.rng.randrange(self._big_bytes if is_big else 200))
-        return [
+        unit: list[tuple[str, tuple[Any, ...]]] = [
             (INSERT, (operation.client, operation.number, filler)),
             (SET, (operation.key, operation.client, operation.number)),
         ]
+        if self._refused and self.rng.random() < self._refused:
+            unit.append((TWICE, (operation.key,)))
+        return unit
 
     def _connect(self, life: NodeLife, database: str, timeout_s: float) -> Connection:
         if self._connections[0] is not life:

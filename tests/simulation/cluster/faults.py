@@ -170,6 +170,18 @@ def transfer(world: World, rng: random.Random) -> None:
     world.operator.transfer_leadership()
 
 
+def stop(world: World, rng: random.Random) -> None:
+    """End a node as its embedding server does: leadership handed over, callers answered, files closed."""
+    machine = world.any_up(rng, prefer_leader=0.4)
+    if machine is not None and machine.life is not None and machine.life.node is not None:
+        machine.life.run(machine.life.node._request_stop)
+
+
+def crash_while_creating(world: World, rng: random.Random) -> None:
+    """The next machine that begins with an empty disk does not get far."""
+    world.operator.crash_next_creation = 1 + int(rng.expovariate(1 / 20))
+
+
 def compact(world: World, rng: random.Random) -> None:
     machine = world.any_up(rng)
     if machine is not None:
@@ -271,6 +283,8 @@ ATLAS: dict[str, Fault] = {
         Fault("moved", 0.15, "a node is its id, not its address", moved),
         Fault("caller cut off", 0.3, "what was sent and not answered is told as unknown", caller_cut_off),
         Fault("odd requests", 0.5, "refused, or done once", odd_requests),
+        Fault("stop", 0.2, "an orderly end is a crash at the best of moments", stop),
+        Fault("crash while creating", 0.5, "a folder that never served is made anew", crash_while_creating),
         Fault("remove and rejoin", 0.08, "one voter at a time", remove_and_rejoin),
     )
 }  # fmt: skip

@@ -31,6 +31,7 @@ class Operator:
     def __init__(self, world: World) -> None:
         self.world = world
         self.mending: dict[str, int] = {}
+        self.crash_next_creation: int | None = None  # at that disk operation of a wiped machine's next life
 
     def replace(self, machine: Machine) -> None:
         """A machine whose data is lost: remove the old member, wipe, join as a new one."""
@@ -77,7 +78,8 @@ class Operator:
             machine.crash(lose_unsynced=False)
         machine.disk.wipe()
         self.world.checks.wiped(machine.name)
-        self.world.restart_later(machine, 0.1)
+        self.world.restart_later(machine, 0.1, crash_within=self.crash_next_creation)
+        self.crash_next_creation = None
 
     def remove_member(self, machine: Machine) -> None:
         """Take a member out and let it join again, empty."""

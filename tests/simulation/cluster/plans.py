@@ -52,7 +52,15 @@ PROFILES: Final[dict[str, Mixture]] = {
     ),
     # Members go and come while messages are lost and leaders change.
     "members": Mixture(
-        {"remove and rejoin": 0.5, "isolate": 0.3, "transfer": 0.5, "slow disk": 0.3, "disturb": 0.5},
+        {
+            "remove and rejoin": 0.5,
+            "isolate": 0.3,
+            "transfer": 0.5,
+            "slow disk": 0.3,
+            "disturb": 0.5,
+            "crash while creating": 1.0,
+            "stop": 0.2,
+        },
         0.15,
         0.0,
         0.1,
@@ -71,7 +79,15 @@ PROFILES: Final[dict[str, Mixture]] = {
     ),
     # Disks are slow and full, readers hinder, statements take long.
     "clogged": Mixture(
-        {"slow disk": 1.0, "full disk": 0.6, "long reader": 1.5, "compact": 2.0, "isolate": 0.3, "kill": 0.2},
+        {
+            "slow disk": 1.0,
+            "full disk": 0.6,
+            "long reader": 1.5,
+            "compact": 2.0,
+            "isolate": 0.3,
+            "kill": 0.2,
+            "power loss": 0.3,
+        },
         slow_apply=0.05,
     ),
     # Nobody stays where it was.

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 HEAL_LIMIT_S: Final = 60.0
 SERVE_LIMIT_S: Final = 5.0
 OPERATION_LIMIT_S: Final = 6.0
+ANSWER_LIMIT_S: Final = 10.0
 
 
 class Recovery:
@@ -49,6 +50,10 @@ class Recovery:
                 self._scratch_through(machine)
         if not self.world.run_until(self._all_equal, 20.0):
             raise SafetyViolation(f"the nodes do not become equal: {self.world.describe()}")
+        if not self.world.run_until(lambda: not self._unanswered(), ANSWER_LIMIT_S):
+            raise SafetyViolation(
+                f"callers: nobody asks any more, but these wait for an answer: {self._unanswered()}"
+            )
         contents: dict[str, dict[str, list[Any]]] = {}
         for machine in self.world.machines:
             assert machine.life is not None
@@ -62,6 +67,11 @@ class Recovery:
         self.world.checks.members.final(
             {self.world.checks.node_id(m.name) or 0: m.address for m in self.world.machines}
         )
+
+    def _unanswered(self) -> dict[str, list[str]]:
+        """Per machine what callers wait for, where it is anything."""
+        found = {m.name: self.world.checks.callers.unanswered(m.name) for m in self.world.machines}
+        return {name: waiting for name, waiting in found.items() if waiting}
 
     def _all_found(self) -> bool:
         """The configuration has every machine's present address."""

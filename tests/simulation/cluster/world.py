@@ -79,7 +79,15 @@ class World:
         # The last ones ask from outside.
         outside = [None] * (1 + node_count) + self.remotes
         self.clients = [
-            Client(i, random.Random(f"client {i} {seed}"), checks, self._now, scale.big_write_bytes, remote)
+            Client(
+                i,
+                random.Random(f"client {i} {seed}"),
+                checks,
+                self._now,
+                scale.big_write_bytes,
+                remote,
+                scale.refused,
+            )
             for i, remote in enumerate(outside)
         ]
         self.scratch = [ScratchClient(self, i, remote) for i, remote in enumerate(self.remotes)]
@@ -257,8 +265,11 @@ class World:
                 self.kernel.fail(SafetyViolation(f"{machine.name} refuses its sound folder: {error!r}"))
             self.coverage.hit("damage refused")
             self.operator.replace(machine)
-        else:
-            self.restart_later(machine, self.rng.uniform(0.05, 1.0))
+            return
+        if error is None:
+            with suppress(SafetyViolation):  # it is kept
+                self.checks.callers.ended(machine.name)
+        self.restart_later(machine, self.rng.uniform(0.05, 1.0))
 
     @staticmethod
     def campaign(runtime: NodeRuntime) -> None:
