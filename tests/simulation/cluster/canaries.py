@@ -70,13 +70,13 @@ CANARIES: Final[dict[str, Canary]] = {
         "RF-2", "a leader counts its own copy before it is durable", core(mutants.CountsItselfBeforeDurable)
     ),
     "counts stale acknowledgements": Canary(
-        "RF-3", "acknowledgements of earlier terms count", core(mutants.CountsStaleAcks), faults=CHURN, seed=1,
+        "RF-3", "acknowledgements of earlier terms count", core(mutants.CountsStaleAcks), faults=CHURN, seed=3,
     ),
     "counts stale grants": Canary(
         "RF-3", "grants of earlier candidacies count", core(mutants.CountsStaleGrants), faults=CHURN, node_count=5
     ),
     "counts votes by message": Canary(
-        "RF-4", "every answer to a candidate is a vote", core(patches.CountsVotesByMessage), node_count=5, seed=2,
+        "RF-4", "every answer to a candidate is a vote", core(patches.CountsVotesByMessage), node_count=5, seed=5,
     ),
     "votes from memory": Canary(
         "RF-5", "a vote is told before it is durable", core(mutants.VotesBeforeDurable), faults=POWER
@@ -97,7 +97,7 @@ CANARIES: Final[dict[str, Canary]] = {
         "RF-8", "compaction without a manifest on the disk", patches.manifest_in_memory, faults=AWAY, short_log=True
     ),
     "counts stand-bys": Canary(
-        "RF-9", "members without a vote count for commits", core(mutants.CountsLearners), faults=MEMBERS, seed=1,
+        "RF-9", "members without a vote count for commits", core(mutants.CountsLearners), faults=MEMBERS, seed=4,
     ),
     "configuration of the start": Canary(
         "RF-9", "the log's configurations are ignored at a start", patches.configuration_of_the_start
@@ -133,7 +133,7 @@ CANARIES: Final[dict[str, Canary]] = {
         faults=Mixture({"rot": 1.5, "kill": 0.2}),
     ),
     "no checksums": Canary(
-        "RF-17", "every byte of the journal is believed", patches.no_checksums, faults=POWER, seed=5,
+        "RF-17", "every byte of the journal is believed", patches.no_checksums, faults=POWER, seed=18,
     ),
     "one step back at a time": Canary(
         "RF-18", "repair asks for every index", core(patches.StepsBackOneByOne), seed=3,

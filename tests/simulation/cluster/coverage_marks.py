@@ -119,6 +119,8 @@ MEMBER_PROBES: Final = (
     Probe("configuration rolled back", "its entry was truncated", RAFT + "membership:ConfigurationHistory", "truncated",
           None, true),
     Probe("leader removed", "a leader outside the voters leaves", CORE, "_leave", always),
+    Probe("member moved", "the leader is told of another address", NODE + "membership:Membership", "update_address",
+          always),
     Probe("removal learned", "a node is no member any more", NODE + "raft_events:RaftEvents", "on_removed", always),
 )  # fmt: skip
 
@@ -164,6 +166,8 @@ CALL_PROBES: Final = (
           lambda self, failure: failure.message.startswith("no connection within")),
     Probe("silent connection closed", "nothing came for too long", RAFT + "connection:Connection", "abort",
           lambda self, reason: reason.startswith("nothing received")),
+    Probe("message in pieces", "it is larger than a frame may be", "dqlite_py.wire.frames:OutgoingMessage", "_build",
+          lambda self, position: self._cut),
     Probe("log time held", "the wall clock is behind the log's time", NODE + "log_clock:LogClock", "now_us", None,
           lambda known, result, self: result > self._clock.wall_us() + 1_000_000),
 )  # fmt: skip
@@ -203,6 +207,11 @@ DISK_PROBES: Final = (
     Probe("WAL restarted", "a checkpoint lets it begin anew", ENGINE + ":DatabaseEngine", "_restart_wal", always),
     Probe("checkpoint hindered", "a reader holds an older state", ENGINE + ":DatabaseEngine", "checkpoint", None,
           lambda known, result, *_: result is False),
+    Probe("database dropped", "all of one goes, whatever is under way", NODE + "applier:Applier", "_drop", always),
+    Probe("drop noted", "a replay must not make again what was there before", "dqlite_py.storage.drop_notes:DropNotes",
+          "write", always),
+    Probe("note of a drop obeyed", "a replay meets an OPEN that did nothing", "dqlite_py.storage.drop_notes:DropNotes",
+          "index_of", None, true),
     Probe("WAL replayed", "a crash left frames in it", ENGINE, "_empty_wal", _wal_is_there),
 )  # fmt: skip
 

@@ -44,7 +44,7 @@ class Scale:
     big_write_bytes: int = 0  # now and then a write is so big
     uncommitted_bytes: int = 64 * KIB
     operations_per_s: float = 20.0
-    scratch_per_s: float = 4.0  # operations on databases that come and go
+    scratch_per_s: float = 1.5  # operations on databases that come and go
     fragment_bytes: int = FRAME_FRAGMENT_BYTES  # larger messages travel in pieces
     large_bytes: int = 0  # what the first database holds from the beginning
     refused: float = 0.0  # share of writes that break a constraint
@@ -63,7 +63,7 @@ class Scale:
             big_write_bytes=rng.choice((0, 0, 6, 40)) * KIB,
             uncommitted_bytes=rng.choice((4, 64, 64)) * KIB,
             operations_per_s=rng.choice((10.0, 20.0, 20.0, 60.0)),
-            scratch_per_s=rng.choice((0.0, 2.0, 4.0, 12.0)),
+            scratch_per_s=rng.choice((0.0, 1.0, 2.0, 8.0)),
             fragment_bytes=rng.choice((FRAME_FRAGMENT_BYTES, 2 * KIB, 16 * KIB)),
             large_bytes=rng.randrange(MIB, 4 * MIB) if rng.random() < LARGE_SHARE else 0,
             refused=rng.choice((0.0, 0.1)),

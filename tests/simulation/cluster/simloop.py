@@ -126,13 +126,15 @@ class SimLoop(_Loop):  # type: ignore[misc]
         before = asyncio._get_running_loop()
         _set_running_loop(self)  # else a `finally` that gathers would make a real loop
         try:
-            self._unwind_tasks()
+            while self._tasks:  # a `finally` may make new ones
+                self._unwind_tasks()
         finally:
             _set_running_loop(before)
         self._tasks.clear()
 
     def _unwind_tasks(self) -> None:
-        for task in list(self._tasks):
+        tasks, self._tasks = list(self._tasks), {}
+        for task in tasks:
             task._log_destroy_pending = False  # type: ignore[attr-defined]
             coroutine = task.get_coro()
             for _ in range(10):
