@@ -158,6 +158,7 @@ class Checks:
         def checked_compact(upto: LogIndex) -> None:
             compact(upto)
             disk.compact(journal.base_index)
+            self.state.compacted(life, journal.base_index, runtime.opened.state.manifest.index)
 
         journal.write, journal.compact = checked_write, checked_compact
 

@@ -37,6 +37,9 @@ class MemberFacts:
         self.configuration = Configuration()
         self.changes = 0
         self._asked: dict[int, _Asked] = {}
+        # Acknowledged and not seen yet: what is committed may be handed out a little later.
+        self._owed: list[Removal] = []
+        self._owed_joins: dict[int, str] = {}
         self._addresses: dict[int, dict[str, None]] = {}  # node id -> addresses that it has had
 
     def lives_at(self, node: int, address: str) -> None:
@@ -52,6 +55,7 @@ class MemberFacts:
             if now.get(member.id) is None:
                 self._removed(int(member.id), entry.index)
         for member in now.members:
+            self._owed_joins.pop(int(member.id), None)
             known = before.get(member.id)
             had = self._addresses.get(int(member.id))
             if had is not None and member.address not in had:
@@ -83,27 +87,33 @@ class MemberFacts:
         """`outcome`: acknowledged, failed or unknown."""
         if outcome == "unknown":
             return
-        request.is_open = False
         asked = self._asked[request.node]
         if outcome == "acknowledged" and asked.removed == request.removed_before:
-            self._fail(
-                f"true outcomes: member {request.node} was said to be removed, no committed entry says so"
-            )
-        elif outcome == "failed" and asked.removed > sum(1 for r in asked.requests if r is not request):
+            self._owed.append(request)
+            return
+        request.is_open = False
+        if outcome == "failed" and asked.removed > sum(1 for r in asked.requests if r is not request):
             self._fail(f"true outcomes: removing {request.node} failed ({error}), but it is removed")
 
     def joined(self, node: int, address: str) -> None:
         """A join of this member was acknowledged."""
         member = self.configuration.get(node)  # type: ignore[arg-type]
         if member is None:
-            self._fail(
-                f"true outcomes: {node} at {address} was said to be a member, no committed entry says so"
-            )
+            self._owed_joins[node] = address
 
     # -- the end ---------------------------------------------------------------------------------------------
 
     def final(self, expected: dict[int, str]) -> None:
         """After all faults: exactly these nodes are voters, each at its address."""
+        for request in self._owed:
+            if self._asked[request.node].removed == request.removed_before:
+                self._fail(
+                    f"true outcomes: {request.node} was said to be removed, no committed entry says so"
+                )
+        for node, address in self._owed_joins.items():
+            self._fail(
+                f"true outcomes: {node} at {address} was said to be a member, no committed entry says so"
+            )
         found = {int(m.id): str(m.address) for m in self.configuration.members if m.role is Role.VOTER}
         if found != expected or len(self.configuration.members) != len(expected):
             self._fail(

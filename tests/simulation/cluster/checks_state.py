@@ -7,13 +7,16 @@ and then every node may suspect itself when it meets that claim.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from typing import Any
 
 from dqlite_py.node.applier import Applier
 from dqlite_py.node.database_worker import DatabaseWorker
 from dqlite_py.node.runtime import NodeRuntime
+from dqlite_py.storage.manifest import Manifest
 from tests.simulation.cluster.checks_consensus import ConsensusFacts, Fail
 from tests.simulation.cluster.checks_life import Life
+from tests.simulation.cluster.clients import DATABASES
 
 
 class StateWatch:
@@ -27,6 +30,7 @@ class StateWatch:
             tuple[str, str], None
         ] = {}  # (machine, database) with a state that is not the known one
         self._claims_may_be_wrong = False
+        self._changed: dict[str, list[int]] = {}  # database -> entries that changed it, ascending
 
     def damage(self, name: str) -> None:
         """The files of `name` are about to be changed."""
@@ -59,8 +63,44 @@ class StateWatch:
                     f"{claim.value:016x}"
                 )
 
+        self._watch_folder(life, runtime.opened.state)
         runtime._new_applier = checked_new_applier  # type: ignore[method-assign]
         divergence.suspect = checked_suspect
+
+    def _watch_folder(self, life: Life, folder: Any) -> None:
+        write_manifest, activate = folder.write_manifest, folder.activate
+
+        def checked_write_manifest(manifest: Manifest) -> None:
+            self.recorded(life, manifest)
+            write_manifest(manifest)
+
+        def checked_activate(generation_path: str, manifest: Manifest) -> None:
+            self.recorded(life, manifest)
+            activate(generation_path, manifest)
+
+        folder.write_manifest, folder.activate = checked_write_manifest, checked_activate
+
+    def recorded(self, life: Life, manifest: Manifest) -> None:
+        """`life` is about to call its databases a state at the manifest's index: each holds all up to there. (Those
+        that come and go may have been made anew since.)"""
+        if life.name in self.damaged:
+            return
+        for database in manifest.databases:
+            changed = self._changed.get(database.name, []) if database.name in DATABASES else []
+            position = bisect_left(changed, database.applied_index + 1)
+            if position < len(changed) and changed[position] <= manifest.index:
+                self._fail(
+                    f"snapshots: {life.name} records {database.name} of entry {database.applied_index} as its state at "
+                    f"{manifest.index}, entry {changed[position]} is not in it"
+                )
+
+    def compacted(self, life: Life, base: int, durable: int) -> None:
+        """The journal of `life` was compacted up to `base`; its manifest, on the disk, is of entry `durable`."""
+        if base > durable:
+            self._fail(
+                f"compaction: {life.name} dropped entries up to {base}, its databases are recorded as durable at "
+                f"{durable}"
+            )
 
     def _watch_applier(self, life: Life, applier: Applier) -> None:
         start_worker, open_all = applier._start_worker, applier.open
@@ -88,6 +128,9 @@ class StateWatch:
                 self._note(name, worker.name, index, value)
                 return
             consensus.state(name, worker.name, index, value)
+            changed = self._changed.setdefault(worker.name, [])
+            if not changed or index > changed[-1]:
+                changed.append(index)
             if worker.opened.done():
                 consensus.applied_here(name, life.node, index)
 

@@ -1,4 +1,4 @@
-"""Callers hear once, changes of members are told truly, rows are what they should be: each can fail."""
+"""Callers hear once, changes of members are told truly, rows and snapshots are what they should be: each can fail."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from typing import Any, NoReturn
 import pytest
 
 from dqlite_py.errors import MembershipRefused, OutcomeUnknown
+from dqlite_py.model import Configuration, LogIndex, Term
+from dqlite_py.storage.manifest import DatabaseState, Manifest
 from tests.simulation.cluster.checks_callers import CallerWatch
 from tests.simulation.cluster.checks_changes import ChangeWatch
 from tests.simulation.cluster.checks_clients import ClientFacts
 from tests.simulation.cluster.checks_consensus import ConsensusFacts
+from tests.simulation.cluster.checks_state import StateWatch
 from tests.simulation.cluster.test_checks_clients import operation, unit_entry
 from tests.simulation.raft_world import SafetyViolation
 
@@ -152,3 +155,29 @@ def test_a_write_is_told_its_own_row() -> None:
     clients.ended(first)
     with pytest.raises(SafetyViolation, match="made row 2"):
         clients.ended(second)
+
+
+def test_a_snapshot_holds_all_up_to_its_index() -> None:
+    consensus = ConsensusFacts(fail)
+    watch = StateWatch(consensus, fail)
+    life: Any = SimpleNamespace(name="n1")
+    watch._changed["first"] = [4, 9, 12]
+
+    def manifest(index: int, applied: int) -> Manifest:
+        database = DatabaseState("first", LogIndex(applied), 1, 1)
+        return Manifest(bytes(16), LogIndex(index), Term(1), Configuration(), (database,))
+
+    watch.recorded(life, manifest(11, 9))
+    watch.recorded(life, manifest(11, 12))
+    with pytest.raises(SafetyViolation, match="entry 9 is not in it"):
+        watch.recorded(life, manifest(11, 4))
+    watch.damage("n1")
+    watch.recorded(life, manifest(11, 4))
+
+
+def test_the_log_goes_after_the_manifest() -> None:
+    watch = StateWatch(ConsensusFacts(fail), fail)
+    life: Any = SimpleNamespace(name="n1")
+    watch.compacted(life, 7, 7)
+    with pytest.raises(SafetyViolation, match="dropped entries up to 8"):
+        watch.compacted(life, 8, 7)

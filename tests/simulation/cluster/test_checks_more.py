@@ -280,6 +280,7 @@ def _failed_removal(log: Members) -> None:
 
 def _removal_nowhere(log: Members) -> None:
     log.facts.removal_ended(log.facts.removal_began(2), "acknowledged")
+    log.facts.final({1: "h1:1", 2: "h2:1"})
 
 
 def _foreign_address(log: Members) -> None:
@@ -292,6 +293,7 @@ def _voter_at_once(log: Members) -> None:
 
 def _joined_nowhere(log: Members) -> None:
     log.facts.joined(3, "h3:1")
+    log.facts.final({1: "h1:1", 2: "h2:1"})
 
 
 def _ghost(log: Members) -> None:
