@@ -122,10 +122,16 @@ class CorruptDatabase(_Damage):
     name = "corrupt-database"
 
     def __init__(
-        self, *, refusal_s: float = 20.0, notice_s: float = 25.0, first_reads_s: float = 10.0
+        self,
+        *,
+        refusal_s: float = 20.0,
+        notice_s: float = 25.0,
+        first_reads_s: float = 10.0,
+        row_first: bool = True,
     ) -> None:
         super().__init__(refusal_s=refusal_s, notice_s=notice_s)
         self.first_reads_s = first_reads_s
+        self._row_next = row_first  # so that even a short run has one
         self._files: dict[str, Path] = {}
         self._applied: dict[str, int] = {}
 
@@ -134,7 +140,8 @@ class CorruptDatabase(_Damage):
 
     def _damage(self, node: ClusterNode, rng: random.Random) -> dict[str, Any]:
         before = _status(node)
-        is_row = rng.random() < 0.5 and self._settle(node)
+        is_row = (rng.random() < 0.5 or self._row_next) and self._settle(node)
+        self._row_next = False
         node.stop()
         path, offset = choose_database_byte(node.folder, rng)
         row = alter_row(path, rng) if is_row else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 from jepsen.cluster.api import Cluster
@@ -26,7 +27,12 @@ Factory = Callable[[], Nemesis]
 
 # At most one of these at a time: they cost a copy of the data, or change who is a member. They begin first and end
 # last, because their mend needs a majority.
-DURABLE: Final[tuple[Factory, ...]] = (MemberChange, Wipe, CorruptJournal, CorruptDatabase)
+DURABLE: Final[tuple[Factory, ...]] = (
+    MemberChange,
+    Wipe,
+    CorruptJournal,
+    partial(CorruptDatabase, row_first=False),
+)
 # At most one of each group: two of one would undo each other.
 GROUPS: Final[tuple[tuple[Factory, ...], ...]] = (
     (PartitionHalves, PartitionRing, PartitionOneWay, PartitionLeader),
