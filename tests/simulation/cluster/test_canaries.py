@@ -1,4 +1,5 @@
-"""Every fault of docs/raft-faults.md, switched back on in whole clusters, is noticed; without it nothing is."""
+"""Every fault of docs/raft-faults.md, switched back on in whole clusters, is noticed, and so are mistakes of
+our own; without them nothing is."""
 
 from __future__ import annotations
 
@@ -17,12 +18,15 @@ from tests.simulation.cluster.canaries import (
     caught,
     run,
 )
+from tests.simulation.cluster.canaries_own import OWN
 from tests.simulation.cluster.plans import Mixture
 
 ROOT = Path(__file__).parents[3]
 
 
 def test_every_fault_has_a_canary_or_a_reason() -> None:
+    assert not {canary.rf for canary in OWN.values()} - {""}
+    assert not CANARIES.keys() & OWN.keys()
     shown = {canary.rf for canary in CANARIES.values()}
     assert not shown & set(NOT_SIMULATED)
     assert shown | set(NOT_SIMULATED) == {f"RF-{number}" for number in range(1, 23)}
@@ -36,10 +40,11 @@ def test_a_reason_names_the_test_that_proves_it(rf: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", CANARIES)
+@pytest.mark.parametrize("name", [*CANARIES, *OWN])
 def test_a_canary_is_caught(name: str) -> None:
-    outcome = caught(CANARIES[name])
-    assert outcome is not None, f"no seed of {CANARIES[name].seeds_max} noticed"
+    canary = {**CANARIES, **OWN}[name]
+    outcome = caught(canary)
+    assert outcome is not None, f"no seed of {canary.seeds_max} noticed"
     assert outcome.violation is not None
     assert outcome.violation.startswith("SafetyViolation: "), outcome.message()
 
