@@ -8,6 +8,7 @@ A node is known by its id across its lives, by its name in messages.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import replace
 from typing import NoReturn
 
 from dqlite_py.model import Entry, EntryKind, HardState
@@ -87,6 +88,13 @@ class DurableLog:
         copy.write(self.pending or ())
         return copy
 
+    def cut(self) -> DurableLog:
+        """A copy in which only the truncations of the pending batches came to pass: a new segment is one by itself,
+        durable before its first entries."""
+        copy = DurableLog(self.base, self.base_term, list(self.terms), self.hard)
+        copy.write([replace(batch, entries=[]) for batch in self.pending or ()])
+        return copy
+
     def survives_as(self, found: DurableLog) -> bool:
         """True when `found` is this log, perhaps with more of its prefix compacted."""
         if found.last != self.last or found.base < self.base:
@@ -147,7 +155,8 @@ class ConsensusFacts:
         )
         if went_back:
             self._fail(f"votes: hard state of {name} went back from {tuple(before)} to {tuple(after)}")
-        if known.survives_as(found) or (known.pending and known.written().survives_as(found)):
+        pending = (known.written(), known.cut()) if known.pending else ()
+        if any(log.survives_as(found) for log in (known, *pending)):
             return
         if found.base == found.last == snapshot[0] > 0 and found.base_term == snapshot[1]:
             return  # the state was installed before the crash: the log begins anew behind it

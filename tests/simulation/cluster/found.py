@@ -19,6 +19,9 @@ FOUND: Final[dict[int, Found]] = {
     1057: Found(
         "the world's own: free space is looked at every half second, so writes resume a little later"
     ),
+    750028: Found(
+        "the check of recovered journals was too strict: a new segment that cuts the log is durable before its entries"
+    ),
     196: Found(
         "the check of votes was too strict: a vote and a later term that reach the disk together are sound"
     ),

@@ -72,7 +72,7 @@ def test_a_sound_history_passes() -> None:
 
 
 def test_a_crash_keeps_or_loses_what_was_being_written() -> None:
-    for terms in ([1, 1, 1], [1, 1, 2]):
+    for terms in ([1, 1, 1], [1, 1, 2], [1, 1]):
         known = facts(last=3)
         known.disks[A].pending = [JournalBatch(truncate_from=3, entries=[entry(3, 2)])]
         restarted(known, A, terms, hard(1))
