@@ -1,0 +1,45 @@
+"""Directed scenarios of callers who wait while their node is overtaken."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import Any
+
+from dqlite_py.errors import Error, Outcome
+from tests.simulation.cluster.canaries import Canary, circumstances
+from tests.simulation.cluster.clients import DATABASES
+from tests.simulation.cluster.world import World
+
+SHORT_LOGS = Canary("", "the product as it is", nullcontext, (), short_log=True)
+
+
+def test_a_writer_whose_entry_a_snapshot_jumps_over_hears_that_nothing_is_known() -> None:
+    """Long before its own time is over: the node that asked for it knows that it never will know."""
+    with circumstances(SHORT_LOGS), World.open(1, node_count=3, only=[]) as world:
+        world.form()
+        old = world.leader()
+        assert old is not None
+        life = old.life
+        assert life is not None
+        node = life.node
+        assert node is not None
+        heard: list[Any] = []
+
+        def write() -> None:
+            try:
+                node.connect(DATABASES[0], timeout=60.0).execute("CREATE TABLE late(x)")
+            except Error as error:
+                heard.append(error)
+
+        for other in world.machines:
+            if other is not old:
+                world.injection.cut_for(old, other, 20.0, both=True)
+        life.spawn(write, "writer")
+        world.storm_of_writes(12.0, operations_per_s=60.0)
+        for other in world.machines:
+            if other is not old:
+                world.operator.compact(other)
+        world.run_for(10.0)
+        assert world.coverage.counts["outcome lost to a snapshot"], world.describe()
+        assert [error.outcome for error in heard] == [Outcome.UNKNOWN]
+        world.recover()
