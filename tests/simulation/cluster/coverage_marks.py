@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from dqlite_py.errors import Busy, MembershipRefused, StorageFull
+from dqlite_py.errors import Busy, StorageFull
 from dqlite_py.raft.effects import RaftState
 
 LEADER = RaftState.LEADER
@@ -114,8 +114,6 @@ MEMBER_PROBES: Final = (
     Probe("learner promoted", "a stand-by becomes a voter", CORE, "propose_configuration",
           lambda self, new, now: len(new.voters) - len(self.configuration.voters),
           lambda known, result, *_: known > 0),
-    Probe("change refused", "a configuration is not possible now", CORE, "propose_configuration",
-          failed=MembershipRefused),
     Probe("configuration rolled back", "its entry was truncated", RAFT + "membership:ConfigurationHistory", "truncated",
           None, true),
     Probe("leader removed", "a leader outside the voters leaves", CORE, "_leave", always),

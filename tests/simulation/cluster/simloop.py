@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("simulation")
 TURN_S = 4e-6
 DEFAULT_WORKERS = 4
+UNWINDINGS_MAX = 3
 _set_running_loop = asyncio._set_running_loop
 
 
@@ -126,7 +127,7 @@ class SimLoop(_Loop):  # type: ignore[misc]
         before = asyncio._get_running_loop()
         _set_running_loop(self)  # else a `finally` that gathers would make a real loop
         try:
-            while self._tasks:  # a `finally` may make new ones
+            for _ in range(UNWINDINGS_MAX):  # a `finally` may make new ones
                 self._unwind_tasks()
         finally:
             _set_running_loop(before)

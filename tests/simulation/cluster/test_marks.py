@@ -6,8 +6,12 @@ from collections import Counter
 
 import pytest
 
+from tests.simulation.cluster import clients
+from tests.simulation.cluster import world as world_module
 from tests.simulation.cluster.coverage import MARKS, missing, report
-from tests.simulation.cluster.run import run_seed
+from tests.simulation.cluster.plans import Mixture
+from tests.simulation.cluster.run import Outcome, run_seed
+from tests.simulation.cluster.scale import KIB, Scale
 
 # Together these reached every mark when they were chosen.
 SEEDS = (
@@ -31,10 +35,24 @@ SEEDS = (
 FIRST_MORE, MORE_MAX = 30_000, 300
 
 
+def _resets_amid_large_requests(patch: pytest.MonkeyPatch) -> Outcome:
+    """Requests of many pieces, and connections that end while some of them are still queued."""
+    large = Scale(big_write_bytes=400 * KIB, fragment_bytes=2 * KIB, operations_per_s=40.0, scratch_per_s=0.0)
+    with patch.context() as set_to:
+        set_to.setattr(clients, "BIG", 0.5)
+        set_to.setattr(
+            world_module, "mixture", lambda _rng, _only: Mixture({"reset connections": 20.0, "isolate": 0.5})
+        )
+        set_to.setattr(Scale, "draw", lambda _rng: large)
+        return run_seed(1, node_count=3, duration_s=8.0)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_every_mark_is_reached() -> None:
-    reached: Counter[str] = Counter()
+def test_every_mark_is_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    outcome = _resets_amid_large_requests(monkeypatch)
+    assert outcome.violation is None, outcome.message()
+    reached = Counter(outcome.marks)
     for count, seed in enumerate((*SEEDS, *range(FIRST_MORE, FIRST_MORE + MORE_MAX)), 1):
         outcome = run_seed(seed)
         assert outcome.violation is None, outcome.message()
