@@ -23,6 +23,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group("processes"))
 
 
+def pytest_collection_finish() -> None:
+    """Every test ends with a garbage collection: it need not look at all modules each time."""
+    gc.collect()
+    gc.freeze()
+
+
 def _descriptors() -> dict[str, str]:
     found = {}
     for name in os.listdir("/proc/self/fd"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -28,9 +27,3 @@ def make(tmp_path: Path) -> Iterator[MakeCluster]:
     yield make_cluster
     for cluster in made:
         cluster.close()
-
-
-def pytest_collection_finish() -> None:
-    """Every test ends with a garbage collection (tests/conftest.py): it need not look at all modules each time."""
-    gc.collect()
-    gc.freeze()
