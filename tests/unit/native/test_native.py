@@ -32,6 +32,12 @@ PAGE_HASHES = [4294406982751855790, 12246345993069521027, 11648798784694945952]
 NATIVE = Path(__file__).parents[3] / "native"
 
 
+@pytest.fixture(autouse=True)
+def _bound() -> None:
+    """Every connection of ours binds the extension first; tests on foreign ones do it themselves, in any order."""
+    bootstrap()
+
+
 def test_sqlite_is_not_linked() -> None:
     nm = shutil.which("nm")
     assert nm is not None, "binutils are needed"
