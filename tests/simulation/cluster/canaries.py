@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partialmethod
 from typing import Any, Final
 
+from dqlite_py.limits import FRAME_FRAGMENT_BYTES
 from tests.simulation import raft_mutants as mutants
 from tests.simulation.cluster import canaries_patches as patches
 from tests.simulation.cluster import world as world_module
@@ -54,6 +55,7 @@ class Canary:
     duration_s: float = 20.0
     operations_per_s: float = 20.0
     short_log: bool = False
+    fragment_bytes: int = FRAME_FRAGMENT_BYTES
 
 
 CANARIES: Final[dict[str, Canary]] = {
@@ -103,7 +105,7 @@ CANARIES: Final[dict[str, Canary]] = {
         "RF-9", "the log's configurations are ignored at a start", patches.configuration_of_the_start
     ),
     "sizes that wedge": Canary(
-        "RF-10", "messages of some sizes never arrive", patches.sizes_that_wedge
+        "RF-10", "messages of some sizes never arrive", patches.sizes_that_wedge, fragment_bytes=256
     ),
     "no check-quorum": Canary(
         "RF-11", "a leader without followers leads on", core(mutants.NoCheckQuorum), faults=PARTITIONS, seed=1,
@@ -163,10 +165,8 @@ def circumstances(canary: Canary) -> Iterator[None]:
     plan = canary.faults
     if isinstance(plan, Mixture):
         rows.append((world_module, "mixture", lambda _rng, _only: replace(plan)))
-    if canary.short_log:
-        rows.append((Scale, "draw", lambda _rng: SHORT))
-    else:
-        rows.append((Scale, "draw", lambda _rng: Scale()))
+    scale = replace(SHORT if canary.short_log else Scale(), fragment_bytes=canary.fragment_bytes)
+    rows.append((Scale, "draw", lambda _rng: scale))
     storm = partialmethod(World.storm, operations_per_s=canary.operations_per_s)
     rows.append((World, "storm", storm))
     with replaced(*rows):

@@ -116,7 +116,6 @@ MEMBER_PROBES: Final = (
           lambda known, result, *_: known > 0),
     Probe("configuration rolled back", "its entry was truncated", RAFT + "membership:ConfigurationHistory", "truncated",
           None, true),
-    Probe("leader removed", "a leader outside the voters leaves", CORE, "_leave", always),
     Probe("member moved", "the leader is told of another address", NODE + "membership:Membership", "update_address",
           always),
     Probe("removal learned", "a node is no member any more", NODE + "raft_events:RaftEvents", "on_removed", always),
