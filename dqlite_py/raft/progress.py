@@ -9,8 +9,12 @@ from __future__ import annotations
 import enum
 from collections import deque
 from dataclasses import dataclass
+from typing import Final
 
 from dqlite_py.model import LogIndex, NodeId
+
+# A follower whose disk was full for long answers late once; it must not be left alone as long again.
+PATIENCE_MAX_MS: Final = 4_000.0
 
 
 class ProgressState(enum.Enum):
@@ -103,7 +107,7 @@ class Progress:
 
     def acknowledge(self, match_index: LogIndex, round_now: int, now_ms: float) -> None:
         """Raise match_index and free the window."""
-        self.patience_ms = 4 * (now_ms - self.waiting_since_ms)
+        self.patience_ms = min(4 * (now_ms - self.waiting_since_ms), PATIENCE_MAX_MS)
         self.waiting_since_ms = now_ms
         self.match_index = match_index
         self.match_round = round_now
@@ -118,7 +122,7 @@ class Progress:
         patience = max(self.patience_ms, patience_min_ms)
         if not self.inflight or now_ms - self.waiting_since_ms <= patience:
             return False
-        self.patience_ms = 2 * patience
+        self.patience_ms = min(2 * patience, PATIENCE_MAX_MS)
         return True
 
     def become_probe(self, next_index: LogIndex) -> None:
