@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from tests.simulation.cluster.world import World
 
 HEAL_LIMIT_S: Final = 60.0
-SERVE_LIMIT_S: Final = 5.0
+SERVE_LIMIT_S: Final = 10.0
 OPERATION_LIMIT_S: Final = 6.0
 ANSWER_LIMIT_S: Final = 10.0
 
