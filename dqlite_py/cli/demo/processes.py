@@ -7,6 +7,7 @@ a SIGKILL of the demo leaves nothing running.
 from __future__ import annotations
 
 import ctypes
+import os
 import random
 import signal
 import socket
@@ -46,7 +47,14 @@ def _die_with_parent() -> Callable[[], None] | None:
     if sys.platform != "linux":
         return None
     libc = ctypes.CDLL(None, use_errno=True)  # loaded here: nothing is allocated between fork and exec
-    return lambda: libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    parent = os.getpid()
+
+    def bind() -> None:
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)  # it died between the fork and the line before
+
+    return bind
 
 
 @dataclass(slots=True)
