@@ -296,6 +296,7 @@ class Node:
             advertise=settings.advertise,
             tls=settings.tls,
             on_message=inbound.on_message,
+            on_all_received=inbound.on_all_received,
             on_connected=inbound.on_connected,
             on_disconnected=inbound.on_disconnected,
             on_learned=inbound.on_learned,

@@ -49,6 +49,10 @@ class Inbound:
         if self._receiver is not None:
             self._receiver.host.receive(sender, message)
 
+    def on_all_received(self) -> None:
+        if self._receiver is not None:
+            self._receiver.host.pump()
+
     def on_connected(self, peer: NodeId) -> None:
         if self._receiver is not None:
             self._receiver.host.peer_connected(peer)

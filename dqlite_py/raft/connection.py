@@ -46,10 +46,7 @@ from dqlite_py.wire.handshake import (
 from dqlite_py.wire.sendqueue import Lane, Queued, SendQueue
 
 log = QuietLog(logging.getLogger(__name__))
-_FLUSH_BYTES_MAX = (
-    8 * FRAME_FRAGMENT_BYTES
-)  # per loop iteration, so that one connection does not hold the loop
-
+_FLUSH_BYTES_MAX = 8 * FRAME_FRAGMENT_BYTES  # at once, so that one connection does not hold the loop
 _FAREWELL_BYTES_MAX = 4 * FRAME_FRAGMENT_BYTES
 
 
@@ -86,6 +83,7 @@ class ConnectionOwner(Protocol):
     def connection_closed(self, connection: Connection) -> None: ...
     def socket_gone(self, connection: Connection) -> None: ...
     def raft_received(self, connection: Connection, body: bytes | bytearray) -> None: ...
+    def all_received(self) -> None: ...
     def request_received(self, connection: Connection, body: bytes | bytearray) -> None: ...
     def response_received(self, connection: Connection, body: bytes | bytearray) -> None: ...
     def handshake_refused(self, connection: Connection, refusal: Refused, by_us: bool) -> None: ...
@@ -158,12 +156,15 @@ class Connection(asyncio.Protocol):
 
     # -- sending
 
-    def send(self, lane: Lane, message: OutgoingMessage) -> Queued | None:
-        """Queue a message; None when the lane is full or the connection is not open (it is then not sent)."""
+    def send(self, lane: Lane, message: OutgoingMessage, *, soon: bool = True) -> Queued | None:
+        """Queue a message; None when the lane is full or the connection is not open (it is then not sent).
+
+        Not `soon`: the caller calls `flush` itself, when it has queued all that it has.
+        """
         if self.state is not ConnectionState.ESTABLISHED:
             return None
         queued = self._queue.push(lane, message)
-        if queued is not None:
+        if queued is not None and soon:
             self._plan_flush()
         return queued
 
@@ -186,10 +187,10 @@ class Connection(asyncio.Protocol):
     def _plan_flush(self) -> None:
         if not (self._flush_planned or self._paused):
             self._flush_planned = True
-            self._loop.call_soon(self._flush)
+            self._loop.call_soon(self.flush)
 
-    def _flush(self) -> None:
-        """Everything queued in this loop iteration leaves in one write."""
+    def flush(self) -> None:
+        """Everything queued so far leaves in one write."""
         self._flush_planned = False
         if self._transport is None or self.is_closed or self._transport.is_closing():
             return  # what is queued is dropped by connection_lost
@@ -214,7 +215,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        # Half of what `_flush` fills up to: a full buffer is then always a paused one.
+        # Half of what `flush` fills up to: a full buffer is then always a paused one.
         self._transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES_MAX // 2)
         if self.hello is not None:
             self._say(FrameType.HELLO, self.hello)
@@ -232,6 +233,7 @@ class Connection(asyncio.Protocol):
                 self._handle(received)
         except (MalformedMessage, UnknownFormat) as error:
             self._malformed(error)
+        self._owner.all_received()
 
     def eof_received(self) -> bool:
         return False

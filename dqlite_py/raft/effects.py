@@ -1,9 +1,15 @@
 """What the consensus core wants done, in the order in which the host must do it.
 
-ORDER, per Effects: (1) hand `journal_reset`, `hard_state`, `truncate_from`, `entries` to the journal as ONE
-batch, in that order; (2) send `messages`; (3) WHEN THAT BATCH IS DURABLE send `messages_when_durable` and
+ORDER, per Effects: (1) send `messages`; (2) hand `journal_reset`, `hard_state`, `truncate_from`, `entries` to the
+journal as ONE batch, in that order; (3) WHEN THAT BATCH IS DURABLE send `messages_when_durable` and
 call `core.persisted(token)`; (4) hand `committed` to the state machine; (5) answer reads and proposals.
 Batches become durable in the order submitted.
+
+(1) and (2) may change places: neither makes anything durable, and what reveals something of this batch or of an
+earlier one that is not durable yet is in `messages_when_durable`, or not in these Effects at all (durability.py).
+What remains in `messages` are a leader's entries, which followers may have before its own disk (thesis 10.2.1: the
+leader counts itself like any other, once durable), and what rests on durable batches alone. Sending goes first
+because a follower's answer takes longest, and the journal thread competes with us from the moment it is woken.
 """
 
 from __future__ import annotations

@@ -28,12 +28,12 @@ class DurabilityGate:
         self,
         loop: asyncio.AbstractEventLoop,
         journal_thread: JournalThread,
-        send: Callable[[NodeId, Message], bool],
+        send_all: Callable[[Gated], None],
         on_durable: Callable[[Sequence[int], BaseException | None], None],
     ) -> None:
         self._loop = loop
         self._journal_thread = journal_thread
-        self._send = send
+        self._send_all = send_all
         self._on_durable = on_durable
         self._reports: deque[tuple[int, Gated, BaseException | None]] = deque()
         self._woken = False
@@ -46,7 +46,7 @@ class DurabilityGate:
         if not fx.token:
             if gated and self._in_journal:
                 self._newest.extend(gated)  # behind the batch that is being written: batches finish in order
-            else:
+            elif gated:
                 self._send_all(gated)
             return
         reset = fx.journal_reset
@@ -80,11 +80,8 @@ class DurabilityGate:
             if error is not None:
                 self._on_durable(tokens, error)
                 return
-            self._send_all(messages)
+            if messages:
+                self._send_all(messages)
             tokens.append(token)
         if tokens:
             self._on_durable(tokens, None)
-
-    def _send_all(self, messages: Gated) -> None:
-        for peer, message in messages:
-            self._send(peer, message)

@@ -26,7 +26,7 @@ from dqlite_py.errors import Error, JournalFailed, OutcomeUnknown
 from dqlite_py.limits import INFLIGHT_BYTES_MAX, TICK_MS
 from dqlite_py.model import Address, Configuration, Entry, LogIndex, NodeId, Snapshot, Term
 from dqlite_py.ports import Clock
-from dqlite_py.raft.core import RaftCore
+from dqlite_py.raft.core import NOTHING_TO_DO, RaftCore
 from dqlite_py.raft.effects import Effects, FetchEntries
 from dqlite_py.raft.gate import DurabilityGate
 from dqlite_py.raft.journal import Journal, JournalThread, NotInJournal
@@ -74,9 +74,9 @@ class RaftHost(SyncObj):  # type: ignore[misc]
         self._loop = loop
         self._journal = journal
         self._peers = transport
-        self._gate = DurabilityGate(loop, journal_thread, transport.send, self._on_durable)
+        self._gate = DurabilityGate(loop, journal_thread, transport.send_all, self._on_durable)
         self._executor = executor
-        self._clock = clock
+        self._now = clock.monotonic_ms
         self._listener = listener
         self._pumping = False
         self._pump_due = False
@@ -123,23 +123,23 @@ class RaftHost(SyncObj):  # type: ignore[misc]
             self._tick_handle.cancel()
         self._waiting.fail_all(OutcomeUnknown("the node stopped before the write's outcome was known"))
 
-    def _now(self) -> float:
-        return self._clock.monotonic_ms()
-
     # -- inputs -------------------------------------------------------------------------------------
 
     def receive(self, sender: NodeId, message: Message) -> None:
-        """A message from `sender`'s authenticated connection (PeerTransport's callback)."""
-        if self._stopped or self._failed or message.sender != sender:
+        """A message from `sender`'s authenticated connection; `pump` follows once all that came with it is here."""
+        if self._stopped or self._failed is not None or message.sender != sender:
             return
         if self.storage_low and type(message) is AppendRequest and message.entries:
             return  # no room to store them: be a lagging follower until space returns, never a failed one
-        self._guard(self.core.step, message, self._now())
-        self.pump_soon()
+        try:
+            self.core.step(message, self._now())
+        except Exception as error:  # noqa: BLE001 - handled there
+            self._broken(error)
 
     def _SyncObj__onMessageReceived(self, node: SyncNode, message: Message) -> None:
         """Close RF-1, 3, 4, 6, 7, 11, 16: one function held all rules upstream; RaftCore.step does now."""
         self.receive(node.id, message)
+        self.pump_soon()
 
     def _SyncObj__onNodeConnected(self, node: SyncNode) -> None:
         self._guard(self.core.peer_connected, node.id, self._now())
@@ -213,24 +213,25 @@ class RaftHost(SyncObj):  # type: ignore[misc]
         if self._pumping:
             self._pump_again = True
             return
-        self._pumping = True
+        self._pumping = self._pump_again = True
         try:
-            self._pump_again = True
-            while self._pump_again and not (self._stopped or self._failed):
+            while self._pump_again and not self._stopped and self._failed is None:
                 self._pump_again = False
-                self._guard(self._checkCommandsToApply)
+                if self._commands_queued:
+                    self._checkCommandsToApply()
                 effects = self.core.take_effects()
-                if effects:
-                    self._guard(self._perform, effects)
+                if effects is not NOTHING_TO_DO:
+                    self._perform(effects)
+        except Exception as error:  # noqa: BLE001 - handled there
+            self._broken(error)
         finally:
             self._pumping = False
 
     def _perform(self, fx: Effects) -> None:
         """Do what effects.py says, in its ORDER."""
+        if fx.messages:
+            self._peers.send_all(fx.messages)
         self._gate.submit(fx)
-        send = self._peers.send
-        for peer, message in fx.messages:
-            send(peer, message)
         if fx.configuration is not None:
             self._sync_other_nodes(fx.configuration)
             self._listener.on_configuration(fx.configuration)
@@ -265,8 +266,11 @@ class RaftHost(SyncObj):  # type: ignore[misc]
         if error is not None:
             self.fail(error if isinstance(error, Error) else JournalFailed(f"journal write failed: {error}"))
             return
-        for token in tokens:
-            self._guard(self.core.persisted, token)
+        try:
+            for token in tokens:
+                self.core.persisted(token)
+        except Exception as broken:  # noqa: BLE001 - handled there
+            self._broken(broken)
         self.pump()
 
     def _SyncObj__applyLogEntries(self, entries: Sequence[Entry] = ()) -> bool:
@@ -332,9 +336,13 @@ class RaftHost(SyncObj):  # type: ignore[misc]
     def _guard(self, function: Callable[..., Any], *args: Any) -> None:
         try:
             function(*args)
-        except Exception as error:  # a broken invariant stops the node instead of guessing on
-            log.exception("invariant broken in %s", getattr(function, "__name__", function))
-            self.fail(error)
+        except Exception as error:  # noqa: BLE001 - handled there
+            self._broken(error)
+
+    def _broken(self, error: Exception) -> None:
+        """A broken invariant stops the node instead of guessing on; called where `error` is handled."""
+        log.exception("invariant broken")
+        self.fail(error)
 
     def transferLeadership(self, node: Any = None, callback: Any = None) -> NodeId:
         """Start handing leadership to `node` (a NodeId; None: the most caught-up voter)."""

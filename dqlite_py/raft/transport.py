@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from dqlite_py.config import TlsSettings
@@ -21,10 +21,11 @@ from dqlite_py.model import Address, NodeId
 from dqlite_py.raft.callers import AddressCallers
 from dqlite_py.raft.connection import Connection, TransportTiming
 from dqlite_py.raft.dialer import Dialer, DialFailed
-from dqlite_py.raft.links import PeerLink, PeerStatus, Search, refusal_level
+from dqlite_py.raft.idle import check_idle
+from dqlite_py.raft.links import PeerLink, PeerStatus, Search
 from dqlite_py.raft.listener import Listener, Predicate
 from dqlite_py.raft.messages import Message
-from dqlite_py.raft.quietlog import QuietLog
+from dqlite_py.raft.refusals import Refusals
 from dqlite_py.raft.rpc import Handler, PendingCalls, RpcNotSent, RpcServer
 from dqlite_py.raft.tls import TlsContexts
 from dqlite_py.wire.address import is_unspecified, split_address
@@ -33,7 +34,6 @@ from dqlite_py.wire.peer import MessageEncoder, decode_message, lane_of
 from dqlite_py.wire.sendqueue import Lane
 
 log = logging.getLogger(__name__)
-quiet = QuietLog(log)
 _STOP_WAIT_S = 0.25
 
 
@@ -45,7 +45,8 @@ class PeerTransport:
     """Create, `await start()`, `await stop()`; a stopped transport stays stopped. Unstarted it can only `call`.
 
     identity: this node's ids, asked at every handshake. on_message(sender, message): from a member's
-    connection only. on_connected / on_disconnected(peer): our connection TO the peer is there / gone.
+    connection only; on_all_received(): what arrived together has been handed over.
+    on_connected / on_disconnected(peer): our connection TO the peer is there / gone.
     on_learned(peer, address): a handshake showed a node of our cluster at a new address. accept_sender(peer):
     whether raft messages of this node may be delivered now.
     """
@@ -58,6 +59,7 @@ class PeerTransport:
         advertise: Address | None = None,
         tls: TlsSettings | None = None,
         on_message: Callable[[NodeId, Message], None],
+        on_all_received: Callable[[], None] = _nothing,
         on_connected: Callable[[NodeId], None] = _nothing,
         on_disconnected: Callable[[NodeId], None] = _nothing,
         on_learned: Callable[[NodeId, Address], None] = _nothing,
@@ -69,6 +71,7 @@ class PeerTransport:
         self._listen = listen
         self._advertise = advertise
         self._on_message = on_message
+        self._on_all_received = on_all_received
         self._on_connected = on_connected
         self._on_disconnected = on_disconnected
         self._on_learned = on_learned
@@ -90,7 +93,8 @@ class PeerTransport:
         self._retired: dict[asyncio.Task[None], None] = {}
         self._housekeeping: asyncio.TimerHandle | None = None
         self._housekeeping_due = 0.0
-        self._refusals: dict[str, None] = {}
+        self._refusals = Refusals()
+        self._message_handed = False
         self._stopped = False
 
     # -- life
@@ -193,7 +197,7 @@ class PeerTransport:
 
     def refusals(self) -> list[str]:
         """The last few handshakes refused by either side, for the status display."""
-        return list(self._refusals)
+        return self._refusals.texts()
 
     def _retire(self, link: PeerLink) -> None:
         task = asyncio.get_running_loop().create_task(link.stop())
@@ -228,16 +232,26 @@ class PeerTransport:
 
     def send(self, peer: NodeId, message: Message) -> bool:
         """Queue a message; False when it was dropped (no connection, queue full): raft sends it again."""
+        return self._queue(peer, message, soon=True) is not None
+
+    def send_all(self, messages: Iterable[tuple[NodeId, Message]]) -> None:
+        """Send all of these now, each as `send`, instead of at the end of the loop's turn."""
+        reached = dict.fromkeys(self._queue(peer, message, soon=False) for peer, message in messages)
+        for connection in filter(None, reached):
+            connection.flush()
+
+    def _queue(self, peer: NodeId, message: Message, *, soon: bool) -> Connection | None:
         link = self._links.get(peer)
         connection = link.open_connection if link is not None else None
         if connection is None:
-            return False
+            return None
         try:
             outgoing = self._encoder.encode(message)
         except (RequestTooLarge, InterfaceError) as error:
             log.error("a message to node %s cannot be sent: %s", peer, error.message)
-            return False
-        return connection.send(lane_of(message, connection.lane_bytes(Lane.APPEND)), outgoing) is not None
+            return None
+        lane = lane_of(message, connection.lane_bytes(Lane.APPEND))
+        return None if connection.send(lane, outgoing, soon=soon) is None else connection
 
     def raft_received(self, connection: Connection, body: bytes | bytearray) -> None:
         message = decode_message(body)
@@ -247,11 +261,17 @@ class PeerTransport:
             )
         if self._stopped or not self._accept_sender(message.sender):
             return
+        self._message_handed = True
         try:
             self._on_message(message.sender, message)
         except Exception:
             log.exception("handling a message of node %s failed", message.sender)
             connection.abort("handling a message failed")
+
+    def all_received(self) -> None:
+        if self._message_handed and not self._stopped:
+            self._message_handed = False
+            self._tell(self._on_all_received)
 
     # -- requests
 
@@ -345,14 +365,7 @@ class PeerTransport:
             calls.received(body)
 
     def handshake_refused(self, connection: Connection, refusal: Refused, by_us: bool) -> None:
-        text = f"{'refused' if by_us else 'refused by the peer'}: {refusal.message}"
-        if text not in self._refusals:
-            level = refusal_level(refusal.reason)
-            quiet.log(level, "%r: %s", connection, text)
-        self._refusals.pop(text, None)
-        self._refusals[text] = None
-        while len(self._refusals) > 16:
-            del self._refusals[next(iter(self._refusals))]
+        self._refusals.note(connection, refusal, by_us)
 
     def _is_member(self, connection: Connection) -> bool:
         return (
@@ -379,21 +392,9 @@ class PeerTransport:
             return
         self._listener.housekeep(now)
         for connection, calls in list(self._connections.items()):
-            self._check_idle(connection, calls, now)
+            check_idle(connection, calls, self._timing, now)
         for connection in list(self._lingering):
             if now - connection.closed_at > self._timing.handshake_ms / 1000:
                 connection.abort_socket()
         if not any(connection.queued_bytes for connection in self._connections):
             self._encoder.forget()
-
-    def _check_idle(self, connection: Connection, calls: PendingCalls | None, now: float) -> None:
-        idle_s = self._timing.idle_ms / 1000
-        if now - connection.received_at > idle_s:
-            connection.abort(f"nothing received for {self._timing.idle_ms:.0f} ms")
-        elif calls is None:
-            return
-        elif connection.purpose is Purpose.CLIENT and not len(calls):
-            if now - calls.used_at > idle_s / 2:
-                connection.close("not used any more")
-        elif now - min(connection.received_at, connection.sent_at) > self._timing.ping_ms / 1000:
-            connection.ping()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any
@@ -47,9 +47,8 @@ class Wire:
     def __init__(self) -> None:
         self.sent: list[tuple[NodeId, Message]] = []
 
-    def send(self, peer: NodeId, message: Message) -> bool:
-        self.sent.append((peer, message))
-        return True
+    def send_all(self, messages: Iterable[tuple[NodeId, Message]]) -> None:
+        self.sent += messages
 
 
 class StateMachine:
@@ -167,7 +166,7 @@ class Hosted:
             )
             asked = [r for r in self.sent(VoteRequest) if r.pre is pre][-1]
             term = Term(asked.term - 1) if pre else asked.term
-            self.host.receive(node_id("B"), VoteReply(node_id("B"), term, pre, asked.term, True))
+            self.received("B", VoteReply(node_id("B"), term, pre, asked.term, True))
         await until(lambda: self.core.is_leader, "it leads")
         await self.acknowledged_by("B")
         await until(lambda: self.core.commit_index == self.core.last_index, "its first entry is committed")
@@ -184,7 +183,7 @@ class Hosted:
             reply = AppendReply(
                 peer, self.core.term, False, LogIndex(0), last, last, Term(0), last_round, False
             )
-            self.host.receive(peer, reply)
+            self.received(name, reply)
         await asyncio.sleep(0)
         await asyncio.sleep(0)
 
@@ -204,7 +203,12 @@ class Hosted:
         request = AppendRequest(
             node_id(leader), term, LogIndex(prev[0]), Term(prev[1]), entries, LogIndex(commit), 1
         )
-        self.host.receive(node_id(leader), request)
+        self.received(leader, request)
+
+    def received(self, sender: str, message: Message) -> None:
+        """A message came alone."""
+        self.host.receive(node_id(sender), message)
+        self.host.pump()
 
 
 @asynccontextmanager

@@ -182,7 +182,7 @@ async def test_ours_holds_the_vote_back_until_the_disk_has_it() -> None:
         here.disk.before_sync = slow
         log = here.core.log
         request = VoteRequest(node_id("B"), Term(1), False, log.last_index, log.last_term, False)
-        here.host.receive(node_id("B"), request)
+        here.received("B", request)
         await until(syncing.is_set, "the vote is on its way to the disk")
         for _ in range(20):
             await asyncio.sleep(0)

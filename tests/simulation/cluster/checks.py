@@ -208,15 +208,16 @@ class Checks:
     def _watch_messages(self, life: Life, runtime: NodeRuntime) -> None:
         host: Any = runtime.host
         transport: Any = runtime.transport
-        send, receive, heard = transport.send, host.receive, life.heard
+        send_all, receive, heard = transport.send_all, host.receive, life.heard
         core, consensus = life.core, self.consensus
         check = self._check_message
         rare = (AppendReply, VoteReply, VoteRequest, SnapshotOffer)
 
-        def checked_send(peer: NodeId, message: Message) -> bool:
-            if type(message) in rare:
-                check(life, peer, message)
-            return bool(send(peer, message))
+        def checked_send_all(messages: Sequence[tuple[NodeId, Message]]) -> None:
+            for peer, message in messages:
+                if type(message) in rare:
+                    check(life, peer, message)
+            send_all(messages)
 
         def checked_receive(sender: NodeId, message: Message) -> None:
             heard[sender] = None
@@ -229,7 +230,7 @@ class Checks:
                 if progress is not None:
                     consensus.counts(life.name, core.term, sender, progress.match_index)
 
-        transport.send = host._gate._send = checked_send
+        transport.send_all = host._gate._send_all = checked_send_all
         host.receive = checked_receive
 
     def _check_message(self, life: Life, peer: NodeId, message: Message) -> None:

@@ -166,9 +166,11 @@ class _Transport(PeerTransport):
         super().raft_received(connection, body)
 
     def _again(self, life: NodeLife, connection: Any, body: bytes, within_s: float) -> None:
-        life.call_later(
-            life.machine.environment.rng.random() * within_s, super().raft_received, connection, body
-        )
+        def receive() -> None:
+            super(_Transport, self).raft_received(connection, body)
+            connection._loop.call_soon(self.all_received)
+
+        life.call_later(life.machine.environment.rng.random() * within_s, receive)
 
 
 def _disk() -> Any:

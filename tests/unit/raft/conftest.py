@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 
 import pytest
 
-from dqlite_py.raft import connection, listener, transport
+from dqlite_py.raft import connection, listener, refusals
 
 if importlib.util.find_spec("uvloop"):
     import uvloop
@@ -28,5 +28,5 @@ def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> M
 @pytest.fixture(autouse=True)
 def logs_are_not_full() -> None:
     """What earlier tests logged about strangers does not silence this one."""
-    for quiet in (connection.log, listener.log, transport.quiet):
+    for quiet in (connection.log, listener.log, refusals.log):
         quiet._lines = 0
