@@ -134,7 +134,7 @@ OWN: Final[dict[str, Canary]] = {
     ),
     "file before manifest": Canary(
         "", "a dropped database's file goes while the manifest names it", file_before_manifest,
-        faults=Mixture({"crash at a disk operation": 2.0, "compact": 2.0}), short_log=True, seed=1
+        faults=Mixture({"crash at a disk operation": 2.0, "compact": 2.0}), short_log=True, seed=15
     ),
     "checkpoint behind a reader": Canary(
         "", "a hindered checkpoint counts as complete", checkpoint_behind_a_reader,
