@@ -2,17 +2,17 @@
 
 Every message names its sender and the sender's term; the cluster id is bound to the connection by the
 handshake. `round` numbers the leader's heartbeat rounds (for read index and check-quorum, thesis 6.4).
+Named tuples, not dataclasses: two to four of them are made per write.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from dqlite_py.model import Configuration, Entry, LogIndex, NodeId, Term
 
 
-@dataclass(frozen=True, slots=True)
-class VoteRequest:
+class VoteRequest(NamedTuple):
     """RequestVote (paper figure 2); pre-vote (thesis 9.6) when `pre`: `term` is then the one it would use."""
 
     sender: NodeId
@@ -23,8 +23,7 @@ class VoteRequest:
     transfer: bool  # campaign asked for by the leader: passes stickiness
 
 
-@dataclass(frozen=True, slots=True)
-class VoteReply:
+class VoteReply(NamedTuple):
     """`term` is the voter's own term; `for_term` repeats the request's: late replies are recognised."""
 
     sender: NodeId
@@ -34,8 +33,7 @@ class VoteReply:
     granted: bool
 
 
-@dataclass(frozen=True, slots=True)
-class AppendRequest:
+class AppendRequest(NamedTuple):
     """AppendEntries; a heartbeat when `entries` is empty."""
 
     sender: NodeId
@@ -47,8 +45,7 @@ class AppendRequest:
     round: int
 
 
-@dataclass(frozen=True, slots=True)
-class AppendReply:
+class AppendReply(NamedTuple):
     """Answer to AppendRequest and SnapshotOffer.
 
     success: `match_index` = last index known to match this term's leader AND durable here.
@@ -70,20 +67,18 @@ class AppendReply:
     needs_snapshot: bool
 
 
-@dataclass(frozen=True, slots=True)
-class SnapshotOffer:
+class SnapshotOffer(NamedTuple):
     """The leader no longer has the entries: fetch a snapshot at `index` or later from it (by RPC)."""
 
     sender: NodeId
     term: Term
-    index: LogIndex
+    index: LogIndex  # type: ignore[assignment]  # hides tuple.index, which nobody needs
     snapshot_term: Term
     configuration: Configuration
     round: int
 
 
-@dataclass(frozen=True, slots=True)
-class TimeoutNow:
+class TimeoutNow(NamedTuple):
     """Leadership transfer (thesis 3.10): campaign at once."""
 
     sender: NodeId

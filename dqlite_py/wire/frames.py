@@ -38,8 +38,12 @@ MAGIC: Final = b"\xd1lp"
 FRAME_VERSION: Final = 1
 _HEAD = struct.Struct(">3sBBBHI")
 _CRC = struct.Struct(">I")
+_WHOLE_HEAD = struct.Struct(">IBxxxI")  # of a message in one frame: magic and version as one, no flags
+_HEADER = struct.Struct(">IBBHII")
+_MAGIC_VERSION: Final = int.from_bytes(MAGIC + bytes([FRAME_VERSION]), "big")
 _PIECE = struct.Struct(">QII")
 HEADER_BYTES: Final = _HEAD.size + _CRC.size
+_FRAME_OVERHEAD_BYTES: Final = HEADER_BYTES + _PIECE.size  # at most
 _FLAG_FRAGMENT: Final = 1
 
 
@@ -67,6 +71,9 @@ class Received(NamedTuple):
     body: bytes | bytearray
 
 
+_new_tuple = tuple.__new__  # a NamedTuple's own constructor is a Python call
+
+
 def starts_like_a_frame(data: bytes | bytearray) -> bool | None:
     """Whether a connection's first bytes are this protocol's; None: too few to tell."""
     if data[:3] != MAGIC[: len(data)]:
@@ -85,31 +92,35 @@ class OutgoingMessage:
     Raises RequestTooLarge when the body is over FRAME_BYTES_MAX.
     """
 
-    __slots__ = ("_body", "_cut", "_frames", "_id", "frame_count", "size_bytes", "type")
+    __slots__ = ("_body", "_frames", "_id", "frame_count", "size_bytes", "type")
 
     def __init__(self, kind: FrameType, body: bytes) -> None:
-        if len(body) > FRAME_BYTES_MAX:
-            raise RequestTooLarge(f"a message of {len(body)} bytes is over the limit of {FRAME_BYTES_MAX}")
+        size = len(body)
         self.type = kind
+        if size <= FRAME_FRAGMENT_BYTES:
+            head = _WHOLE_HEAD.pack(_MAGIC_VERSION, kind, size)
+            frame = b"".join((head, _CRC.pack(crc32(body, crc32(head))), body))
+            self._frames: list[tuple[bytes | memoryview, ...]] = [(frame,)]
+            self.frame_count = 1
+            self.size_bytes = size + _FRAME_OVERHEAD_BYTES
+            return
+        if size > FRAME_BYTES_MAX:
+            raise RequestTooLarge(f"a message of {size} bytes is over the limit of {FRAME_BYTES_MAX}")
+        if kind not in _MAY_BE_CUT:
+            raise RequestTooLarge(f"a {kind.name} of {size} bytes is over the limit")
         self._body = body
-        self._cut = len(body) > FRAME_FRAGMENT_BYTES
-        if self._cut and kind not in _MAY_BE_CUT:
-            raise RequestTooLarge(f"a {kind.name} of {len(body)} bytes is over the limit")
-        self.frame_count = -(-len(body) // FRAME_FRAGMENT_BYTES) if self._cut else 1
-        self.size_bytes = len(body) + self.frame_count * (HEADER_BYTES + _PIECE.size)
-        self._id = next(_message_ids) if self._cut else 0
-        self._frames: list[tuple[bytes | memoryview, ...]] = []
+        self._frames = []
+        self._id = next(_message_ids)
+        self.frame_count = -(-size // FRAME_FRAGMENT_BYTES)
+        self.size_bytes = size + self.frame_count * _FRAME_OVERHEAD_BYTES
 
     def frame(self, position: int) -> tuple[bytes | memoryview, ...]:
-        """The pieces of frame `position`; checksummed on first use: a huge message costs little at once."""
+        """The pieces of frame `position`; a fragment is made on first use: a huge message costs little at once."""
         while len(self._frames) <= position:
-            self._frames.append(self._build(len(self._frames)))
+            self._frames.append(self._fragment(len(self._frames)))
         return self._frames[position]
 
-    def _build(self, position: int) -> tuple[bytes | memoryview, ...]:
-        if not self._cut:
-            head = _HEAD.pack(MAGIC, FRAME_VERSION, self.type, 0, 0, len(self._body))
-            return (b"".join((head, _CRC.pack(crc32(self._body, crc32(head))), self._body)),)
+    def _fragment(self, position: int) -> tuple[bytes | memoryview, ...]:
         offset = position * FRAME_FRAGMENT_BYTES
         data = memoryview(self._body)[offset : offset + FRAME_FRAGMENT_BYTES]
         piece = _PIECE.pack(self._id, len(self._body), offset)
@@ -134,20 +145,32 @@ class _Partial:
 class FrameDecoder:
     """Bytes of one connection to messages; holds at most one frame, one chunk fed and `pending_bytes_max`.
 
+    A chunk that begins with a frame is parsed where it is; only what is left of it is copied, when more is fed.
+
     Before `established` the peer may send HANDSHAKE_BYTES_MAX in all. After an error the decoder is dead:
     it raises the same error for ever, and the connection must be closed.
     """
 
-    __slots__ = ("_buffer", "_dead", "_established", "_fed", "_message_max", "_partials", "_position")
+    __slots__ = (
+        "_buffer",
+        "_dead",
+        "_established",
+        "_fed",
+        "_message_max",
+        "_partials",
+        "_position",
+        "has_more",
+    )
 
     def __init__(self) -> None:
-        self._buffer = bytearray()
+        self._buffer: bytes | bytearray = b""
         self._position = 0
         self._fed = 0
         self._established = False
         self._message_max = HANDSHAKE_BYTES_MAX
         self._partials: dict[int, _Partial] = {}
         self._dead: MalformedMessage | UnknownFormat | None = None
+        self.has_more = False  # bytes are left that `next_message` has not judged
 
     @property
     def pending_bytes(self) -> int:
@@ -166,16 +189,50 @@ class FrameDecoder:
 
     def feed(self, data: bytes | bytearray | memoryview) -> None:
         """Take a chunk; call `next_message` until it returns None before feeding again."""
-        self._check_alive()
+        if self._dead is not None:
+            raise self._dead
         self._fed += len(data)
-        if self._position:
-            del self._buffer[: self._position]
-            self._position = 0
-        self._buffer += data
+        self.has_more = True
+        buffer = self._buffer
+        if self._position == len(buffer):
+            self._buffer = data if type(data) is bytes else bytes(data)
+        elif type(buffer) is bytearray:
+            del buffer[: self._position]
+            buffer += data
+        else:
+            self._buffer = joined = bytearray(memoryview(buffer)[self._position :])
+            joined += data
+        self._position = 0
 
     def next_message(self) -> Received | None:
         """The next whole message or None; raises MalformedMessage or UnknownFormat."""
-        self._check_alive()
+        if self._dead is not None:
+            raise self._dead
+        buffer, start = self._buffer, self._position
+        # A message in one frame, wholly in this chunk; everything else and every error goes the long way.
+        if len(buffer) - start >= HEADER_BYTES and type(buffer) is bytes:
+            begin, number, flags, reserved, length, checksum = _HEADER.unpack_from(buffer, start)
+            end = start + HEADER_BYTES + length
+            if (
+                begin == _MAGIC_VERSION
+                and not flags
+                and not reserved
+                and length <= FRAME_FRAGMENT_BYTES
+                and length <= self._message_max
+                and end <= len(buffer)
+            ):
+                body = buffer[start + HEADER_BYTES : end]
+                kind = _TYPES.get(number)
+                if kind is not None and crc32(body, crc32(buffer[start : start + _HEAD.size])) == checksum:
+                    if end == len(buffer):
+                        self._buffer, end = b"", 0
+                        self.has_more = False
+                    self._position = end
+                    return _new_tuple(Received, (kind, body))
+        return self._next_the_long_way()
+
+    def _next_the_long_way(self) -> Received | None:
+        self.has_more = False
         try:
             # Only here, since one chunk may hold the handshake and what follows it.
             while True:
@@ -183,17 +240,14 @@ class FrameDecoder:
                 if not again:
                     if not self._established and self._fed > HANDSHAKE_BYTES_MAX and message is None:
                         raise MalformedMessage("too many bytes before the handshake", what="handshake")
+                    self.has_more = message is not None
                     return message
         except (MalformedMessage, UnknownFormat) as error:
             self._dead = error
-            self._buffer.clear()
+            self._buffer = b""
             self._partials.clear()
             self._position = 0
             raise
-
-    def _check_alive(self) -> None:
-        if self._dead is not None:
-            raise self._dead
 
     def _next_frame(self) -> tuple[Received | None, bool]:
         """A message if one is complete, and whether to look again (a fragment was taken)."""
@@ -289,7 +343,7 @@ def _check_crc(head: bytes, body: bytes | memoryview, expected: int) -> None:
         raise MalformedMessage(f"frame checksum is {found:08x}, expected {expected:08x}", what="checksum")
 
 
-def _check_start(buffer: bytearray, start: int) -> None:
+def _check_start(buffer: bytes | bytearray, start: int) -> None:
     """Refuse foreign bytes at once instead of waiting for a whole header."""
     begun = bytes(buffer[start : start + 3])
     if begun != MAGIC[: len(begun)]:

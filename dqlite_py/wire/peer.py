@@ -2,17 +2,19 @@
 
 Entries are packed once for all followers: an AppendRequest sent to several peers is the same bytes, and the
 packed entries are kept for as long as the leader goes on sending them.
+The table defines the messages. The two that every write sends, AppendRequest and AppendReply, have short ways
+beside it; these know only what is right, all that is wrong they leave to the table to judge.
 """
 
 from __future__ import annotations
 
 import operator
 import struct
-from collections import deque
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgpack
 
+from dqlite_py.errors import InterfaceError
 from dqlite_py.limits import APPEND_ENTRIES_MAX, ENTRY_BYTES_MAX, FRAME_FRAGMENT_BYTES, MEMBERS_MAX
 from dqlite_py.model import Configuration, Entry, EntryKind, LogIndex, Term
 from dqlite_py.raft.messages import (
@@ -26,9 +28,11 @@ from dqlite_py.raft.messages import (
 )
 from dqlite_py.wire.frames import FrameType, OutgoingMessage
 from dqlite_py.wire.sendqueue import Lane
-from dqlite_py.wire.tables import BOOL, NODE_ID, U63, Body, Kind, Raw, Row, Table
+from dqlite_py.wire.tables import BOOL, NODE_ID, U63, UNREADABLE, Body, Kind, Raw, Row, Table
 
+Remembered = TypeVar("Remembered")
 _KINDS: Final = {int(kind): kind for kind in EntryKind}
+_VALUES_MAX: Final = max(APPEND_ENTRIES_MAX, MEMBERS_MAX)
 _REMEMBERED: Final = 8
 _OWN_PIECE_BYTES: Final = 64 * 1024  # from here on msgpack itself writes a length of 32 bits
 _BIN32: Final = struct.Struct(">BI")
@@ -77,6 +81,9 @@ def _encode_configuration(configuration: Configuration) -> list[Any]:
 def _pack_entries(entries: tuple[Entry, ...]) -> Raw:
     """msgpack of the entries; large payloads are pieces of their own, so that they are copied once only."""
     packer = msgpack.Packer(use_bin_type=True, autoreset=False)
+    if sum([len(entry.payload) for entry in entries]) < _OWN_PIECE_BYTES:
+        packer.pack(entries)
+        return [packer.bytes()]
     packer.pack_array_header(len(entries))
     pieces: list[bytes] = []
     for entry in entries:
@@ -171,8 +178,15 @@ TABLE: Final = Table(
         ),
         Row(6, TimeoutNow, (("sender", NODE_ID), ("term", U63))),
     ),
-    values_max=max(APPEND_ENTRIES_MAX, MEMBERS_MAX),
+    values_max=_VALUES_MAX,
 )
+
+
+_APPEND_REQUEST: Final = 3
+_APPEND_REPLY: Final = 4
+_REQUEST_TYPES: Final[list[type]] = [int, int, int, int, int, int, int, list]
+_REPLY_TYPES: Final[list[type]] = [int, int, int, bool, int, int, int, int, int, bool]
+_new_tuple = tuple.__new__  # a NamedTuple's own constructor is a Python call
 
 
 def encode_message(message: Message) -> bytes:
@@ -181,8 +195,72 @@ def encode_message(message: Message) -> bytes:
 
 def decode_message(body: Body) -> Message:
     """Any bytes to a valid message; raises MalformedMessage."""
+    try:
+        values = msgpack.unpackb(
+            body,
+            raw=False,
+            strict_map_key=True,
+            use_list=True,
+            max_ext_len=0,
+            max_array_len=_VALUES_MAX,
+            max_map_len=_VALUES_MAX,
+        )
+        types = [*map(type, values)]
+        if types == _REPLY_TYPES:
+            number, sender, term, _, prev, match, hint, hint_term, round_number, _ = values
+            # Shifted, only an integer of 63 bits that is not negative is nothing.
+            if (
+                number == _APPEND_REPLY
+                and sender > 0
+                and not (sender | term | prev | match | hint | hint_term | round_number) >> 63
+            ):
+                del values[0]
+                return _new_tuple(AppendReply, values)
+        elif types == _REQUEST_TYPES and values[0] == _APPEND_REQUEST:
+            request = _append_request(values)
+            if request is not None:
+                return request
+    except UNREADABLE:
+        pass
     message: Message = TABLE.decode(body)
     return message
+
+
+def _append_request(values: list[Any]) -> AppendRequest | None:
+    """The record if these fields, of the right types, are those of a valid one."""
+    _, sender, term, prev_index, prev_term, commit_index, round_number, items = values
+    if (
+        sender <= 0
+        or (sender | term | prev_index | prev_term | commit_index | round_number) >> 63
+        or len(items) > APPEND_ENTRIES_MAX
+    ):
+        return None
+    entries = []
+    index, last_term = prev_index, prev_term
+    for item in items:
+        if type(item) is not list or len(item) != 4:
+            return None
+        index += 1
+        found, entry_term, number, payload = item
+        if (
+            type(found) is not int
+            or type(entry_term) is not int
+            or type(number) is not int
+            or type(payload) is not bytes
+            or found != index
+            or entry_term < last_term
+            or entry_term == 0
+            or number not in _KINDS
+            or len(payload) > ENTRY_BYTES_MAX
+        ):
+            return None
+        last_term = entry_term
+        entries.append(_new_tuple(Entry, (found, entry_term, _KINDS[number], payload)))
+    if last_term > term or index >> 63:
+        return None
+    return _new_tuple(
+        AppendRequest, (sender, term, prev_index, prev_term, tuple(entries), commit_index, round_number)
+    )
 
 
 def lane_of(message: Message, append_lane_bytes: int) -> Lane:
@@ -205,29 +283,56 @@ class MessageEncoder:
     """
 
     def __init__(self) -> None:
-        self._messages: deque[tuple[AppendRequest, OutgoingMessage]] = deque(maxlen=_REMEMBERED)
-        self._entries: deque[tuple[tuple[Entry, ...], Raw]] = deque(maxlen=_REMEMBERED)
+        # By the id of the message, and of the first entry; what is remembered is alive, so the id is its own.
+        self._messages: dict[int, tuple[AppendRequest, OutgoingMessage]] = {}
+        self._entries: dict[int, tuple[tuple[Entry, ...], Raw]] = {}
+        self._pack = msgpack.Packer(use_bin_type=True).pack
 
     def encode(self, message: Message) -> OutgoingMessage:
         """Raises RequestTooLarge when it is over FRAME_BYTES_MAX."""
-        if type(message) is not AppendRequest or not message.entries:
-            return OutgoingMessage(FrameType.RAFT, encode_message(message))
-        for known, outgoing in self._messages:
-            if known is message:
-                return outgoing
-        outgoing = OutgoingMessage(FrameType.RAFT, TABLE.encode(message, self._packed(message.entries)))
-        self._messages.append((message, outgoing))
-        return outgoing
+        known = self._messages.get(id(message))
+        if known is not None and known[0] is message:
+            return known[1]
+        if type(message) is AppendRequest:
+            outgoing = OutgoingMessage(FrameType.RAFT, self._append_request(message))
+            if message.entries:
+                _remember(self._messages, id(message), (message, outgoing))
+            return outgoing
+        if type(message) is AppendReply:
+            return OutgoingMessage(FrameType.RAFT, self._numbered(_APPEND_REPLY, message))
+        return OutgoingMessage(FrameType.RAFT, encode_message(message))
 
     def forget(self) -> None:
         """Drop what is remembered (nothing is waiting to be sent)."""
         self._messages.clear()
         self._entries.clear()
 
+    def _append_request(self, message: AppendRequest) -> bytes:
+        sender, term, prev_index, prev_term, entries, commit_index, round_number = message
+        fields = (sender, term, prev_index, prev_term, commit_index, round_number, ())
+        head = self._numbered(_APPEND_REQUEST, fields)
+        if not entries:
+            return head
+        return b"".join((head[:-1], *self._packed(entries)))  # without the empty array
+
+    def _numbered(self, number: int, fields: tuple[Any, ...]) -> bytes:
+        try:
+            data: bytes = self._pack((number, *fields))
+        except (ValueError, TypeError, OverflowError) as error:
+            raise InterfaceError(f"{TABLE.name} cannot be encoded: {error}") from None
+        return data
+
     def _packed(self, entries: tuple[Entry, ...]) -> Raw:
-        for known, packed in self._entries:
-            if known is entries or (len(known) == len(entries) and all(map(operator.is_, known, entries))):
-                return packed
+        known = self._entries.get(id(entries[0]))
+        if known is not None and len(known[0]) == len(entries) and all(map(operator.is_, known[0], entries)):
+            return known[1]
         packed = _pack_entries(entries)
-        self._entries.append((entries, packed))
+        _remember(self._entries, id(entries[0]), (entries, packed))
         return packed
+
+
+def _remember(known: dict[int, Remembered], key: int, value: Remembered) -> None:
+    known.pop(key, None)
+    known[key] = value
+    if len(known) > _REMEMBERED:
+        del known[next(iter(known))]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 import msgpack
 
@@ -32,6 +32,8 @@ class Kind:
     raw: bool = False
 
 
+UNREADABLE: Final = (ValueError, msgpack.UnpackException, TypeError, RecursionError)
+"""What msgpack raises for bytes that it cannot read."""
 Field = tuple[str, Kind]
 Raw = Sequence[bytes]
 Record = TypeVar("Record")
@@ -62,7 +64,7 @@ def unpack(body: Body, what: str, values_max: int) -> Any:
             max_array_len=values_max,
             max_map_len=values_max,
         )
-    except (ValueError, msgpack.UnpackException, TypeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise MalformedMessage(f"not valid msgpack: {error or type(error).__name__}", what=what) from None
 
 

@@ -4,8 +4,6 @@ conflicts, never at or below the commit index (Raft paper, figure 2, AppendEntri
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from tests.faults.ours import CoreWorld, payloads, propose_all
@@ -84,7 +82,7 @@ def test_ours_is_closed() -> None:
     assert a.acknowledged == values
     for name in "BC":
         last, applied = world[name].last_index, list(world[name].applied)
-        for overlapping in (first[name], replace(first[name], entries=())):
+        for overlapping in (first[name], first[name]._replace(entries=())):
             world.hand(name, overlapping)
         assert world[name].last_index == last
         assert world[name].applied == applied
@@ -111,7 +109,7 @@ def test_ours_truncates_only_from_the_first_conflict() -> None:
     log = b.log()
     for message in reversed(messages):
         for length in range(len(message.entries) + 1):
-            world.hand("B", replace(message, entries=message.entries[:length]))
+            world.hand("B", message._replace(entries=message.entries[:length]))
             assert b.log() == log
     assert b.truncations == []
 

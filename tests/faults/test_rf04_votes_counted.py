@@ -65,8 +65,8 @@ def test_ours_is_closed() -> None:
     for reply in replies * 3:
         world.hand("A", reply)
         # Whatever phase A is in: B's word once more, for it.
-        world.hand("A", replace(reply, pre=False, term=a.term, for_term=a.term))
-        world.hand("A", replace(reply, pre=True, for_term=a.term + 1))
+        world.hand("A", reply._replace(pre=False, term=a.term, for_term=a.term))
+        world.hand("A", reply._replace(pre=True, for_term=a.term + 1))
     assert not a.is_leader
     collect_votes(world, "A", "BC")
     assert a.is_leader  # with three of five

@@ -163,8 +163,8 @@ CALL_PROBES: Final = (
           lambda self, failure: failure.message.startswith("no connection within")),
     Probe("silent connection closed", "nothing came for too long", RAFT + "connection:Connection", "abort",
           lambda self, reason: reason.startswith("nothing received")),
-    Probe("message in pieces", "it is larger than a frame may be", "dqlite_py.wire.frames:OutgoingMessage", "_build",
-          lambda self, position: self._cut),
+    Probe("message in pieces", "it is larger than a frame may be", "dqlite_py.wire.frames:OutgoingMessage", "_fragment",
+          always),
     Probe("log time held", "the wall clock is behind the log's time", NODE + "log_clock:LogClock", "now_us", None,
           lambda known, result, self: result > self._clock.wall_us() + 1_000_000),
 )  # fmt: skip

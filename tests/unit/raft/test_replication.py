@@ -463,9 +463,7 @@ def test_refusing_an_old_term_tells_the_new_leader_nothing_but_the_term() -> Non
     follower = Solo(term=solo.core.term)
     follower.step(append(2, 1, (1, 1), round_number=solo.core._round)).settle()
     (refusal,) = follower.heard(AppendReply)
-    solo.step(
-        AppendReply(NodeId(2), *(getattr(refusal, name) for name in AppendReply.__slots__[1:]))
-    ).settle()
+    solo.step(refusal._replace(sender=NodeId(2))).settle()
     assert solo.core.peers[NodeId(2)].state is ProgressState.REPLICATE
     assert not any(e.reads_ready or e.lost_data for e in solo.effects)
 
