@@ -16,6 +16,9 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from itertools import chain
+from struct import Struct
 from typing import Any, NamedTuple
 
 import msgpack
@@ -32,6 +35,8 @@ from dqlite_py.limits import (
 COMMAND_VERSION = 1
 SqlValue = None | int | float | str | bytes
 Params = Sequence[SqlValue] | Mapping[str, SqlValue]
+_PLAIN = frozenset({type(None), int, float, str, bytes})
+_SEQUENCES = frozenset({list, tuple})
 
 
 class CommandKind(enum.IntEnum):
@@ -130,13 +135,49 @@ def encode_unit(statements: Iterable[tuple[str, Any]]) -> bytes:
         else:
             known[sql] = len(known)
             ref = sql
-        rows.append([ref, check_params(params)])
+        rows.append([ref, params if _is_plain(params) else check_params(params)])
+    return _pack_unit(rows)
+
+
+def encode_repeated(sql: str, parameter_sets: Sequence[Any]) -> bytes:
+    """Encode one statement, executed once for each of the parameter sets: as `encode_unit`."""
+    if not _are_plain(parameter_sets):
+        return encode_unit((sql, params) for params in parameter_sets)
+    rows: list[Any] = [(0, params) for params in parameter_sets]
+    rows[0] = (sql, parameter_sets[0])
+    return _pack_unit(rows)
+
+
+def _is_plain(params: Any) -> bool:
+    """Whether `check_params` would let the parameters pass as they are: most are, and it need not be called."""
+    if type(params) is not list and type(params) is not tuple:
+        return False
+    kinds = set(map(type, params))
+    if not kinds <= _PLAIN or len(params) > STATEMENT_PARAMS_MAX:
+        return False
+    return int not in kinds or all(-(2**63) <= v < 2**63 for v in params if type(v) is int)
+
+
+def _are_plain(parameter_sets: Sequence[Any]) -> bool:
+    """The same for many at once, in few steps."""
+    if not parameter_sets or not set(map(type, parameter_sets)) <= _SEQUENCES:
+        return False
+    kinds = set(map(type, chain.from_iterable(parameter_sets)))
+    if not kinds <= _PLAIN or max(map(len, parameter_sets)) > STATEMENT_PARAMS_MAX:
+        return False
+    if int not in kinds:
+        return True
+    numbers = [value for params in parameter_sets for value in params if type(value) is int]
+    return min(numbers) >= -(2**63) and max(numbers) < 2**63
+
+
+def _pack_unit(rows: Sequence[Any]) -> bytes:
     if not rows:
         raise InterfaceError("a unit needs at least one statement")
     try:
-        data: bytes = msgpack.packb([None, 0, rows], use_bin_type=True)
+        data: bytes = msgpack.packb((None, 0, rows), use_bin_type=True)
     except UnicodeEncodeError as error:
-        raise DataError(f"SQL is not valid UTF-8: {error.reason}") from None
+        raise DataError(f"SQL or a string parameter is not valid UTF-8: {error.reason}") from None
     if len(data) > UNIT_BYTES_MAX:
         raise RequestTooLarge(f"a unit of {len(data)} bytes is over the limit of {UNIT_BYTES_MAX}: split it")
     return data
@@ -185,16 +226,29 @@ def encode_units(
     """Join already encoded units into one UNITS payload."""
     if not 0 < len(units) <= ENTRY_UNITS_MAX:
         raise InterfaceError(f"an entry holds 1 to {ENTRY_UNITS_MAX} units, not {len(units)}")
-    packer = msgpack.Packer(use_bin_type=True, autoreset=False)
-    packer.pack_array_header(7)
-    packer.pack(COMMAND_VERSION)
-    packer.pack(int(CommandKind.UNITS))
-    packer.pack(database)
-    packer.pack(now_us)
-    packer.pack(seed)
-    packer.pack(None if state_hash is None else [state_hash.index, state_hash.value.to_bytes(8, "big")])
-    packer.pack_array_header(len(units))
-    return b"".join([packer.bytes(), *units])
+    claim = b"\xc0" if state_hash is None else _pack_claim(state_hash)
+    if len(units) < 16:
+        count = bytes((0x90 | len(units),))
+    else:
+        count = _ARRAY16.pack(0xDC, len(units))
+    head = _unit_head(database)
+    if now_us < 2**32 or len(seed) != 16:  # only in tests; msgpack takes the shortest form
+        return b"".join((head, _packb(now_us), _packb(seed), claim, count, *units))
+    return b"".join((head, _TIME.pack(0xCF, now_us, 0xC4, 16), seed, claim, count, *units))
+
+
+_TIME = Struct(">BQBB")  # now_us as 64 bits, and the beginning of 16 bytes
+_ARRAY16 = Struct(">BH")
+_NUMBERS = {0xCC: 1, 0xCD: 2, 0xCE: 4, 0xCF: 8}  # msgpack's unsigned integers: marker to size
+
+
+@lru_cache(256)
+def _unit_head(database: str) -> bytes:
+    return b"".join((b"\x97", _packb(COMMAND_VERSION), _packb(int(CommandKind.UNITS)), _packb(database)))
+
+
+def _pack_claim(claim: StateHash) -> bytes:
+    return bytes(_packb((claim.index, claim.value.to_bytes(8, "big"))))
 
 
 def encode_open(database: str, now_us: int) -> bytes:
@@ -218,6 +272,9 @@ def decode_header(payload: bytes) -> CommandHeader:
     """Read a payload's leading fields without touching its units; raises MalformedMessage or UnknownFormat."""
     if len(payload) > ENTRY_BYTES_MAX:
         raise MalformedMessage(f"a command of {len(payload)} bytes is over the limit", what="command")
+    header = _decode_usual_header(payload)
+    if header is not None:
+        return header
     unpacker = msgpack.Unpacker(
         raw=False, strict_map_key=True, max_ext_len=0, max_buffer_size=ENTRY_BYTES_MAX + 1
     )
@@ -258,3 +315,37 @@ def decode_header(payload: bytes) -> CommandHeader:
     except (ValueError, msgpack.UnpackException, TypeError, RecursionError) as error:
         raise MalformedMessage(f"not a command: {error or type(error).__name__}", what="command") from None
     return CommandHeader(CommandKind(kind), database, now_us, state_hash)
+
+
+def _decode_usual_header(payload: bytes) -> CommandHeader | None:
+    """The header of UNITS in the form that `encode_units` gives it; None for any other, which is looked at in full."""
+    start = payload[3:4]
+    if payload[:3] != b"\x97\x01\x01" or not b"\xa1" <= start <= b"\xbf":
+        return None
+    end = start[0] - 0xA0 + 4
+    if len(payload) < end + 48 or payload[end] != 0xCF or payload[end + 9 : end + 11] != b"\xc4\x10":
+        return None
+    database = _known_name(payload[4:end])
+    if database is None:
+        return None
+    now_us = int.from_bytes(payload[end + 1 : end + 9], "big")
+    at = end + 27
+    if payload[at] == 0xC0:
+        return CommandHeader(CommandKind.UNITS, database, now_us, None)
+    size = _NUMBERS.get(payload[at + 1])
+    if payload[at] != 0x92 or size is None:
+        return None
+    at += 2
+    if payload[at + size : at + size + 2] != b"\xc4\x08":
+        return None
+    index = int.from_bytes(payload[at : at + size], "big")
+    value = int.from_bytes(payload[at + size + 2 : at + size + 10], "big")
+    return CommandHeader(CommandKind.UNITS, database, now_us, StateHash(index, value))
+
+
+@lru_cache(256)
+def _known_name(raw: bytes) -> str | None:
+    try:
+        return check_database_name(raw.decode())
+    except (UnicodeDecodeError, InterfaceError):
+        return None

@@ -74,9 +74,8 @@ class Cursor:
             check_no_transaction(statement)
             if statement.kind not in _CHANGING:
                 raise ProgrammingError("executemany() runs INSERT, UPDATE, DELETE or REPLACE only")
-            statements = [(sql, params) for params in seq_of_params]
-            results = self._executor.write(statements) if statements else []
-            self._rowcount = sum(result.rowcount for result in results)
+            results = self._executor.write_repeated(sql, seq_of_params)
+            self._rowcount = sum([result.rowcount for result in results])
             if results and results[0].columns is not None:
                 rows = [row for result in results for row in result.rows or ()]
                 self._show_rows(results[0].columns, (None,) * len(results[0].columns), rows)

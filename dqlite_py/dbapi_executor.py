@@ -11,10 +11,10 @@ import threading
 from collections.abc import Iterable
 from typing import Any
 
-from dqlite_py.command import check_params, encode_unit
+from dqlite_py.command import check_params, encode_repeated, encode_unit
 from dqlite_py.errors import Error, InternalError, NotSupportedError, Outcome, ProgrammingError
 from dqlite_py.gateway import Gateway, QueryResult, ReadLevel, StatementResult
-from dqlite_py.rows import adapt_params
+from dqlite_py.rows import adapt_many, adapt_params
 from dqlite_py.sqltext import Statement, StatementKind
 
 ATOMIC_HINT = (
@@ -63,9 +63,16 @@ class Executor:
 
     def write(self, statements: Iterable[tuple[str, Any]]) -> list[StatementResult]:
         """Commit the statements as one unit; one result each."""
-        gateway = self.check_open()
         pairs = [(sql, adapt_params(params)) for sql, params in statements]
-        unit = encode_unit(pairs)
+        return self._commit(encode_unit(pairs), len(pairs))
+
+    def write_repeated(self, sql: str, parameter_sets: Iterable[Any]) -> list[StatementResult]:
+        """Commit one statement, executed for each parameter set, as one unit; one result each, none for none."""
+        sets = adapt_many(parameter_sets)
+        return self._commit(encode_repeated(sql, sets), len(sets)) if sets else []
+
+    def _commit(self, unit: bytes, count: int) -> list[StatementResult]:
+        gateway = self.check_open()
         try:
             results = gateway.write(self.database, unit, self.timeout_s)
         except Error as error:
@@ -76,8 +83,8 @@ class Executor:
             self._count_write()
             raise
         self._count_write()
-        if len(results) != len(pairs):
-            raise InternalError(f"{len(results)} results came back for {len(pairs)} statements")
+        if len(results) != count:
+            raise InternalError(f"{len(results)} results came back for {count} statements")
         return results
 
     # -- the account of writes ------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from dqlite_py.command import SqlValue
 
@@ -24,8 +24,7 @@ class ReadLevel(enum.Enum):
     STALE = "stale"  # whatever this node has applied, at once
 
 
-@dataclass(frozen=True, slots=True)
-class StatementResult:
+class StatementResult(NamedTuple):
     """What one statement of a unit did.
 
     `rowcount`: rows changed by INSERT, UPDATE, DELETE or REPLACE; -1 for any other statement.
@@ -36,7 +35,7 @@ class StatementResult:
     rowcount: int
     last_insert_rowid: int
     columns: tuple[str, ...] | None = None
-    rows: list[Row] | None = None
+    rows: Sequence[Row] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,8 @@ from __future__ import annotations
 import datetime
 import enum
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Any, Final, Protocol, overload
 
 from dqlite_py.command import SqlValue
@@ -136,6 +137,7 @@ def TimestampFromTicks(ticks: float) -> datetime.datetime:
 
 
 _PLAIN: Final = frozenset({type(None), int, float, str, bytes})
+_SEQUENCES: Final = frozenset({list, tuple})
 
 
 def adapt_params(params: Any) -> Any:
@@ -152,6 +154,14 @@ def adapt_params(params: Any) -> Any:
             return params
         return [_adapt(value) for value in params]
     return params
+
+
+def adapt_many(parameter_sets: Iterable[Any]) -> list[Any]:
+    """`adapt_params` of each; in one look where there is nothing to adapt."""
+    sets = list(parameter_sets)
+    if _SEQUENCES.issuperset(map(type, sets)) and _PLAIN.issuperset(map(type, chain.from_iterable(sets))):
+        return sets
+    return [adapt_params(params) for params in sets]
 
 
 def _adapt(value: Any) -> Any:

@@ -18,6 +18,7 @@ SOURCES = [
     "crc32c.c",
     "engine.c",
     "functions.c",
+    "gate.c",
     "guard.c",
     "inspect.c",
     "memory.c",
@@ -35,6 +36,10 @@ SOURCES = [
 CDEF = """
 uint32_t dq_crc32c(uint32_t seed, const uint8_t *data, size_t size);
 uint32_t dq_crc32c_portable(uint32_t seed, const uint8_t *data, size_t size);
+
+int dq_have_gates(void);
+void dq_gate_open(int32_t *gate);
+int dq_gate_wait(int32_t *own, int32_t *other, int64_t timeout_us);
 
 #define DQ_APPLIED 0
 #define DQ_FORMAT 1
@@ -71,6 +76,7 @@ int dq_refused(const char *sql, size_t size, char *message);
 
 PREAMBLE = """
 #include "crc32c.h"
+#include "gate.h"
 #include "native.h"
 """
 

@@ -24,15 +24,7 @@ def statement_results(result: Any) -> list[StatementResult]:
     error = unit_error(result)
     if error is not None:
         raise error
-    return [
-        StatementResult(
-            rowcount,
-            rowid,
-            None if columns is None else tuple(columns),
-            None if rows is None else [tuple(r) for r in rows],
-        )
-        for rowcount, rowid, columns, rows in result[1]
-    ]
+    return list(map(StatementResult._make, result[1]))
 
 
 class LocalGateway:
@@ -56,7 +48,7 @@ class LocalGateway:
         self._spawn = spawn
 
     def write(self, database: str, unit: bytes, timeout_s: float) -> list[StatementResult]:
-        ticket = Ticket()
+        ticket = Ticket(self._inbox.turns)
         self._inbox.put(self._writes.submit, database, unit, ticket.resolve, Deadline(timeout_s))
         # The loop answers at the deadline by itself when it can say more; the margin covers a busy loop.
         return statement_results(ticket.wait(timeout_s + 0.25, lambda: unknown_after(timeout_s)))
@@ -64,7 +56,7 @@ class LocalGateway:
     def read(self, database: str, sql: str, params: Any, level: ReadLevel, timeout_s: float) -> QueryResult:
         deadline = Deadline(timeout_s)
         if level is ReadLevel.LINEARIZABLE:
-            ticket = Ticket()
+            ticket = Ticket(self._inbox.turns)
             self._inbox.put(self._reads.barrier, database, ticket.resolve, deadline)
             ticket.wait(timeout_s, lambda: NoLeader(f"the read was not confirmed within {timeout_s:g} s"))
         refusal = self._view.refusal(write=False)
@@ -101,7 +93,7 @@ class LocalGateway:
 
     def _run(self, coroutine: Any, timeout_s: float) -> Any:
         """Run a coroutine on the loop and wait for its result."""
-        ticket = Ticket()
+        ticket = Ticket(self._inbox.turns)
 
         async def work() -> None:
             try:

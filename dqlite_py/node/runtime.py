@@ -369,7 +369,7 @@ class NodeRuntime:
             propose=propose,
             now_us=self.log_clock.now_us,
             state_hash=self._state_hash,
-            call_soon=self.loop.call_soon,
+            call_soon=self.inbox.soon,
             pump=self.host.pump,
         )
 

@@ -1,25 +1,37 @@
-"""Hand-over between user threads and the loop: one lock per call, one loop wake-up for many calls."""
+"""Hand-over between user threads and the loop: one lock per call, one loop wake-up for many calls.
+
+Callers that are answered together are not all woken together: they would fight for the interpreter lock, each losing
+it once or twice before it runs. `Turns` wakes the first; whoever is about to wait for its next answer wakes the next.
+Callers that go their own way instead hold nobody up for long: a timer on the loop notices and wakes all the others.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from dqlite_py.errors import Error, NodeStopped, OutcomeUnknown
+from dqlite_py.node import gates
+
+STALL_S: Final = 0.001
+LOST_TURN_S: Final = 1.0
+GATHER_S: Final = 0.0003  # waited for more calls, and this much longer with each that comes:
+GATHER_MORE_S: Final = 0.0001
+GATHER_MAX_S: Final = 0.005
+TOGETHER_AFTER_STALL: Final = 512  # answers that are given at once before turns are tried again
 
 
 class Ticket:
     """One blocking call of a user thread. `resolve` runs on the loop (the first one counts), `wait` on the caller's."""
 
-    __slots__ = ("_lock", "abandoned", "done", "error", "value")
+    __slots__ = ("_turns", "abandoned", "done", "error", "gate", "value")
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._lock.acquire()
+    def __init__(self, turns: Turns) -> None:
+        self._turns = turns
+        self.gate = gates.Gate()
         self.done = False
         self.abandoned = False
         self.value: Any = None
@@ -28,53 +40,185 @@ class Ticket:
     def resolve(self, value: Any, error: Error | None) -> None:
         if not self.done:
             self.value, self.error, self.done = value, error, True
-            self._lock.release()
+            self._turns.add(self)
 
     def wait(self, timeout_s: float, on_timeout: Callable[[], Error]) -> Any:
         """Block until resolved; raises its error, or `on_timeout()` after the time (also sets `abandoned`).
 
         A KeyboardInterrupt leaves the ticket abandoned: the call may still take effect.
         """
+        other = None
         try:
-            ready = self._lock.acquire(timeout=max(0.0, timeout_s))
+            other = self._turns.next_gate()
+            opened = self.gate.wait(min(timeout_s, LOST_TURN_S), other)
+            if not opened and not self.done:
+                opened = self._wait_on(timeout_s - LOST_TURN_S)
         except BaseException:
             self.abandoned = True
+            if other is not None:
+                other.open()
             raise
-        if not ready:
+        if not opened and not self.done:
             self.abandoned = True
             raise on_timeout()
         if self.error is not None:
             raise self.error
         return self.value
 
+    def _wait_on(self, left_s: float) -> bool:
+        """In slices: a turn is lost when a KeyboardInterrupt hits the thread that was passing it on."""
+        while left_s > 0 and not self.done:
+            if self.gate.wait(min(left_s, LOST_TURN_S), None):
+                return True
+            left_s -= LOST_TURN_S
+        return self.done
+
+
+class Turns:
+    """Answered tickets whose threads are still to be woken, one after the other.
+
+    `add` runs on the loop, `next_gate` on any user thread. At any time one of these is true: nobody waits to be woken;
+    a thread that was woken will pass on; the timer runs.
+    """
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, on_all_woken: Callable[[], None] = lambda: None
+    ) -> None:
+        self._loop = loop
+        self._on_all_woken = on_all_woken
+        self._ready: deque[Ticket] = deque()
+        self._is_active = False  # somebody has the turn
+        self._is_watched = False
+        self._passed = self._passed_before = 0
+        self._together = 0
+
+    @property
+    def are_pending(self) -> bool:
+        """Threads that were answered have not been woken yet."""
+        return bool(self._ready)
+
+    def add(self, ticket: Ticket) -> None:
+        """`ticket` is answered: its thread gets its turn."""
+        if self._together:
+            self._together -= 1
+            ticket.gate.open()
+            return
+        self._ready.append(ticket)
+        if not self._is_active:
+            self._is_active = True
+            self._pass_on()
+        if not self._is_watched:
+            self._keep_watch()
+
+    def next_gate(self) -> Any:
+        """The gate of the next one to be woken, or None; the caller opens it and is about to wait."""
+        ready = self._ready
+        while True:
+            try:
+                ticket = ready.popleft()
+            except IndexError:
+                self._is_active = False
+                if not ready:  # looked at again AFTER the flag: `add` may have read it before
+                    self._on_all_woken()
+                    return None
+                self._is_active = True
+                continue
+            if not ticket.abandoned:
+                self._passed += 1
+                return ticket.gate
+
+    def _pass_on(self) -> None:
+        gate = self.next_gate()
+        if gate is not None:
+            gate.open()
+
+    def _watch(self) -> None:
+        self._is_watched = False
+        if not self._is_active:
+            return
+        if self._passed != self._passed_before:
+            self._keep_watch()
+            return
+        # Whoever has the turn has gone its own way.
+        if self._ready:
+            self._together = TOGETHER_AFTER_STALL
+        self.wake_all()
+
+    def _keep_watch(self) -> None:
+        self._is_watched = True
+        self._passed_before = self._passed
+        self._loop.call_later(STALL_S, self._watch)
+
+    def wake_all(self) -> None:
+        self._pass_on()
+        while self._is_active:
+            self._pass_on()
+
 
 class Inbox:
-    """Thread-safe entry to the loop: calls are run in order; the loop is woken once per burst."""
+    """Thread-safe entry to the loop: calls are run in order; the loop is woken once per burst.
+
+    While answered threads are still being woken, more calls are about to come: they are waited for, not for long.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._calls: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
+        self._after: list[Callable[[], None]] = []
         self._woken = False
+        self._gathering_since = 0.0
         self._closed = False
+        self.turns = Turns(loop, self._all_woken)
 
     def put(self, function: Callable[..., None], *args: Any) -> None:
         """Any thread. Raises NodeStopped when the node no longer takes calls (nothing was queued)."""
         if self._closed:
             raise NodeStopped("the node is stopped")
         self._calls.append((function, args))
+        if not self._woken and not (self.turns.are_pending and self._may_gather()):
+            self._wake()
+
+    def _may_gather(self) -> bool:
+        """Callers that come one right after the other are worth waiting for; those that first do work of their own
+        are not."""
+        now = time.monotonic()
+        if not self._gathering_since:
+            self._gathering_since = now
+        waited_s = now - self._gathering_since
+        return waited_s < GATHER_S + GATHER_MORE_S * len(self._calls) and waited_s < GATHER_MAX_S
+
+    def _all_woken(self) -> None:
+        """On any thread: nobody else is about to call."""
+        if self._calls and not self._woken and not self._closed:
+            self._wake()
+
+    def _wake(self) -> None:
+        self._woken = True
+        try:
+            self._loop.call_soon_threadsafe(self._drain)
+        except RuntimeError:
+            raise NodeStopped("the node is stopped") from None
+
+    def soon(self, function: Callable[[], None]) -> None:
+        """Loop thread: run `function` after the calls that are there, those of this turn of the loop included."""
+        self._after.append(function)
         if not self._woken:
             self._woken = True
-            try:
-                self._loop.call_soon_threadsafe(self._drain)
-            except RuntimeError:
-                raise NodeStopped("the node is stopped") from None
+            self._loop.call_soon(self._drain)
 
     def _drain(self) -> None:
-        self._woken = False  # cleared BEFORE draining: a call appended later wakes the loop again
         calls = self._calls
+        self._gathering_since = 0.0
         while calls:
             function, args = calls.popleft()
             function(*args)
+        after, self._after = self._after, []
+        self._woken = False  # BEFORE looking again: a call appended later wakes the loop again
+        for function in after:
+            function()
+        if calls and not self._woken:
+            self._woken = True
+            self._loop.call_soon(self._drain)
 
     def close(self) -> None:
         """Loop thread: take no more calls; queued ones are still run."""

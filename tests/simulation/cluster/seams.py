@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
+from dqlite_py.node import gates
 from tests.simulation.cluster import threads
 from tests.simulation.cluster.life import current_life, kernel
 
@@ -23,8 +24,8 @@ THREADING = (
     "dqlite_py.dbapi_cursor",
     "dqlite_py.dbapi_executor",
     "dqlite_py.node.database_worker",
+    "dqlite_py.node.gates",
     "dqlite_py.node.snapshot_incoming",
-    "dqlite_py.node.tickets",
     "dqlite_py.raft.journal.table",
     "dqlite_py.raft.journal.thread",
     "dqlite_py.storage.checkpoint",
@@ -35,6 +36,7 @@ QUEUE = ("dqlite_py.node.database_worker",)
 FUTURE = ("dqlite_py.node.database_worker",)
 EXECUTOR = ("dqlite_py.node.runtime", "dqlite_py.storage.readers")
 TIME = (
+    "dqlite_py.node.gates",
     "dqlite_py.node.joining",
     "dqlite_py.node.tickets",
     "dqlite_py.raft.journal.thread",
@@ -104,6 +106,7 @@ def table() -> list[tuple[str, str, Any]]:
         (SECRETS, "secrets", _secrets()),
     ):
         rows.extend((name, attribute, value) for name in names)
+    rows.append(("dqlite_py.node.gates", "Gate", gates.LockGate))  # the other waits in C
     rows.append(("dqlite_py.wire.frames", "_message_ids", itertools.count(1)))
     return rows
 
