@@ -30,7 +30,7 @@ check: ## ruff, mypy --strict, import directions, tidy test
 	@tools/environment dev
 	@tools/check
 
-bench: ## figures of docs/performance.md, written to results/ (ARGS=--big: 1 GiB database)
+bench: ## speed and memory beside dqlite, SQLite and others, written to results/ (ARGS=--quick, --full, --only GROUP, --publish)
 	@tools/environment dev
 	@$(BIN)/python -m tests.benchmarks $(ARGS)
 

@@ -1,4 +1,4 @@
-"""The leader inside this process, two follower processes: writes and reads through the embedded API."""
+"""The leader inside this process and two follower processes, for a quick look at writes from a script."""
 
 from __future__ import annotations
 
@@ -11,12 +11,10 @@ from typing import Any
 
 import dqlite_py
 from dqlite_py.cli.demo.processes import NodeProcess, free_addresses
-from tests.benchmarks.figures import Figure, percentile
 
 VALUE = "x" * 100
 INSERT = "INSERT INTO t(value) VALUES (?)"
 READY_TIMEOUT_S = 30.0
-THREADS = 64
 
 
 @contextmanager
@@ -89,58 +87,3 @@ def _threaded(
         raise failures[0]
     latencies = [ms for result in results for ms in result]
     return len(latencies) / (time.perf_counter() - started), latencies
-
-
-def sequential_writes(node: dqlite_py.Node, seconds: float) -> list[Figure]:
-    conn = node.connect("app")
-    _timed(lambda: conn.execute(INSERT, [VALUE]), 0.5)
-    rate, ms = _timed(lambda: conn.execute(INSERT, [VALUE]), seconds)
-    return [
-        Figure("one writer", rate, "rows/s", 1000, note="single-row INSERT, durable on a majority"),
-        Figure("one writer, p50", percentile(ms, 0.5), "ms", 1.0, True),
-        Figure("one writer, p99", percentile(ms, 0.99), "ms"),
-    ]
-
-
-def concurrent_writes(node: dqlite_py.Node, seconds: float) -> list[Figure]:
-    def make() -> Callable[[], Any]:
-        conn = node.connect("app")
-        return lambda: conn.execute(INSERT, [VALUE])
-
-    rate, ms = _threaded(make, THREADS, seconds)
-    return [
-        Figure(f"{THREADS} writer threads", rate, "rows/s", 10_000, note="in the leader's process"),
-        Figure(f"{THREADS} writer threads, p50", percentile(ms, 0.5), "ms"),
-        Figure(f"{THREADS} writer threads, p99", percentile(ms, 0.99), "ms"),
-    ]
-
-
-def batched_writes(node: dqlite_py.Node, seconds: float) -> list[Figure]:
-    conn, rows = node.connect("app"), [(VALUE,)] * 1000
-    rate, ms = _timed(lambda: conn.executemany(INSERT, rows), seconds)
-    return [
-        Figure("executemany of 1,000", rate * 1000, "rows/s", note="one transaction per call"),
-        Figure("executemany of 1,000, p50", percentile(ms, 0.5), "ms"),
-    ]
-
-
-def reads(node: dqlite_py.Node, seconds: float) -> list[Figure]:
-    figures = []
-    for level in ("linearizable", "stale"):
-        conn = node.connect("app", read_level=dqlite_py.ReadLevel(level))
-        rate, ms = _timed(lambda conn=conn: _read(conn), seconds / 2)  # type: ignore[misc]
-        figures.append(Figure(f"one reader, {level}", rate, "reads/s", note="by primary key, on the leader"))
-        figures.append(Figure(f"one reader, {level}, p50", percentile(ms, 0.5), "ms"))
-
-    def make() -> Callable[[], Any]:
-        conn = node.connect("app")
-        return lambda: _read(conn)
-
-    rate, _ms = _threaded(make, 16, seconds / 2)
-    figures.append(Figure("16 reader threads, linearizable", rate, "reads/s"))
-    return figures
-
-
-def _read(conn: Any) -> None:
-    if conn.execute("SELECT value FROM t WHERE id = ?", [1]).fetchone() is None:
-        raise AssertionError("row 1 is missing")

@@ -11,7 +11,8 @@ from typing import Any
 
 import apsw
 
-from tests.benchmarks.figures import Figure, percentile
+from tests.benchmarks.figures import Figure
+from tests.benchmarks.measures import percentile
 
 SYNCS = 400
 PLAIN_S = 3.0
@@ -86,14 +87,14 @@ def fdatasync(folder: Path) -> list[Figure]:
     ]
 
 
-def plain_sqlite(folder: Path) -> list[Figure]:
+def plain_sqlite(folder: Path, seconds: float = PLAIN_S) -> list[Figure]:
     """One process, no replication: WAL and synchronous=FULL, one row per transaction."""
     db = apsw.Connection(str(folder / "plain.db"))
     db.execute("PRAGMA journal_mode=WAL")
     db.execute("PRAGMA synchronous=FULL")
     db.execute("CREATE TABLE t(id INTEGER PRIMARY KEY, value TEXT)")
     count, started = 0, time.perf_counter()
-    while time.perf_counter() - started < PLAIN_S:
+    while time.perf_counter() - started < seconds:
         db.execute("INSERT INTO t(value) VALUES (?)", ("x" * 100,))
         count += 1
     rate = count / (time.perf_counter() - started)

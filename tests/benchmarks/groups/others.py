@@ -1,0 +1,133 @@
+"""Measurements that live in modules of their own: the machine, apply, parts of the node, fail-over, a big database."""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.benchmarks import big as big_database
+from tests.benchmarks import failover, machine
+from tests.benchmarks.figures import Figure
+from tests.benchmarks.hosting import die_with_parent
+from tests.benchmarks.session import Session
+
+ROOT = Path(__file__).resolve().parents[3]
+PARTS = {  # module: arguments
+    "bench_core": (),
+    "bench_journal": (),
+    "bench_reads": (),
+    "bench_transport": (),
+}
+PART_S = 150.0
+APPLY_BATCH = 256
+APPLY_RATIO_MIN = 0.95
+GIL_US_MAX = 1.0
+
+
+def yardsticks(session: Session) -> None:
+    """fdatasync, and SQLite alone with synchronous=FULL."""
+    session.figures += machine.fdatasync(session.folder)
+    session.figures += machine.plain_sqlite(session.folder, min(3.0, session.effort.seconds))
+
+
+def apply(session: Session) -> None:
+    """The C apply path beside a bare C loop, at batch 256; and how long it holds the GIL."""
+    if not _exists("apply_path"):
+        session.failures.append("apply: tests.benchmarks.apply_path is not in this tree")
+        return
+    rounds = max(2, session.effort.rounds)
+    path = session.folder / "apply.json"
+    with session.tolerant("apply"):
+        session.say(f"apply: batches of {APPLY_BATCH} beside a bare C loop")
+        output = _run(
+            "apply_path", "--batches", str(APPLY_BATCH), "--rounds", str(rounds), "--json", str(path)
+        )
+        session.texts["apply path"] = output
+        cells = json.loads(path.read_text())
+        ratios = {f"{cell['workload']} {cell['value_bytes']} B": float(cell["to_bare"]) for cell in cells}
+        note = ", ".join(f"{name} {ratio:.2f}" for name, ratio in ratios.items())
+        session.figures.append(
+            Figure(
+                "C apply to a bare C loop, worst workload",
+                min(ratios.values()),
+                "x",
+                APPLY_RATIO_MIN,
+                note=note,
+            )
+        )
+    with session.tolerant("apply: the GIL"):
+        output = _run("apply_path", "--gil")
+        session.texts["apply path: the GIL"] = output
+        session.figures.append(
+            Figure(
+                "GIL held per unit, C apply",
+                gil_us(output),
+                "us",
+                GIL_US_MAX,
+                True,
+                f"batches of {APPLY_BATCH}",
+            )
+        )
+
+
+def gil_us(text: str) -> float:
+    """The first figure before "us" of apply_path's line; ValueError when there is none."""
+    words = text.split()
+    for word, unit in itertools.pairwise(words):
+        if unit.strip(",") == "us":
+            return float(word)
+    raise ValueError(f"no microseconds in {text[-200:]!r}")
+
+
+def parts(session: Session) -> None:
+    """What the modules about parts of a node print."""
+    for name, arguments in PARTS.items():
+        if not _exists(name):
+            continue
+        session.say(f"parts: {name}")
+        with session.tolerant(f"parts: {name}"):
+            session.texts[name] = _run(name, *arguments)
+
+
+def fail_over(session: Session) -> None:
+    folder, kills = session.folder / "failover", session.effort.kills
+    folder.mkdir()
+    session.say(f"fail-over: {kills} kills of the leader")
+    with session.tolerant("fail-over"):
+        session.figures += failover.kills(folder, kills)
+
+
+def big(session: Session, mib: int, entries: int) -> None:
+    folder = session.folder / "big"
+    folder.mkdir()
+    session.say(f"big: a database of {mib:,} MiB")
+    with session.tolerant("big"):
+        session.figures += big_database.big(folder, mib, entries)
+
+
+def _exists(name: str) -> bool:
+    return importlib.util.find_spec(f"tests.benchmarks.{name}") is not None
+
+
+def _run(name: str, *arguments: str) -> str:
+    """Output of a module of ours; ValueError when it fails or takes too long."""
+    try:
+        found = subprocess.run(
+            [sys.executable, "-m", f"tests.benchmarks.{name}", *arguments],
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=PART_S,
+            check=False,
+            preexec_fn=die_with_parent,
+        )
+    except subprocess.TimeoutExpired:
+        raise ValueError(f"{name} did not end within {PART_S:.0f} s") from None
+    if found.returncode != 0:
+        raise ValueError(f"{name} failed: {found.stderr[-500:]}")
+    return found.stdout
