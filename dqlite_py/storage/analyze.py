@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from dqlite_py.sqltext import describe
-from dqlite_py.storage.native_engine import refusal
+from dqlite_py.storage.implementation import refusal
 
 _EXPANDED: Final = ("ANALYZE", "REINDEX")
 

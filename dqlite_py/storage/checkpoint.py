@@ -19,7 +19,8 @@ import apsw
 
 from dqlite_py.model import LogIndex
 from dqlite_py.storage.connection import open_checkpointer
-from dqlite_py.storage.native_engine import Which, file_sync
+from dqlite_py.storage.engine_api import Which
+from dqlite_py.storage.implementation import file_sync
 
 log = logging.getLogger("dqlite_py.storage")
 

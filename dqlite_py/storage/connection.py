@@ -14,7 +14,7 @@ import apsw
 
 from dqlite_py.errors import CorruptState, InternalError
 from dqlite_py.limits import DATABASE_PAGE_BYTES, MIB, STATEMENT_PARAMS_MAX, UNIT_BYTES_MAX
-from dqlite_py.storage.native_engine import VFS_NAME, bootstrap
+from dqlite_py.storage.implementation import vfs_name
 from dqlite_py.storage.sqlerrors import error_from_apsw
 
 WRITER_CACHE_BYTES: Final = 64 * MIB
@@ -105,9 +105,9 @@ def open_reader(path: str) -> apsw.Connection:
 
 
 def _open(path: str, flags: int, pragmas: tuple[str, ...]) -> apsw.Connection:
-    bootstrap()
+    vfs = vfs_name()
     try:
-        connection = apsw.Connection(path, flags=flags, vfs=VFS_NAME)
+        connection = apsw.Connection(path, flags=flags, vfs=vfs)
         try:
             for option, value in _CONFIG.items():
                 connection.config(option, value)

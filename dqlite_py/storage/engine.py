@@ -1,8 +1,8 @@
 """The writer of one database: applies log entries, knows the applied index and the state hash.
 
-One entry is one SQLite transaction, executed in C (native/apply.c). Knows nothing of raft beyond indexes. All
-methods run on the database's apply thread (opening may happen before it starts); `durable_index`, `applied_index`
-and `state_hash` may be read from anywhere.
+One entry is one SQLite transaction, executed by the engine that implementation.py chose (native/apply.c or its
+twin). Knows nothing of raft beyond indexes. All methods run on the database's apply thread (opening may happen before
+it starts); `durable_index`, `applied_index` and `state_hash` may be read from anywhere.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from dqlite_py.limits import ENTRY_BYTES_MAX, WAL_CHECKPOINT_FRAMES
 from dqlite_py.model import LogIndex
 from dqlite_py.storage.checkpoint import Checkpointer, WalMark
 from dqlite_py.storage.connection import WRITER_CACHE_BYTES, open_writer
-from dqlite_py.storage.meta import prepare_meta
-from dqlite_py.storage.native_engine import (
+from dqlite_py.storage.engine_api import (
     STATEMENTS_MAX,
+    ApplyEngine,
     ApplyFailed,
-    NativeEngine,
     State,
     Verdict,
     Which,
-    file_sync,
 )
+from dqlite_py.storage.implementation import file_sync, start_engine
+from dqlite_py.storage.meta import prepare_meta
 from dqlite_py.storage.sqlerrors import environment_error, error_from_apsw
 
 # Above this the writer waits for the checkpoint thread: it writes faster than frames can be moved.
@@ -56,7 +56,7 @@ class DatabaseEngine:
     """See the module. Use `open`."""
 
     def __init__(
-        self, connection: apsw.Connection, native: NativeEngine, path: str, applied: LogIndex, scan: State
+        self, connection: apsw.Connection, native: ApplyEngine, path: str, applied: LogIndex, scan: State
     ) -> None:
         self.path = path
         self.applied_index = applied
@@ -84,12 +84,12 @@ class DatabaseEngine:
         Raises CorruptState, UnknownFormat, DirectoryLocked (another program has the file open), OperationalError.
         """
         connection = open_writer(path, create=create, cache_bytes=cache_bytes)
-        native: NativeEngine | None = None
+        native: ApplyEngine | None = None
         try:
             applied = prepare_meta(connection, path, create=create)
             _empty_wal(connection, path)
             _sync_directory(path)
-            native = NativeEngine(connection, statements_max=statements_max)
+            native = start_engine(connection, statements_max=statements_max)
             return cls(connection, native, path, applied, _scan(native, path))
         except BaseException:
             _close(native, connection)
@@ -189,7 +189,7 @@ def _apply_error(index: int, failed: ApplyFailed) -> Exception:
     return environment_error(failed.code, failed.system_errno, failed.message)
 
 
-def _scan(native: NativeEngine, path: str) -> State:
+def _scan(native: ApplyEngine, path: str) -> State:
     try:
         return native.scan()
     except ApplyFailed as failed:
@@ -198,7 +198,7 @@ def _scan(native: NativeEngine, path: str) -> State:
         ) from None
 
 
-def _close(native: NativeEngine | None, connection: apsw.Connection) -> None:
+def _close(native: ApplyEngine | None, connection: apsw.Connection) -> None:
     if native is not None:
         native.close()  # its statements BEFORE the connection
     connection.close()

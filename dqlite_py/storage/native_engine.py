@@ -9,61 +9,29 @@ owns the connection they are given.
 from __future__ import annotations
 
 import threading
-from enum import IntEnum
-from typing import Final, NamedTuple
+from typing import Final
 
 import apsw
 
 from dqlite_py import _native
 from dqlite_py.errors import InternalError
 from dqlite_py.limits import RESULT_BYTES_MAX
+from dqlite_py.storage.engine_api import (
+    STATEMENTS_MAX,
+    ApplyFailed,
+    Implementation,
+    State,
+    Verdict,
+    Which,
+    check_file_code,
+)
 
 VFS_NAME: Final = "dqlite"
-STATEMENTS_MAX: Final = 256
-SQLITE_ERROR: Final = 1
-SQLITE_IOERR: Final = 10
 SQLITE_NOTFOUND: Final = 12
 
 _ffi = _native.ffi
 _lib = _native.lib
 _bootstrap_lock = threading.Lock()
-
-
-class Verdict(IntEnum):
-    """What dq_apply returns; nothing was applied unless it is APPLIED."""
-
-    APPLIED = 0
-    FORMAT = 1
-    VERSION = 2
-    ENVIRONMENT = 3
-
-
-class Which(IntEnum):
-    """A file of a connection."""
-
-    DATABASE = 0
-    WAL = 1
-
-
-class State(NamedTuple):
-    """What a successful call leaves; `results` is msgpack, empty unless it was asked for."""
-
-    results: bytes
-    state_hash: int
-    page_count: int
-    wal_frames: int
-    wal_generation: int
-
-
-class ApplyFailed(Exception):
-    """Nothing was applied. `code` and `system_errno` are set when the verdict is ENVIRONMENT."""
-
-    def __init__(self, verdict: Verdict, code: int, system_errno: int, message: str) -> None:
-        super().__init__(message)
-        self.verdict = verdict
-        self.code = code
-        self.system_errno = system_errno
-        self.message = message
 
 
 def bootstrap() -> None:
@@ -147,26 +115,20 @@ def file_size(connection: apsw.Connection, which: Which) -> int:
     code = _lib.dq_file_size(connection.sqlite3_pointer(), which, size)
     if code == SQLITE_NOTFOUND and which is Which.WAL:
         return 0
-    _check(code, "size")
+    check_file_code(code, "size")
     return int(size[0])
 
 
 def file_read(connection: apsw.Connection, which: Which, offset: int, size: int) -> bytes:
     """Read exactly `size` bytes without a file descriptor of our own; raises InternalError."""
     target = _ffi.new("uint8_t[]", size)
-    _check(_lib.dq_file_read(connection.sqlite3_pointer(), which, offset, target, size), "read")
+    check_file_code(_lib.dq_file_read(connection.sqlite3_pointer(), which, offset, target, size), "read")
     return bytes(_ffi.buffer(target, size))
 
 
 def file_sync(connection: apsw.Connection, which: Which) -> None:
     """Make the file's content durable; raises InternalError."""
-    _check(_lib.dq_file_sync(connection.sqlite3_pointer(), which), "fsync")
-
-
-def _check(code: int, what: str) -> None:
-    if code != 0:
-        why = "disk I/O error" if code & 0xFF == SQLITE_IOERR else "not possible"
-        raise InternalError(f"{what} of a database file: {why} (SQLite code {code})", code=code)
+    check_file_code(_lib.dq_file_sync(connection.sqlite3_pointer(), which), "fsync")
 
 
 # -- SQL text -------------------------------------------------------------------------------------------
@@ -185,3 +147,26 @@ def refusal(sql: bytes) -> str | None:
     message = _ffi.new("char[512]")
     refused = _lib.dq_refused(sql, len(sql), message)
     return _ffi.string(message).decode("utf-8", "replace") if refused else None
+
+
+# -- pages ----------------------------------------------------------------------------------------------
+
+
+def hash_pages(data: bytes | bytearray | memoryview, page_size: int, first_number: int) -> int:
+    """Xor of the hashes of consecutive pages; `data` is whole pages. Any thread."""
+    count = len(data) // page_size
+    return int(_lib.dq_file_hash(_ffi.from_buffer(data), count, page_size, first_number))
+
+
+IMPLEMENTATION: Final = Implementation(
+    name="c",
+    vfs_name=VFS_NAME,
+    bootstrap=bootstrap,
+    engine=NativeEngine,
+    file_size=file_size,
+    file_read=file_read,
+    file_sync=file_sync,
+    inspect=inspect,
+    refusal=refusal,
+    hash_pages=hash_pages,
+)

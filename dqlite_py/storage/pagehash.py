@@ -1,19 +1,16 @@
 """State hash of a database file that no connection has open (a received copy, a copy just made).
 
 Never for a live file: closing the descriptor would drop SQLite's locks in this process. A live database knows its
-hash (engine.py). Any thread; reads in chunks, the hashing itself in C without the GIL.
+hash (engine.py). Any thread; reads in chunks, the hashing itself is the implementation's.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-from dqlite_py import _native
 from dqlite_py.errors import CorruptState
 from dqlite_py.limits import MIB
-
-_ffi = _native.ffi
-_lib = _native.lib
+from dqlite_py.storage import implementation
 
 CHUNK_BYTES: Final = 1 * MIB
 HEADER_BYTES: Final = 100
@@ -22,10 +19,9 @@ MAGIC: Final = b"SQLite format 3\x00"
 
 def hash_pages(data: bytes | bytearray | memoryview, page_size: int, first_number: int) -> int:
     """Xor of the hashes of consecutive whole pages; the first one has number `first_number` (1-based)."""
-    count, rest = divmod(len(data), page_size)
-    if rest or not 512 <= page_size <= 65536 or page_size & (page_size - 1):
+    if len(data) % page_size or not 512 <= page_size <= 65536 or page_size & (page_size - 1):
         raise ValueError(f"{len(data)} bytes are not whole pages of {page_size}")
-    return int(_lib.dq_file_hash(_ffi.from_buffer(data), count, page_size, first_number))
+    return implementation.hash_pages(data, page_size, first_number)
 
 
 def scan_file(path: str) -> tuple[int, int]:

@@ -20,7 +20,7 @@ from dqlite_py.limits import RESULT_BYTES_MAX
 from dqlite_py.sqltext import describe
 from dqlite_py.storage.authorizer import ReadAuthorizer
 from dqlite_py.storage.connection import open_reader
-from dqlite_py.storage.native_engine import inspect
+from dqlite_py.storage.implementation import inspect
 from dqlite_py.storage.sqlerrors import AUTH, RANGE, error_class, error_from_apsw
 
 PROGRESS_OPS: Final = 20_000  # VDBE steps between two looks at the clock

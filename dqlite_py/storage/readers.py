@@ -17,7 +17,7 @@ from dqlite_py.errors import Busy, InterfaceError, NotSupportedError, Programmin
 from dqlite_py.limits import PENDING_READS_MAX, REQUEST_TIMEOUT_MS, RESULT_BYTES_MAX
 from dqlite_py.sqltext import StatementKind, describe
 from dqlite_py.storage.authorizer import RESERVED_PREFIX
-from dqlite_py.storage.native_engine import refusal
+from dqlite_py.storage.implementation import refusal
 from dqlite_py.storage.reader import MISUSE, SEVERAL_STATEMENTS, QueryResult, Reader
 from dqlite_py.storage.sqlerrors import AUTH
 

@@ -24,7 +24,8 @@ from dqlite_py.node.runtime import NodeRuntime
 from dqlite_py.raft.journal import Journal
 from dqlite_py.raft.transport import PeerTransport
 from dqlite_py.storage.engine import DatabaseEngine
-from dqlite_py.storage.native_engine import NativeEngine
+from dqlite_py.storage.engine_api import ApplyEngine
+from dqlite_py.storage.implementation import start_engine
 from dqlite_py.wire.handshake import PROTOCOL_VERSION, Hello, Refused, Welcome, encode_handshake
 from tests.simulation.cluster import threads
 from tests.simulation.cluster.disk import Crashed, DiskFaults, SimDisk
@@ -95,21 +96,20 @@ class NodeLife(Life):
         self.machine = machine
         self.node: product.Node | None = None
         self.runtime: NodeRuntime | None = None
-        self.natives: list[NativeEngine] = []
+        self.natives: list[ApplyEngine] = []
         self.disk = machine.disk.mount(self._crashed_at_an_operation)
 
     def _crashed_at_an_operation(self) -> None:
         self.machine.crash(lose_unsynced=self.machine.lose_at_operation, disk_is_down=True)
 
 
-class _Native(NativeEngine):
+def _start_engine(*args: Any, **kwargs: Any) -> ApplyEngine:
     """Known to its life: SQLite cannot close a connection whose statements are held."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        life = current_life()
-        if isinstance(life, NodeLife):
-            life.natives.append(self)
+    native = start_engine(*args, **kwargs)
+    life = current_life()
+    if isinstance(life, NodeLife):
+        life.natives.append(native)
+    return native
 
 
 class _Engine(DatabaseEngine):
@@ -199,7 +199,7 @@ def seams() -> list[tuple[str, str, Any]]:
         ("dqlite_py.app", "NodeRuntime", _Runtime),
         ("dqlite_py.app", "PeerTransport", _Transport),
         ("dqlite_py.raft.connection", "encode_handshake", _encode_handshake),
-        ("dqlite_py.storage.engine", "NativeEngine", _Native),
+        ("dqlite_py.storage.engine", "start_engine", _start_engine),
         ("dqlite_py.storage.engine", "_sync_directory", _sync_directory),
         ("dqlite_py.node.database_worker", "DatabaseEngine", _Engine),
         ("dqlite_py.node.startup", "Journal", _Journal),

@@ -1,0 +1,202 @@
+"""One log entry to one SQLite transaction: apply.c, where passes and savepoints are explained."""
+
+from __future__ import annotations
+
+import ctypes
+from ctypes import c_int
+from typing import Final, NamedTuple
+
+import apsw
+
+from dqlite_py.storage.python_engine import vfs
+from dqlite_py.storage.python_engine.engine import EngineState
+from dqlite_py.storage.python_engine.msgpack import ItemWriter
+from dqlite_py.storage.python_engine.payload import Payload, Statement
+from dqlite_py.storage.python_engine.run_statement import is_environmental, run_statement
+from dqlite_py.storage.python_engine.sqlite_api import sqlite
+from dqlite_py.storage.python_engine.statements import SqlError, error_of
+
+# A unit that rolls the whole SQLite transaction back (OR ROLLBACK, RAISE(ROLLBACK)) costs a replay of the entry.
+KILLERS_MAX: Final = 64
+_NOT_EXECUTED: Final = SqlError(
+    apsw.SQLITE_ABORT_ROLLBACK,
+    b"not executed: too many units before it in the same log entry used ROLLBACK; send it again",
+)
+
+
+class Broken(Exception):
+    """Nothing of the entry may be applied: this node's disk, memory or files failed."""
+
+    def __init__(self, error: SqlError) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+class _Again(Exception):
+    """The transaction is to be executed once more."""
+
+
+class _UnitFailed(NamedTuple):
+    error: SqlError
+    position: int  # of the statement
+
+
+def _put_failure(results: ItemWriter, failed: _UnitFailed) -> None:
+    results.put_array(3)
+    results.put_int(failed.error.code)
+    results.put_text(failed.error.message)
+    results.put_int(failed.position)
+
+
+class Application:
+    """Of one entry. Whether units have savepoints follows from the entry and the state alone."""
+
+    def __init__(self, engine: EngineState, payload: Payload, index: int) -> None:
+        self.passes = 0
+        self._engine = engine
+        self._payload = payload
+        self._index = index
+        self._killers: dict[int, _UnitFailed] = {}  # by position of the unit
+        self._refused_from = len(payload.units)  # too many killers before these
+        self._use_savepoints = False  # every unit has a savepoint in this pass
+
+    def run(self) -> None:
+        """Raises Broken."""
+        while True:
+            self.passes += 1
+            try:
+                return self._run_pass()
+            except _Again:
+                continue
+
+    # -- one pass -------------------------------------------------------------------------------------
+
+    def _run_pass(self) -> None:
+        engine = self._engine
+        engine.results.cut(0)
+        engine.row_bytes = 0
+        self._must(engine.run_own("begin"))
+        try:
+            self._run_units()
+            # The index goes into the SAME transaction: after a crash the database is exactly the state at its index.
+            self._must(engine.set_index(self._index) or engine.run_own("commit"))
+        except BaseException:
+            try:
+                if not sqlite.get_autocommit(engine.db):
+                    self._must(engine.run_own("rollback"))
+            finally:
+                engine.statements.clear()  # prepared against a schema that may be undone
+            raise
+
+    def _must(self, code: int) -> None:
+        if code != apsw.SQLITE_OK:
+            raise Broken(error_of(self._engine.db, code))
+
+    def _run_units(self) -> None:
+        results = self._engine.results
+        results.put_array(len(self._payload.units))
+        for position, unit in enumerate(self._payload.units):
+            killer = self._killers.get(position)
+            if killer is not None:
+                _put_failure(results, killer)
+            elif position >= self._refused_from:
+                _put_failure(results, _UnitFailed(_NOT_EXECUTED, 0))
+            else:
+                self._run_unit(position, unit)
+
+    # -- one unit -------------------------------------------------------------------------------------
+
+    def _run_unit(self, position: int, unit: list[Statement]) -> None:
+        engine = self._engine
+        has_savepoint = self._use_savepoints or len(unit) > 1
+        results_start, row_bytes_start = engine.results.size, engine.row_bytes
+        # The savepoint first: what FTS5 writes at it belongs to the units before.
+        if has_savepoint:
+            self._must(engine.run_own("savepoint"))
+        self._begin_unit(position)
+        engine.results.put_array(2)
+        engine.results.put_int(0)
+        engine.results.put_array(len(unit))
+        failed = self._run_statements(unit)
+        if sqlite.get_autocommit(engine.db):
+            self._note_killer(position, failed)
+            raise _Again
+        if failed is not None:
+            if failed.error.wrote and not has_savepoint:
+                self._use_savepoints = True
+                raise _Again
+            engine.results.cut(results_start)
+            engine.row_bytes = row_bytes_start
+            _put_failure(engine.results, failed)
+            if has_savepoint:
+                self._undo_unit()
+        if has_savepoint:
+            self._must(engine.run_own("release"))
+
+    def _begin_unit(self, position: int) -> None:
+        engine = self._engine
+        engine.max_rowid_used = False
+        engine.schema_changed = False
+        engine.functions.begin_unit(self._payload.seed, position)
+        sqlite.set_last_insert_rowid(engine.db, 0)
+        self._must(engine.run_own("reset_changes"))
+
+    def _run_statements(self, unit: list[Statement]) -> _UnitFailed | None:
+        """Run all statements up to the first failure; raises Broken."""
+        for position, statement in enumerate(unit):
+            try:
+                run_statement(self._engine, statement)
+            except SqlError as error:
+                if is_environmental(error.code):
+                    raise Broken(error) from None
+                return _UnitFailed(error, position)
+        if _has_open_foreign_keys(self._engine.db):  # COMMIT would fail and take the other units along
+            open_key = SqlError(
+                apsw.SQLITE_CONSTRAINT_FOREIGNKEY, b"FOREIGN KEY constraint failed", wrote=True
+            )
+            return _UnitFailed(open_key, len(unit) - 1)
+        return None
+
+    def _undo_unit(self) -> None:
+        code = self._engine.run_own("rollback_to")
+        if self._engine.schema_changed:
+            self._engine.statements.clear()
+        self._must(code)
+
+    def _note_killer(self, position: int, failed: _UnitFailed | None) -> None:
+        """The transaction is gone. Remember the unit's error and go on without it."""
+        if len(self._killers) == KILLERS_MAX:
+            self._refused_from = position
+            return
+        self._killers[position] = failed or _UnitFailed(SqlError(0, b""), 0)
+
+
+def _has_open_foreign_keys(db: int) -> bool:
+    current, highest = c_int(0), c_int(0)
+    code = sqlite.db_status(
+        db, apsw.SQLITE_DBSTATUS_DEFERRED_FKS, ctypes.byref(current), ctypes.byref(highest), 0
+    )
+    return code == apsw.SQLITE_OK and current.value != 0
+
+
+def apply(engine: EngineState, payload: Payload, index: int, *, want_results: bool) -> int:
+    """Apply a decoded entry; returns the passes it took. Raises Broken."""
+    engine.results.discard = not want_results
+    engine.watch.refused = False
+    engine.watch.pages.discard()
+    vfs.begin(engine.db)
+    application = Application(engine, payload, index)
+    mutex = sqlite.db_mutex(engine.db)
+    sqlite.mutex_enter(mutex)
+    # As C divides: towards zero.
+    vfs.fix_time(payload.now_us // 1000 if payload.now_us >= 0 else -(-payload.now_us // 1000))
+    try:
+        application.run()
+        engine.watch.pages.commit()
+    except BaseException:
+        engine.watch.pages.discard()
+        raise
+    finally:
+        vfs.release_time()
+        sqlite.mutex_leave(mutex)
+    return application.passes

@@ -1,0 +1,159 @@
+"""The Python engine as storage sees it: what native_engine.py is for the C extension, with the same behaviour.
+
+An engine belongs to the thread that uses its connection; the functions to whoever owns the connection they are
+given. Unlike in C, other Python threads wait while an entry is applied.
+"""
+
+from __future__ import annotations
+
+import threading
+
+import apsw
+
+from dqlite_py.errors import InternalError
+from dqlite_py.limits import RESULT_BYTES_MAX
+from dqlite_py.storage.engine_api import (
+    STATEMENTS_MAX,
+    ApplyFailed,
+    Implementation,
+    State,
+    Verdict,
+    Which,
+    check_file_code,
+)
+from dqlite_py.storage.python_engine import inspect as inspection
+from dqlite_py.storage.python_engine import sqlite_api, vfs
+from dqlite_py.storage.python_engine.apply import Broken, apply
+from dqlite_py.storage.python_engine.engine import EngineState
+from dqlite_py.storage.python_engine.msgpack import Malformed
+from dqlite_py.storage.python_engine.page_hash import hash_pages
+from dqlite_py.storage.python_engine.payload import UnknownVersion, open_payload
+from dqlite_py.storage.python_engine.sqlite_api import sqlite
+
+_bootstrap_lock = threading.Lock()
+
+
+def bootstrap() -> None:
+    """Bind this package to apsw's SQLite and register the VFS; any thread, idempotent."""
+    with _bootstrap_lock:
+        if not sqlite.is_bound:
+            sqlite_api.bind()
+        vfs.register()
+
+
+class PythonEngine:
+    """The writer of one database, on an open connection of the VFS."""
+
+    def __init__(
+        self,
+        connection: apsw.Connection,
+        *,
+        statements_max: int = STATEMENTS_MAX,
+        results_max: int = RESULT_BYTES_MAX,
+    ) -> None:
+        bootstrap()
+        self.passes = 0
+        self._connection = connection  # kept alive: the engine's statements live on it
+        self._state: EngineState | None = EngineState(
+            connection.sqlite3_pointer(), statements_max, results_max
+        )
+
+    def scan(self) -> State:
+        """Recompute the state hash from the database file, whose WAL must be empty; raises ApplyFailed."""
+        engine = self._open_state()
+        code = engine.scan()
+        if code != apsw.SQLITE_OK:
+            raise ApplyFailed(Verdict.ENVIRONMENT, code, 0, sqlite.errstr(code).decode())
+        return _state(engine, b"")
+
+    def apply(self, index: int, payload: bytes, want_results: bool) -> State:
+        """Execute one UNITS payload as one SQLite transaction; raises ApplyFailed."""
+        engine = self._open_state()
+        self.passes = 0
+        try:
+            self.passes = apply(engine, open_payload(payload), index, want_results=want_results)
+            return _state(engine, engine.results.content())
+        except Malformed:
+            raise ApplyFailed(Verdict.FORMAT, 0, 0, "") from None
+        except UnknownVersion:
+            raise ApplyFailed(Verdict.VERSION, 0, 0, "") from None
+        except MemoryError:
+            raise self._failure(engine, apsw.SQLITE_NOMEM, b"out of memory") from None
+        except Broken as broken:
+            raise self._failure(engine, broken.error.code, broken.error.message) from None
+
+    def close(self) -> None:
+        """Finalize the engine's statements, BEFORE the connection is closed. Idempotent."""
+        if self._state is not None:
+            self._state.close()
+            self._state = None
+
+    def _open_state(self) -> EngineState:
+        if self._state is None:
+            raise InternalError("the apply engine is closed")
+        return self._state
+
+    def _failure(self, engine: EngineState, code: int, message: bytes) -> ApplyFailed:
+        if engine.watch.refused:
+            message = b"SQLite wrote to the WAL what the state hash cannot follow"
+        system_errno = sqlite.system_errno(engine.db)
+        return ApplyFailed(Verdict.ENVIRONMENT, code, system_errno, message.decode("utf-8", "replace"))
+
+
+def _state(engine: EngineState, results: bytes) -> State:
+    watch = engine.watch
+    return State(results, watch.pages.state, watch.pages.page_count, watch.wal_frames, watch.wal_generation)
+
+
+# -- files below a connection ---------------------------------------------------------------------------
+
+
+def file_size(connection: apsw.Connection, which: Which) -> int:
+    """Size in bytes of the file of a connection of this VFS; a WAL that was never opened has none."""
+    code, size = vfs.file_size(connection.sqlite3_pointer(), which is Which.WAL)
+    if code == apsw.SQLITE_NOTFOUND and which is Which.WAL:
+        return 0
+    check_file_code(code, "size")
+    return size
+
+
+def file_read(connection: apsw.Connection, which: Which, offset: int, size: int) -> bytes:
+    """Read exactly `size` bytes without a file descriptor of our own; raises InternalError."""
+    code, data = vfs.file_read(connection.sqlite3_pointer(), which is Which.WAL, offset, size)
+    check_file_code(code, "read")
+    return data
+
+
+def file_sync(connection: apsw.Connection, which: Which) -> None:
+    """Make the file's content durable; raises InternalError."""
+    check_file_code(vfs.file_sync(connection.sqlite3_pointer(), which is Which.WAL), "fsync")
+
+
+# -- SQL text -------------------------------------------------------------------------------------------
+
+
+def inspect(connection: apsw.Connection, sql: bytes) -> tuple[int, bool, str]:
+    """Prepare without executing: (SQLite code, is read-only, message). Any thread that owns `connection`."""
+    bootstrap()
+    code, readonly, message = inspection.inspect(connection.sqlite3_pointer(), sql)
+    return code, readonly, message.decode("utf-8", "replace")
+
+
+def refusal(sql: bytes) -> str | None:
+    """Why the first words of `sql` bar it from the log, or None. Any thread."""
+    reason = inspection.refused(sql)
+    return None if reason is None else reason.decode("utf-8", "replace")
+
+
+IMPLEMENTATION = Implementation(
+    name="python",
+    vfs_name=vfs.VFS_NAME,
+    bootstrap=bootstrap,
+    engine=PythonEngine,
+    file_size=file_size,
+    file_read=file_read,
+    file_sync=file_sync,
+    inspect=inspect,
+    refusal=refusal,
+    hash_pages=hash_pages,
+)
