@@ -15,10 +15,11 @@ from typing import Final, NamedTuple
 
 from dqlite_py.errors import DataError, ProgrammingError
 
-# Possessive quantifiers keep the scan linear on unterminated strings and comments.
+# Possessive quantifiers keep the scan linear on unterminated strings; a possessive group with a look-ahead in it
+# (for comments) is matched wrongly by Python 3.11.2.
 _TOKEN: Final = re.compile(
     r"""
-      (?P<blank> [ \t\n\f\r\ufeff]++ | --[^\n]*+ | /\*(?:[^*]++|\*(?!/))*+(?:\*/|\Z) )
+      (?P<blank> [ \t\n\f\r\ufeff]++ | --[^\n]*+ | /\*.*?(?:\*/|\Z) )
     | (?P<quoted> '(?:[^']++|'')*+(?:'|\Z) | "(?:[^"]++|"")*+(?:"|\Z)
                | `(?:[^`]++|``)*+(?:`|\Z) | \[[^\]]*+(?:\]|\Z) )
     | (?P<word> [A-Za-z0-9_$\x80-\U0010ffff]++ )
