@@ -11,9 +11,23 @@ from pathlib import Path
 
 import pytest
 
+from dqlite_py.storage import implementation as implementations
+from dqlite_py.storage.engine_api import Implementation
+
 TESTS = Path(__file__).parent
 PROCESS_TESTS = TESTS / "integration"
 GRACE_S = 2.0
+
+
+@pytest.fixture(params=["c", "python"])
+def implementation(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Implementation:
+    """The test runs with both apply engines, whatever DQLITE_PY_IMPL says."""
+    # Both in one process: of SQLite's one hook for 'localtime' the Python engine's serves both, and comes last.
+    both = {name: implementations.implementation(name) for name in ("c", "python")}
+    for each in both.values():
+        each.bootstrap()
+    monkeypatch.setattr(implementations, "_chosen", both[request.param])
+    return both[request.param]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -16,6 +16,8 @@ from dqlite_py.errors import DataError, MalformedMessage, UnknownFormat
 from dqlite_py.storage.engine import DatabaseEngine
 from tests.support.engines import NOW_US, SEED, Database, entry, one
 
+pytestmark = pytest.mark.usefixtures("implementation")
+
 COMMON = settings(
     deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

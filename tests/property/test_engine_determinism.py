@@ -20,6 +20,8 @@ from dqlite_py.storage.pagehash import scan_file
 from dqlite_py.storage.readers import ReaderPool
 from tests.support.engines import Unit, entry, script
 
+pytestmark = pytest.mark.usefixtures("implementation")
+
 SCHEMA = [
     "CREATE TABLE plain (id INTEGER PRIMARY KEY, k TEXT UNIQUE, v, at TEXT DEFAULT CURRENT_TIMESTAMP)",
     "CREATE TABLE keyed (k TEXT PRIMARY KEY, v BLOB, r INTEGER DEFAULT (random())) WITHOUT ROWID",

@@ -10,6 +10,8 @@ from dqlite_py.storage.analyze import expand_general
 from dqlite_py.storage.readers import ReaderPool
 from tests.support.engines import Database, one, script
 
+pytestmark = pytest.mark.usefixtures("implementation")
+
 
 @pytest.mark.parametrize(
     "sql", ["SELECT 1", "ANALYZE t", 'REINDEX "i"', "ANALYZE main.t", "VACUUM", "EXPLAIN SELECT 1"]

@@ -10,9 +10,11 @@ import pytest
 
 from dqlite_py.command import encode_open, encode_unit, encode_units
 from dqlite_py.errors import InternalError, MalformedMessage, UnknownFormat
+from dqlite_py.storage import implementation as implementations
 from dqlite_py.storage.engine import DatabaseEngine
-from dqlite_py.storage.native_engine import NativeEngine
 from tests.support.engines import NOW_US, SEED, Database, entry, one, script
+
+pytestmark = pytest.mark.usefixtures("implementation")
 
 CONSTRAINT_UNIQUE, CONSTRAINT_FK, CONSTRAINT_TRIGGER, CONSTRAINT_ROWID = 2067, 787, 1811, 2579
 RANGE, TOOBIG, AUTH, FULL = 25, 18, 23, 13
@@ -247,7 +249,7 @@ def test_sql_with_a_nul_is_an_error_of_its_unit(db: Database) -> None:
 
 def test_results_are_bounded_and_the_unit_undone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        NativeEngine.__init__, "__kwdefaults__", {"statements_max": 16, "results_max": 10_000}
+        implementations.start_engine, "__kwdefaults__", {"statements_max": 16, "results_max": 10_000}
     )
     with Database(tmp_path / "a.db") as db, Database(tmp_path / "b.db") as other:
         payload = entry(

@@ -11,6 +11,8 @@ import pytest
 from dqlite_py.storage.readers import ReaderPool
 from tests.support.engines import NOW_US, SEED, Database, entry, one, script
 
+pytestmark = pytest.mark.usefixtures("implementation")
+
 STAMP = "2023-11-14 22:13:20"
 
 

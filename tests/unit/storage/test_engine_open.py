@@ -15,10 +15,13 @@ from dqlite_py.errors import CorruptState, DirectoryLocked, InternalError, Unkno
 from dqlite_py.storage import engine as engine_module
 from dqlite_py.storage.checkpoint import Checkpointer
 from dqlite_py.storage.engine import DatabaseEngine, sqlite_identity
-from dqlite_py.storage.native_engine import Which, file_size, file_sync
+from dqlite_py.storage.engine_api import Which
+from dqlite_py.storage.implementation import file_size, file_sync
 from dqlite_py.storage.pagehash import hash_pages, scan_file
 from dqlite_py.storage.readers import ReaderPool
 from tests.support.engines import Database, entry, one
+
+pytestmark = pytest.mark.usefixtures("implementation")
 
 # The empty database of format 1. A change of it is a change of format: old and new nodes would diverge.
 EMPTY_STATE_HASH = 18148672753804371553
@@ -435,7 +438,7 @@ def test_a_cut_or_damaged_wal_gives_an_earlier_whole_state(tmp_path: Path) -> No
 
 
 def _content_below(db: Database) -> tuple[bytes, bytes]:
-    from dqlite_py.storage.native_engine import Which, file_read, file_size
+    from dqlite_py.storage.implementation import file_read
 
     connection = db.engine._connection
     return tuple(file_read(connection, which, 0, file_size(connection, which)) for which in Which)  # type: ignore[return-value]

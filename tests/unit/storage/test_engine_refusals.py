@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from dqlite_py.errors import NotSupportedError
-from dqlite_py.storage.native_engine import refusal
+from dqlite_py.storage.implementation import refusal
 from dqlite_py.storage.readers import ReaderPool
 from dqlite_py.storage.sqlerrors import AUTH, error_from_code
 from tests.support.engines import Database, one, script
+
+pytestmark = pytest.mark.usefixtures("implementation")
 
 REFUSED = {
     # by the first words

@@ -20,6 +20,8 @@ from dqlite_py.storage.pagehash import scan_file
 from dqlite_py.storage.pin import pin, read_applied_index
 from tests.support.snapshots import CountingDisk, Writer, contents
 
+pytestmark = pytest.mark.usefixtures("implementation")
+
 DISK = SystemDisk()
 
 

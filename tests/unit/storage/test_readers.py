@@ -25,6 +25,8 @@ from dqlite_py.errors import (
 from dqlite_py.storage.readers import QueryResult, ReaderPool
 from tests.support.engines import Database, one, script
 
+pytestmark = pytest.mark.usefixtures("implementation")
+
 ENDLESS = "WITH RECURSIVE c (x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT count(*) FROM c"
 INTERRUPT, RANGE, AUTH = 9, 25, 23
 
