@@ -61,6 +61,8 @@ HARMLESS = {
     "dqlite_py.node.pinning": "the type Future",
     "dqlite_py.raft.quietlog": "how often a line is logged",
     "dqlite_py.storage.native_engine": "a lock for binding the extension once",
+    "dqlite_py.storage.python_engine.binding": "a lock for binding to SQLite once",
+    "dqlite_py.storage.python_engine.vfs": "the clock that an entry fixes is a thread's own",
     "dqlite_py.wire.frames": "a counter's start, replaced itself",
 }
 _CLASS_ATTRIBUTES = ("Thread", "Lock", "Condition", "Event")
