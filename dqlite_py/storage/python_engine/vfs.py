@@ -1,8 +1,8 @@
 """The VFS "dqlite-python": vfs.c and vfs_wal.c.
 
-SQLite's unix VFS with three functions replaced: opening, and the two clocks. A file it opens is a plain unix file;
-only of WAL files two methods are ours, the write (frames go to the state hash) and the close. Frames are not
-joined here, that is a matter of speed only.
+SQLite's unix VFS with three functions replaced: opening, and the two clocks. Only a WAL is wrapped (the real file is
+behind the wrapper, in the same memory); every other file it opens is the unix VFS's own. Frames are not joined
+here: that is a matter of speed only.
 
 SQLite looks at `errno` after a failed call: the callbacks carry it through.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
+from collections.abc import Callable
 from ctypes import POINTER, c_char_p, c_double, c_int, c_int64, c_void_p
 from typing import Any, Final
 
@@ -29,17 +30,30 @@ _DAY_MS: Final = 86_400_000.0
 _SQLITE_OPEN_WAL: Final = apsw.SQLITE_OPEN_WAL
 _LOCALTIME_FAULT: Final = 18  # SQLITE_TESTCTRL_LOCALTIME_FAULT
 _SYNC_NORMAL: Final = 2
-_SHORT_READ: Final = apsw.SQLITE_IOERR_SHORT_READ
 
 _Open: Final = ctypes.CFUNCTYPE(c_int, c_void_p, c_void_p, c_void_p, c_int, POINTER(c_int), use_errno=True)
 _Time: Final = ctypes.CFUNCTYPE(c_int, c_void_p, POINTER(c_double))
 _TimeInt64: Final = ctypes.CFUNCTYPE(c_int, c_void_p, POINTER(c_int64))
-_Close: Final = ctypes.CFUNCTYPE(c_int, c_void_p)
-_Write: Final = ctypes.CFUNCTYPE(c_int, c_void_p, c_void_p, c_int, c_int64, use_errno=True)
-_Read: Final = ctypes.CFUNCTYPE(c_int, c_void_p, c_void_p, c_int, c_int64)
-_Sync: Final = ctypes.CFUNCTYPE(c_int, c_void_p, c_int)
-_Size: Final = ctypes.CFUNCTYPE(c_int, c_void_p, POINTER(c_int64))
 _LocalTime: Final = ctypes.CFUNCTYPE(c_int, c_void_p, c_void_p)
+_FILE_METHODS: Final[dict[str, tuple[Any, ...]]] = {  # of struct sqlite3_io_methods, version 1
+    "xClose": (),
+    "xRead": (c_void_p, c_int, c_int64),
+    "xWrite": (c_void_p, c_int, c_int64),
+    "xTruncate": (c_int64,),
+    "xSync": (c_int,),
+    "xFileSize": (c_void_p,),
+    "xLock": (c_int,),
+    "xUnlock": (c_int,),
+    "xCheckReservedLock": (c_void_p,),
+    "xFileControl": (c_int, c_void_p),
+    "xSectorSize": (),
+    "xDeviceCharacteristics": (),
+}
+_FILE_TYPES: Final[dict[str, Any]] = {
+    name: ctypes.CFUNCTYPE(c_int, c_void_p, *arguments, use_errno=True)
+    for name, arguments in _FILE_METHODS.items()
+}
+_WRAPPER_BYTES: Final = 16  # of which sqlite3_file is the first 8
 
 
 class _Vfs(ctypes.Structure):
@@ -69,18 +83,16 @@ class _Vfs(ctypes.Structure):
 
 
 class _Methods(ctypes.Structure):
-    """struct sqlite3_io_methods, version 3."""
+    """struct sqlite3_io_methods, version 1."""
 
-    _fields_ = (
-        ("iVersion", c_int),
-        ("xClose", c_void_p),
-        ("xRead", c_void_p),
-        ("xWrite", c_void_p),
-        ("xTruncate", c_void_p),
-        ("xSync", c_void_p),
-        ("xFileSize", c_void_p),
-        ("others", c_void_p * 12),
-    )
+    _fields_ = (("iVersion", c_int), *((name, c_void_p) for name in _FILE_METHODS))
+
+
+def _call(file: int, method: str, *arguments: Any) -> int:
+    """Call a method of an open file; an SQLite code."""
+    methods = _Methods.from_address(c_void_p.from_address(file).value or 0)
+    code: int = _FILE_TYPES[method](getattr(methods, method))(file, *arguments)
+    return code
 
 
 class Watch:
@@ -121,11 +133,17 @@ class WalFile:
     Anything else is refused with an I/O error, because the state hash could not follow it.
     """
 
-    def __init__(self, main: int | None, write: Any, close: Any) -> None:
+    def __init__(self, main: int | None, real: int) -> None:
         self.main = main  # the database file it belongs to
-        self.write = write
-        self.close = close
+        self._real = real
+        methods = _Methods.from_address(c_void_p.from_address(real).value or 0)
+        self._methods = {name: kind(getattr(methods, name)) for name, kind in _FILE_TYPES.items()}
         self.discard()
+
+    def call(self, method: str, *arguments: Any) -> int:
+        """Call a method of the real file; an SQLite code."""
+        code: int = self._methods[method](self._real, *arguments)
+        return code
 
     def discard(self) -> None:
         """Forget what an earlier, failed commit left behind."""
@@ -134,43 +152,39 @@ class WalFile:
         self._frame_commit_pages = 0
         self._next_frame_offset = 0  # within a transaction frames follow each other; 0: at its start
 
-    def watched_write(self, watch: Watch, file: int, data: int, size: int, offset: int) -> int:
+    def watched_write(self, watch: Watch, data: int, size: int, offset: int) -> int:
         page_size = watch.pages.page_size
         if offset == 0 and size == _WAL_HEADER_BYTES:
             self.discard()
             watch.wal_generation += 1
             watch.wal_frames = 0
-            return self._through(file, data, size, offset)
+            return self.call("xWrite", data, size, offset)
         if offset >= _WAL_HEADER_BYTES:
             is_start = (offset - _WAL_HEADER_BYTES) % (page_size + _FRAME_HEADER_BYTES) == 0
             if is_start and size == _FRAME_HEADER_BYTES and self._next_frame_offset in (0, offset):
-                return self._write_header(file, data, offset)
+                return self._write_header(data, offset)
             is_page = self._frame_offset >= 0 and offset == self._frame_offset + _FRAME_HEADER_BYTES
             if is_page and size == page_size:
-                return self._write_page(watch, file, data, offset)
+                return self._write_page(watch, data, offset)
         watch.refused = True
         return apsw.SQLITE_IOERR_WRITE
 
-    def _write_header(self, file: int, data: int, offset: int) -> int:
+    def _write_header(self, data: int, offset: int) -> int:
         header = ctypes.string_at(data, 8)
         self._frame_offset = offset
         self._frame_page = int.from_bytes(header[:4], "big")
         self._frame_commit_pages = int.from_bytes(header[4:], "big")
-        return self._through(file, data, _FRAME_HEADER_BYTES, offset)
+        return self.call("xWrite", data, _FRAME_HEADER_BYTES, offset)
 
-    def _write_page(self, watch: Watch, file: int, data: int, offset: int) -> int:
+    def _write_page(self, watch: Watch, data: int, offset: int) -> int:
         page_size = watch.pages.page_size
         self._frame_offset = -1
         self._next_frame_offset = offset + page_size
         # Hashed BEFORE the commit frame is written: the update after the commit cannot fail.
         watch.pages.note(self._frame_page, ctypes.string_at(data, page_size), self._frame_commit_pages)
-        code = self._through(file, data, page_size, offset)
+        code = self.call("xWrite", data, page_size, offset)
         if code == apsw.SQLITE_OK and self._frame_commit_pages != 0:
             watch.wal_frames = (offset - _WAL_HEADER_BYTES) // (page_size + _FRAME_HEADER_BYTES) + 1
-        return code
-
-    def _through(self, file: int, data: int, size: int, offset: int) -> int:
-        code: int = self.write(file, data, size, offset)
         return code
 
 
@@ -192,19 +206,21 @@ class _Shim:
         self._libc_localtime.restype = c_void_p
         self.wals: dict[int, WalFile] = {}
         self.watches: dict[int, Watch] = {}
-        self._patched: dict[int, _Methods] = {}  # by address of the methods that are patched
         # Held as long as SQLite may call them: for ever.
         self._callbacks = (
             _Open(self._on_open),
             _Time(self._on_time),
             _TimeInt64(self._on_time_int64),
-            _Write(self._on_wal_write),
-            _Close(self._on_wal_close),
             _LocalTime(self._on_local_time),
         )
-        on_open, on_time, on_time_int64, _, _, self.local_time = map(address_of, self._callbacks)
+        self._file_callbacks = {name: kind(self._method(name)) for name, kind in _FILE_TYPES.items()}
+        self._wal_methods = _Methods(
+            iVersion=1, **{name: address_of(call) for name, call in self._file_callbacks.items()}
+        )
+        on_open, on_time, on_time_int64, self.local_time = map(address_of, self._callbacks)
         self.vfs = _Vfs.from_buffer_copy(unix)
         self.vfs.iVersion = 2
+        self.vfs.szOsFile = _WRAPPER_BYTES + unix.szOsFile
         self.vfs.pNext = None
         self.vfs.zName = VFS_NAME.encode()
         self.vfs.xOpen, self.vfs.xCurrentTime, self.vfs.xCurrentTimeInt64 = on_open, on_time, on_time_int64
@@ -218,45 +234,39 @@ class _Shim:
 
     def _on_open(self, vfs: int, name: int | None, file: int, flags: int, out_flags: Any) -> int:
         try:
-            code: int = self._open(self.base, name, file, flags, out_flags)
-            if code == apsw.SQLITE_OK and flags & _SQLITE_OPEN_WAL:
-                self._take_wal(name, file)
+            if not flags & _SQLITE_OPEN_WAL:
+                code: int = self._open(self.base, name, file, flags, out_flags)
+                return code
+            return self._open_wal(name, file, flags, out_flags)
         except BaseException:  # noqa: BLE001 - see above
             return apsw.SQLITE_CANTOPEN
+
+    def _open_wal(self, name: int | None, file: int, flags: int, out_flags: Any) -> int:
+        real = file + _WRAPPER_BYTES
+        ctypes.memset(file, 0, self.vfs.szOsFile)
+        code: int = self._open(self.base, name, real, flags, out_flags)
+        if c_void_p.from_address(real).value:
+            self.wals[file] = WalFile(sqlite.database_file_object(name), real)
+            c_void_p.from_address(file).value = ctypes.addressof(self._wal_methods)
         return code
 
-    def _take_wal(self, name: int | None, file: int) -> None:
-        place = c_void_p.from_address(file)  # sqlite3_file.pMethods
-        original = place.value or 0
-        unix = _Methods.from_address(original)
-        patched = self._patched.get(original)
-        if patched is None:
-            patched = _Methods.from_buffer_copy(unix)
-            patched.xWrite, patched.xClose = map(address_of, self._callbacks[3:5])
-            self._patched[original] = patched
-        main = sqlite.database_file_object(name)
-        self.wals[file] = WalFile(main, _Write(unix.xWrite), _Close(unix.xClose))
-        place.value = ctypes.addressof(patched)
+    def _method(self, name: str) -> Callable[..., int]:
+        """What SQLite calls for a method of a WAL."""
 
-    def _on_wal_write(self, file: int, data: int, size: int, offset: int) -> int:
-        try:
-            wal = self.wals[file]
-            watch = self.watches.get(wal.main) if wal.main else None
-            if watch is not None:
-                return wal.watched_write(watch, file, data, size, offset)
-            code: int = wal.write(file, data, size, offset)
-        except MemoryError:
-            return apsw.SQLITE_IOERR_NOMEM
-        except BaseException:  # noqa: BLE001 - see above
-            return apsw.SQLITE_IOERR_WRITE
-        return code
+        def call(file: int, *arguments: Any) -> int:
+            try:
+                wal = self.wals[file]
+                if name == "xClose":
+                    del self.wals[file]
+                elif name == "xWrite" and wal.main in self.watches:
+                    return wal.watched_write(self.watches[wal.main], *arguments)
+                return wal.call(name, *arguments)
+            except MemoryError:
+                return apsw.SQLITE_IOERR_NOMEM
+            except BaseException:  # noqa: BLE001 - see above
+                return apsw.SQLITE_IOERR_WRITE
 
-    def _on_wal_close(self, file: int) -> int:
-        try:
-            code: int = self.wals.pop(file).close(file)
-        except BaseException:  # noqa: BLE001 - see above
-            return apsw.SQLITE_IOERR_CLOSE
-        return code
+        return call
 
     def _on_time_int64(self, vfs: int, julian_ms: Any) -> int:
         try:
@@ -347,30 +357,28 @@ def begin(db: int) -> None:
 
 def file_size(db: int, is_wal: bool) -> tuple[int, int]:
     """(SQLite code, bytes)."""
-    file, methods = _methods(db, is_wal)
+    file = _file(db, _pointer(is_wal))
     if file is None:
         return apsw.SQLITE_NOTFOUND, 0
     size = c_int64(0)
-    return _Size(methods.xFileSize)(file, ctypes.pointer(size)), size.value
+    code = _call(file, "xFileSize", ctypes.addressof(size))
+    return code, size.value
 
 
 def file_read(db: int, is_wal: bool, offset: int, size: int) -> tuple[int, bytes]:
     """(SQLite code, bytes); a short read is an error."""
-    file, methods = _methods(db, is_wal)
+    file = _file(db, _pointer(is_wal))
     if file is None:
         return apsw.SQLITE_NOTFOUND, b""
     target = ctypes.create_string_buffer(size)
-    code = _Read(methods.xRead)(file, ctypes.addressof(target), size, offset)
-    return code, target.raw
+    return _call(file, "xRead", ctypes.addressof(target), size, offset), target.raw
 
 
 def file_sync(db: int, is_wal: bool) -> int:
     """An SQLite code."""
-    file, methods = _methods(db, is_wal)
-    return apsw.SQLITE_NOTFOUND if file is None else _Sync(methods.xSync)(file, _SYNC_NORMAL)
+    file = _file(db, _pointer(is_wal))
+    return apsw.SQLITE_NOTFOUND if file is None else _call(file, "xSync", _SYNC_NORMAL)
 
 
-def _methods(db: int, is_wal: bool) -> tuple[int | None, Any]:
-    operation = apsw.SQLITE_FCNTL_JOURNAL_POINTER if is_wal else apsw.SQLITE_FCNTL_FILE_POINTER
-    file = _file(db, operation)
-    return file, None if file is None else _Methods.from_address(c_void_p.from_address(file).value or 0)
+def _pointer(is_wal: bool) -> int:
+    return apsw.SQLITE_FCNTL_JOURNAL_POINTER if is_wal else apsw.SQLITE_FCNTL_FILE_POINTER
