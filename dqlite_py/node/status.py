@@ -42,6 +42,7 @@ def node_status(node: NodeRuntime) -> dict[str, Any]:
         "healthy": refusal is None,
         "problem": "" if refusal is None else str(refusal),
         "journal_bytes": node.opened.journal.size_bytes,
+        "journal_syncs": node.opened.journal.sync_count,
         "free_bytes": node.storage_watch.free_bytes,
         "snapshot_phase": progress.phase.value,
         "snapshot_bytes": [progress.done_bytes, progress.total_bytes],

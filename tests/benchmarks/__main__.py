@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import logging
+import os
 import shlex
 import shutil
 import signal
@@ -25,6 +26,7 @@ from tests.benchmarks.targets import judge
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "results"
+FILE_WIDTH = 190
 GROUPS: dict[str, Callable[[Session], None]] = {
     "machine": others.yardsticks,
     "targets": targets.targets,
@@ -85,7 +87,7 @@ def main(
     **changes: Any,
 ) -> None:
     """Measure, show tables, write results/<stamp>/results.md, .json and pictures."""
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else FILE_WIDTH)
     if publish_only is not None:
         chosen = publish.newest(RESULTS) if publish_only == Path("newest") else publish_only
         console.print(f"written: {publish.publish(chosen, ROOT / 'docs' / 'benchmarks').relative_to(ROOT)}")
@@ -95,11 +97,12 @@ def main(
     left_out = () if full else LONG
     groups = only or (*(name for name in GROUPS if name not in left_out), *(["big"] if big or full else []))
     parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix="bench-", dir=parent))
+    _remove_leftovers(parent)
+    folder = Path(tempfile.mkdtemp(prefix=f"bench-{os.getpid()}-", dir=parent))
     logging.basicConfig(filename=folder / "bench.log")
     facts = machine.facts(folder)
     session = Session(folder, effort)
-    began = time.monotonic()
+    began, is_whole = time.monotonic(), False
     try:
         with console.status("measuring") as status:
             session.say = _sayer(console, status, began)
@@ -109,12 +112,23 @@ def main(
                         others.big(session, mib, entries)
                     else:
                         GROUPS[group](session)
+        is_whole = True
     except KeyboardInterrupt:
         session.failures.append("interrupted: what comes after is missing")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     session.seconds = time.monotonic() - began
+    session.failures = [failure.replace(str(ROOT), ".") for failure in session.failures]
     _report(console, session, facts, is_published)
+    sys.exit(0 if is_whole else 130)
+
+
+def _remove_leftovers(parent: Path) -> None:
+    """Folders of runs that were killed before they could remove them."""
+    for path in parent.glob("bench-*-*"):
+        pid = path.name.split("-")[1]
+        if pid.isdecimal() and not Path(f"/proc/{pid}").exists():
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _effort(base: Effort, changes: dict[str, Any]) -> Effort:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.benchmarks import load
-from tests.benchmarks.hosting import die_with_parent
+from tests.benchmarks.children import die_with_parent, leave_interrupts_to_the_parent
 from tests.benchmarks.measures import Tally, Window
 
 CONNECT_S = 60.0
@@ -47,7 +47,7 @@ def run_processes(
             pipe, child = context.Pipe()
             named = {**arguments, "clients": share, "first": first}
             named["rate"] = None if rate is None else rate * share / clients
-            process = context.Process(target=_run, args=(child, work, named))
+            process = context.Process(target=_run, args=(child, os.getpid(), work, named))
             process.start()
             child.close()
             running.append((process, pipe))
@@ -87,8 +87,9 @@ def _receive(process: Any, pipe: Any, timeout_s: float) -> Any:
     return value
 
 
-def _run(pipe: Any, work: Callable[..., Tally], named: dict[str, Any]) -> None:
-    die_with_parent()
+def _run(pipe: Any, parent: int, work: Callable[..., Tally], named: dict[str, Any]) -> None:
+    die_with_parent(parent)
+    leave_interrupts_to_the_parent()
 
     def wait() -> Window:
         pipe.send((True, None))

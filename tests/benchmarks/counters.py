@@ -40,8 +40,9 @@ def used(pid: int) -> Used:
     return Used(cpu_s, _field(f"/proc/{pid}/io", "write_bytes"))
 
 
-def resident_mib(pid: int) -> float:
-    return _field(f"/proc/{pid}/status", "VmRSS") / 1024
+def resident_mib(pid: int, field: str = "VmRSS") -> float:
+    """`RssAnon`: without pages of files, which the kernel can drop."""
+    return _field(f"/proc/{pid}/status", field) / 1024
 
 
 def _field(path: str, name: str) -> int:

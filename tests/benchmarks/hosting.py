@@ -7,12 +7,9 @@ costs its own measurements only, and each implementation is chosen at its own im
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import logging
 import multiprocessing
 import os
-import signal
-import sys
 import traceback
 from collections.abc import Iterator
 from multiprocessing.connection import Connection as Pipe
@@ -20,21 +17,15 @@ from pathlib import Path
 from typing import Any
 
 from tests.benchmarks import drivers
+from tests.benchmarks.children import die_with_parent, leave_interrupts_to_the_parent
 
 OPEN_S = 90.0
 CLOSE_S = 20.0
 SLACK_S = 90.0
-PR_SET_PDEATHSIG = 1
 
 
 class DriverFailed(Exception):
     """The driver could not do what was asked; its text is for the report."""
-
-
-def die_with_parent() -> None:
-    """Ask the kernel to kill this process when its parent ends."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class Hosted:
@@ -45,7 +36,7 @@ class Hosted:
         context = multiprocessing.get_context("spawn")
         self._pipe, child = context.Pipe()
         folder.mkdir(parents=True)
-        self._process = context.Process(target=_serve, args=(child, name, folder, options), daemon=False)
+        self._process = context.Process(target=_serve, args=(child, os.getpid(), name, folder, options))
         with _environment(drivers.ENVIRONMENT.get(name, {})):
             self._process.start()
         child.close()
@@ -127,10 +118,10 @@ def _environment(changes: dict[str, str]) -> Iterator[None]:
                 os.environ[key] = value
 
 
-def _serve(pipe: Pipe, name: str, folder: Path, options: dict[str, Any]) -> None:
+def _serve(pipe: Pipe, parent: int, name: str, folder: Path, options: dict[str, Any]) -> None:
     """The child: open, answer commands until None or the end of the pipe, close."""
-    die_with_parent()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's: it closes us in order
+    die_with_parent(parent)
+    leave_interrupts_to_the_parent()
     logging.basicConfig(filename=folder / "host.log")
     try:
         cluster = drivers.opener(name)(folder, name=name, **options)

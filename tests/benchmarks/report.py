@@ -23,6 +23,8 @@ COLUMNS = (
     *("database", "workload", "clients", "rows/s", "p50 ms", "p90 ms", "p99 ms", "p99.9 ms", "errors"),
     *("CPU us/op", "leader's", "KB/op, node", "fsyncs/op", "fdatasync ms"),
 )
+WIDE = 150
+NARROW_COLUMNS = 9
 TARGET_COLUMNS = ("target", "measured", "bound", "", "detail")
 TITLES = {
     "targets": "Rounds behind the targets (medians)",
@@ -102,7 +104,13 @@ def _point(placed: Placed) -> str:
 def target_row(verdict: Verdict) -> Row:
     sign = "<=" if verdict.is_upper else ">="
     value = f"{number(verdict.value)} {verdict.unit}".strip() if verdict.is_measured else ""
-    return (verdict.name, value, f"{sign} {number(verdict.bound)}", verdict.word, verdict.detail)
+    return (
+        verdict.name,
+        value,
+        f"{sign} {number(verdict.bound)}",
+        verdict.word,
+        verdict.detail if verdict.is_measured else "",
+    )
 
 
 def tables(session: Session, verdicts: Sequence[Verdict]) -> list[tuple[str, Row, list[Row]]]:
@@ -147,10 +155,14 @@ def _thinned(curve: Sequence[tuple[float, float]], most: int = 12) -> list[tuple
 
 
 def show(console: Console, session: Session, verdicts: Sequence[Verdict]) -> None:
+    """On a narrow terminal the tables of samples lose their last columns; the files have all."""
     for title, columns, rows in tables(session, verdicts):
+        if columns is COLUMNS and console.width < WIDE:
+            columns, rows = columns[:NARROW_COLUMNS], [row[:NARROW_COLUMNS] for row in rows]
         table = Table(title=title)
         for position, column in enumerate(columns):
-            table.add_column(column, justify="left" if position == 0 or columns is not COLUMNS else "right")
+            is_number = position > 1 and columns[0] == COLUMNS[0]
+            table.add_column(column, justify="right" if is_number else "left")
         for row in rows:
             table.add_row(*row, style="red" if "MISSED" in row else "")
         console.print(table)
@@ -184,16 +196,31 @@ def write(
         "failures": session.failures,
         "skipped": session.skipped,
     }
-    (folder / "results.json").write_text(json.dumps(_plain(body), indent=1) + "\n")
+    (folder / "results.json").write_text(json_text(body))
     path = folder / "results.md"
     path.write_text(markdown(folder.name, machine, session, verdicts, repeat, plots))
     return path
 
 
+def json_text(body: dict[str, Any]) -> str:
+    """One line per item of the lists and maps at the top, so that two runs can be compared by line."""
+    parts = []
+    for key, value in body.items():
+        if isinstance(value, list) and value:
+            told = "[\n" + ",\n".join(f"  {json.dumps(_plain(item))}" for item in value) + "\n ]"
+        elif isinstance(value, dict) and value:
+            items = (f"  {json.dumps(name)}: {json.dumps(_plain(item))}" for name, item in value.items())
+            told = "{\n" + ",\n".join(items) + "\n }"
+        else:
+            told = json.dumps(_plain(value))
+        parts.append(f" {json.dumps(key)}: {told}")
+    return "{\n" + ",\n".join(parts) + "\n}\n"
+
+
 def _plain(value: Any) -> Any:
-    """NaN is not JSON: null."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
+    """NaN is not JSON: null. Six digits are more than a measurement has."""
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if math.isfinite(value) else None
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value

@@ -7,6 +7,7 @@ A driver lives in a process of its own (tests.benchmarks.hosting), on its main t
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,10 @@ class Cluster:
         """The processes whose use is counted."""
         return []
 
+    def sync_count(self) -> int | None:
+        """fsync and fdatasync calls of all nodes so far, as they tell it; None: they do not."""
+        return None
+
     def client(self, level: str) -> Client:
         """A new client whose reads have this level; called before the load begins."""
         raise NotSupported(f"{self.name} has no clients")
@@ -51,7 +56,7 @@ class Cluster:
             raise NotSupported(f"{self.name} cannot run {name}")
         chosen = workload(name)
         fdatasync_ms = counters.fdatasync_ms(self.folder)
-        meter = Meter(self.nodes())
+        meter = Meter(self.nodes(), self.sync_count)
         tally, window = self.run(chosen, clients, seconds, rate, meter)
         return self.sample(chosen, clients, tally, window, meter, rate, fdatasync_ms)
 
@@ -91,19 +96,29 @@ class Cluster:
 
 
 class Meter:
-    """Reads what the nodes used at both edges of a window."""
+    """Reads what the nodes used at both edges of a window.
 
-    def __init__(self, nodes: list[NodeRef], count_syncs: bool = True) -> None:
+    Syncs are counted by perf where it may, else by what the nodes tell.
+    """
+
+    def __init__(self, nodes: list[NodeRef], told: Callable[[], int | None] | None = None) -> None:
+        """Without `told`, syncs are not counted at all."""
         self._nodes = nodes
+        self._told = told
         self._readings: list[dict[int, Used]] = []
-        self._syncs = SyncCounter([node.pid for node in nodes] if count_syncs else [])
+        self._syncs = SyncCounter([node.pid for node in nodes])
+        self._counts: list[int | None] = []
         self._syncs_per_s: float | None = None
 
     def at_edge(self) -> None:
-        if not self._readings:
-            self._syncs.start()
         self.add(self.read())
-        if len(self._readings) == 2:
+        if self._told is None:
+            return
+        if not counters.perf_counts_syncs():
+            self._counts.append(self._told())
+        elif len(self._readings) == 1:
+            self._syncs.start()
+        else:
             self._syncs_per_s = self._syncs.stop()
 
     def read(self) -> dict[int, Used]:
@@ -117,10 +132,9 @@ class Meter:
         if len(self._readings) != 2:
             return {}
         fields: dict[str, Any] = counters.per_operation(self._nodes, *self._readings, operations)
-        if self._syncs_per_s is not None and operations:
+        if self._counts and operations:
+            first, last = self._counts
+            fields["fsyncs"] = None if first is None or last is None else (last - first) / operations
+        elif self._syncs_per_s is not None and operations:
             fields["fsyncs"] = self._syncs_per_s * seconds / operations
         return fields
-
-    def stop(self) -> None:
-        """After a failure: leave no counter behind."""
-        self._syncs.stop()

@@ -19,9 +19,9 @@ from pathlib import Path
 
 from dqlite_py.cli.demo.processes import free_addresses
 from tests.benchmarks import counters
+from tests.benchmarks.children import die_with_parent
 from tests.benchmarks.counters import NodeRef, Used
 from tests.benchmarks.drivers.base import Cluster, Meter, NotSupported
-from tests.benchmarks.hosting import die_with_parent
 from tests.benchmarks.measures import BUSY, Sample, Tally, Window
 from tests.benchmarks.workloads import KEY_BYTES, Workload
 
@@ -138,9 +138,7 @@ class DqliteCluster(Cluster):
         for number, address in enumerate(addresses[1:], 2):
             self._start(folder, "--db", address, "--dir", str(folder / str(number)), "--join", addresses[0])
         nodes = [NodeRef(f"node{i + 1}", p.pid, i == 0) for i, p in enumerate(self._processes)]
-        meter = Meter(
-            nodes, count_syncs=False
-        )  # it writes with O_DSYNC and asynchronous I/O: no calls to count
+        meter = Meter(nodes)  # it writes with O_DSYNC and asynchronous I/O: no calls to count
         readings = self._watch(meter, duration_s)
         if self._processes[0].returncode != 0:
             raise RuntimeError(f"{PROGRAM} failed: {_tail(folder / 'output')}")

@@ -14,8 +14,8 @@ import subprocess
 from pathlib import Path
 
 from tests.benchmarks import counters
+from tests.benchmarks.children import die_with_parent
 from tests.benchmarks.drivers.base import Cluster, NotSupported
-from tests.benchmarks.hosting import die_with_parent
 from tests.benchmarks.measures import Sample
 
 PROGRAM = "hiqlite-bench"

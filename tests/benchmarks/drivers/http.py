@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from tests.benchmarks import clients, load
+from tests.benchmarks.children import die_with_parent
 from tests.benchmarks.counters import NodeRef
 from tests.benchmarks.drivers.base import Cluster, Meter
-from tests.benchmarks.hosting import die_with_parent
 from tests.benchmarks.measures import Tally, Window
 from tests.benchmarks.workloads import Client, Operation, Workload, workload
 

@@ -22,6 +22,7 @@ from dqlite_py.model import Address
 from tests.benchmarks import asyncload, clients
 from tests.benchmarks.counters import NodeRef
 from tests.benchmarks.drivers.base import Cluster, Meter
+from tests.benchmarks.drivers.ours import journal_syncs
 from tests.benchmarks.measures import Tally, Window
 from tests.benchmarks.workloads import (
     BATCH_ROWS,
@@ -123,6 +124,9 @@ class NetworkCluster(Cluster):
     def nodes(self) -> list[NodeRef]:
         first = self._processes.nodes[0]
         return [NodeRef(n.name, n.pid, n is first) for n in self._processes.nodes if n.pid is not None]
+
+    def sync_count(self) -> int | None:
+        return journal_syncs([Remote().status(node.address, 2.0) for node in self._processes.nodes])
 
     def run(
         self, chosen: Workload, count: int, seconds: float, rate: float | None, meter: Meter

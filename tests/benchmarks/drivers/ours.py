@@ -31,9 +31,7 @@ def missing() -> str:
 def missing_python() -> str:
     """The Python implementation of apply, when this tree has one."""
     return (
-        ""
-        if list((PACKAGE / "storage").glob("python_engine*.py"))
-        else "apply has no Python twin in this tree"
+        "" if list((PACKAGE / "storage").glob("python_engine*")) else "apply has no Python twin in this tree"
     )
 
 
@@ -97,6 +95,11 @@ class OurCluster(Cluster):
         here = NodeRef("node1", os.getpid(), self._node.status()["is_leader"])
         return [here, *(NodeRef(o.name, o.pid) for o in self._others if o.pid is not None and o.is_running)]
 
+    def sync_count(self) -> int | None:
+        """From the journals of all nodes; SQLite's own, at checkpoints, are not in it."""
+        found = [self._node.status(), *(Remote().status(other.address, 2.0) for other in self._others)]
+        return journal_syncs(found)
+
     def client(self, level: str) -> OurClient:
         return OurClient(self._node.connect(DATABASE, read_level=dqlite_py.ReadLevel(level)))
 
@@ -117,8 +120,8 @@ class OurCluster(Cluster):
     def status(self) -> dict[str, Any]:
         return self._node.status()
 
-    def resident_mib(self) -> dict[str, float]:
-        return {node.name: counters.resident_mib(node.pid) for node in self.nodes()}
+    def resident_mib(self, field: str = "VmRSS") -> dict[str, float]:
+        return {node.name: counters.resident_mib(node.pid, field) for node in self.nodes()}
 
     def write_rows(self, rows: int, size: int, per_call: int) -> None:
         """Rows by executemany, for groups that grow the database or the log."""
@@ -156,6 +159,12 @@ class OurCluster(Cluster):
             if time.monotonic() - began > 20 * READY_S:
                 raise TimeoutError(f"the follower has not applied index {goal}: {status}")
             time.sleep(0.01)
+
+
+def journal_syncs(statuses: list[dict[str, Any]]) -> int | None:
+    counts = [status.get("journal_syncs") for status in statuses]
+    known = [count for count in counts if isinstance(count, int)]
+    return sum(known) if len(known) == len(counts) else None
 
 
 def wait_for_voters(node: dqlite_py.Node, count: int) -> None:

@@ -98,9 +98,12 @@ def memory(session: Session) -> None:
         while written < rows:
             host.call("write_rows", step, 100, MEMORY_BATCH, timeout_s=GROW_S)
             written += step
-            session.say(f"memory: {written:,} of {rows:,} rows")
+            if written * 10 // rows > (written - step) * 10 // rows:
+                session.say(f"memory: {written:,} of {rows:,} rows")
             for name, resident in host.call("resident_mib").items():
                 session.curve(f"memory|{name}", written, resident)
+            for name, anonymous in host.call("resident_mib", "RssAnon").items():
+                session.curve(f"memory without files|{name}", written, anonymous)
         session.curve("memory rate|rows/s", written, written / (time.monotonic() - began))
         session.measure(host, "memory", "insert", 64)
         for name, resident in host.call("resident_mib").items():

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from tests.benchmarks import big as big_database
 from tests.benchmarks import failover, machine
+from tests.benchmarks.children import die_with_parent
 from tests.benchmarks.figures import Figure
-from tests.benchmarks.hosting import die_with_parent
 from tests.benchmarks.session import Session
 
 ROOT = Path(__file__).resolve().parents[3]
