@@ -45,6 +45,7 @@ from dqlite_py.raft.transport import PeerTransport
 log = logging.getLogger("dqlite_py.node")
 
 DEFAULT_TIMEOUT_S = REQUEST_TIMEOUT_MS / 1000
+LOOP_VARIABLE = "DQLITE_PY_LOOP"
 
 
 class Node:
@@ -356,13 +357,17 @@ class Node:
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop where it is installed."""
+    """uvloop where it is installed; DQLITE_PY_LOOP=asyncio|uvloop says which it must be."""
+    wanted = os.environ.get(LOOP_VARIABLE, "")
+    if wanted not in ("", "asyncio", "uvloop"):
+        raise InterfaceError(f"{LOOP_VARIABLE} is {wanted!r}: it must be 'asyncio' or 'uvloop'")
+    if wanted == "asyncio":
+        return None
     try:
         import uvloop
-    except ImportError:
+    except ImportError as error:
+        if wanted:
+            raise InterfaceError(f"{LOOP_VARIABLE} is 'uvloop', which cannot be imported: {error}") from None
         return None
     factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
     return factory
-
-
-__all__ = ["Node", "NodeSettings"]

@@ -38,6 +38,18 @@ class ClusterView:
         leader = self._core.leader_id
         return None if leader is None or leader == self._core.node_id else leader
 
+    @property
+    def takes_writes(self) -> bool:
+        """True when nothing stands in the way of a write through this node's log."""
+        core = self._core
+        return (
+            core.is_leader
+            and self.ready_term == core.term
+            and self.is_compared
+            and not self._blocked
+            and not self._write_blocked
+        )
+
     def not_leader(self) -> NotLeader:
         """The refusal of what only the leader does, naming the leader where it is known."""
         leader = self.remote_leader

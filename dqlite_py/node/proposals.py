@@ -8,7 +8,7 @@ Every waiter hears exactly once: a result, or an error whose outcome is true.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
 
@@ -66,19 +66,27 @@ class DatabaseProposals:
             self._propose_batch()
         self._pump()
 
-    def _propose_batch(self) -> None:
-        units: list[bytes] = []
-        callbacks: list[UnitCallback] = []
-        size = 0
-        while self._queue and len(units) < ENTRY_UNITS_MAX:
-            unit, callback = self._queue[0]
-            if units and size + len(unit) > ENTRY_BATCH_BYTES:
+    def _take_batch(self) -> tuple[Sequence[bytes], Sequence[UnitCallback]]:
+        """What goes into the next entry: all that waits, or its beginning when that is too much for one."""
+        queue = self._queue
+        if self._queued_bytes <= ENTRY_BATCH_BYTES and len(queue) <= ENTRY_UNITS_MAX:
+            units, callbacks = zip(*queue, strict=True)
+            queue.clear()
+            self._queued_bytes = 0
+            return units, callbacks
+        taken = 0
+        batch: list[tuple[bytes, UnitCallback]] = []
+        while queue and len(batch) < ENTRY_UNITS_MAX:
+            size = len(queue[0][0])
+            if batch and taken + size > ENTRY_BATCH_BYTES:
                 break
-            self._queue.popleft()
-            units.append(unit)
-            callbacks.append(callback)
-            size += len(unit)
-        self._queued_bytes -= size
+            taken += size
+            batch.append(queue.popleft())
+        self._queued_bytes -= taken
+        return [unit for unit, _ in batch], [callback for _, callback in batch]
+
+    def _propose_batch(self) -> None:
+        units, callbacks = self._take_batch()
         claim = self._state_hash(self.database)
         if claim is not None and claim.index == self._claimed:
             claim = None

@@ -66,17 +66,19 @@ class Writes:
 
     def submit_here(self, database: str, unit: bytes, callback: UnitCallback) -> None:
         """Write through this node's log; raises NotLeader or another refusal before anything is queued."""
-        refusal = self._view.refusal(write=True)
-        if refusal is not None:
-            raise refusal
-        if not self._view.is_ready_leader:
-            raise self._view.not_leader()
-        if not self._view.is_compared:
-            raise self._view.not_compared()
+        if not self._view.takes_writes:
+            raise self._refusal()
         queue = self._queues.get(database)
         if queue is None:
             queue = self._queues[database] = self._make_proposals(database, self._propose)
         queue.submit(unit, callback)
+
+    def _refusal(self) -> Error:
+        view = self._view
+        refusal = view.refusal(write=True)
+        if refusal is not None:
+            return refusal
+        return view.not_compared() if view.is_ready_leader else view.not_leader()
 
     async def submit_here_async(self, database: str, unit: bytes) -> Any:
         """For a forwarded write: the unit's result, or raises."""
@@ -142,22 +144,23 @@ class Writes:
         """Write from anywhere; `callback` hears exactly once."""
 
         def done(result: Any, error: Error | None) -> None:
-            if isinstance(error, NotLeader) and not deadline.passed:
+            if error is not None and isinstance(error, NotLeader) and not deadline.passed:
                 self._spawn(self._route(database, unit, callback, deadline))
             else:
                 callback(result, error)
 
-        if self._view.is_ready_leader:
-            try:
+        queue = self._queues.get(database)
+        try:
+            if queue is not None and self._view.takes_writes:
+                queue.submit(unit, done)
+            elif self._view.is_ready_leader:
                 self.submit_here(database, unit, done)
-            except NotLeader:
-                pass
-            except Error as error:
-                callback(None, error)
-                return
             else:
-                return
-        self._spawn(self._route(database, unit, callback, deadline))
+                self._spawn(self._route(database, unit, callback, deadline))
+        except NotLeader:
+            self._spawn(self._route(database, unit, callback, deadline))
+        except Error as error:
+            callback(None, error)
 
     async def _route(self, database: str, unit: bytes, callback: UnitCallback, deadline: Deadline) -> None:
         body = {"database": database, "unit": unit}

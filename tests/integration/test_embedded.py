@@ -24,7 +24,9 @@ def nodes(tmp_path: Path) -> Iterator[list[dqlite_py.Node]]:
 INSERT = "INSERT INTO t VALUES (?)"
 
 
-def test_one_node_is_a_cluster(tmp_path: Path) -> None:
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_one_node_is_a_cluster(tmp_path: Path, loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DQLITE_PY_LOOP", loop)
     with dqlite_py.Node(tmp_path / "n") as node:
         node.wait_ready()
         connection = node.connect("app")
@@ -35,6 +37,12 @@ def test_one_node_is_a_cluster(tmp_path: Path) -> None:
     with dqlite_py.Node(tmp_path / "n") as again:
         again.wait_ready()
         assert again.connect("app").execute("SELECT v FROM t").fetchall() == [("x",)]
+
+
+def test_an_unknown_loop_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DQLITE_PY_LOOP", "trio")
+    with pytest.raises(errors.InterfaceError, match="DQLITE_PY_LOOP is 'trio'"):
+        dqlite_py.Node(tmp_path / "n").start()
 
 
 def test_reads_follow_writes_on_every_node(nodes: list[dqlite_py.Node]) -> None:
