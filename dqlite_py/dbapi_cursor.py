@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from dqlite_py.dbapi_executor import Executor, check_no_transaction
 from dqlite_py.errors import ProgrammingError
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from dqlite_py.dbapi import Connection
 
 RowFactory = Callable[["Cursor", tuple[Any, ...]], Any]
+_READ: Final = StatementKind.READ
+_SEVERAL: Final = "more than one statement: use executescript() or connection.execute_atomic()"
 _CHANGING = (StatementKind.INSERT, StatementKind.CHANGE)
 
 
@@ -51,10 +53,14 @@ class Cursor:
         """
         self._begin()
         try:
-            statement = _describe_single(sql)
-            if statement.kind is StatementKind.EMPTY:
-                return self
-            if self._executor.is_read(statement, sql):
+            statement = describe(sql)
+            if not statement.is_single:
+                raise ProgrammingError(_SEVERAL)
+            if statement.kind is _READ:
+                self._show_query(self._executor.read(sql, params))
+            elif statement.kind is StatementKind.EMPTY:
+                pass
+            elif self._executor.is_read(statement, sql):
                 self._show_query(self._executor.read(sql, params))
             else:
                 [result] = self._executor.write([(sql, params)])
@@ -70,7 +76,9 @@ class Cursor:
         """
         self._begin()
         try:
-            statement = _describe_single(sql)
+            statement = describe(sql)
+            if not statement.is_single:
+                raise ProgrammingError(_SEVERAL)
             check_no_transaction(statement)
             if statement.kind not in _CHANGING:
                 raise ProgrammingError("executemany() runs INSERT, UPDATE, DELETE or REPLACE only")
@@ -78,7 +86,7 @@ class Cursor:
             self._rowcount = sum([result.rowcount for result in results])
             if results and results[0].columns is not None:
                 rows = [row for result in results for row in result.rows or ()]
-                self._show_rows(results[0].columns, (None,) * len(results[0].columns), rows)
+                self._show_rows(results[0].columns, rows)
         finally:
             self._busy.release()
         return self
@@ -103,29 +111,27 @@ class Cursor:
 
     def _begin(self) -> None:
         """Take the cursor for one statement and drop its old result, BEFORE the statement is looked at."""
-        self._check_open()
-        if not self._busy.acquire(blocking=False):
+        if self._is_closed or self._executor.is_closed:
+            self._check_open()
+        if not self._busy.acquire(False):
             raise ProgrammingError("the cursor is running another statement: give each thread its own cursor")
         self._clear()
 
     # -- results --------------------------------------------------------------------------------------
 
     def _clear(self) -> None:
-        self._description: Description | None = None
+        self._columns: Sequence[str] = ()
+        self._decltypes: Sequence[str | None] = ()
         self._rows: Sequence[tuple[Any, ...]] | None = None
         self._position = 0
         self._rowcount = -1
 
     def _show_query(self, found: QueryResult) -> None:
         if found.columns:  # a PRAGMA that only acts has none
-            self._show_rows(found.columns, found.decltypes, found.rows)
+            self._columns, self._decltypes, self._rows = found
 
-    def _show_rows(
-        self, columns: Sequence[str], decltypes: Sequence[str | None], rows: Sequence[tuple[Any, ...]]
-    ) -> None:
-        pairs = zip(columns, decltypes, strict=True)
-        self._description = tuple((name, decltype, None, None, None, None, None) for name, decltype in pairs)
-        self._rows = rows
+    def _show_rows(self, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> None:
+        self._columns, self._decltypes, self._rows = columns, (None,) * len(columns), rows
 
     def _show_result(self, statement: Statement, result: StatementResult) -> None:
         if statement.kind in _CHANGING:
@@ -133,7 +139,7 @@ class Cursor:
         if statement.kind is StatementKind.INSERT and result.rowcount > 0:
             self._lastrowid = result.last_insert_rowid
         if result.columns:
-            self._show_rows(result.columns, (None,) * len(result.columns), result.rows or [])
+            self._show_rows(result.columns, result.rows or [])
 
     def show(self, sql: str, result: StatementResult) -> Self:
         """Take over one result of a unit (Connection.execute_atomic)."""
@@ -148,7 +154,10 @@ class Cursor:
     @property
     def description(self) -> Description | None:
         """(name, declared type or None, None × 5) for each column; None when there are no rows."""
-        return self._description
+        if self._rows is None:
+            return None
+        pairs = zip(self._columns, self._decltypes, strict=True)
+        return tuple((name, decltype, None, None, None, None, None) for name, decltype in pairs)
 
     @property
     def rowcount(self) -> int:
@@ -165,11 +174,14 @@ class Cursor:
 
     def fetchone(self) -> Any:
         """The next row, or None at the end. Raises ProgrammingError when the statement returned no rows."""
-        rows = self._check_rows()
-        if self._position >= len(rows):
+        rows = self._rows
+        if rows is None or self._is_closed or self._executor.is_closed:
+            rows = self._check_rows()
+        position = self._position
+        if position >= len(rows):
             return None
-        row = rows[self._position]
-        self._position += 1
+        row = rows[position]
+        self._position = position + 1
         return row if self.row_factory is None else self.row_factory(self, row)
 
     def fetchmany(self, size: int | None = None) -> list[Any]:
@@ -232,13 +244,6 @@ class Cursor:
     def setoutputsize(self, size: int, column: int | None = None, /) -> None:
         """Accepted for PEP 249; does nothing."""
         self._check_open()
-
-
-def _describe_single(sql: str) -> Statement:
-    statement = describe(sql)
-    if not statement.is_single:
-        raise ProgrammingError("more than one statement: use executescript() or connection.execute_atomic()")
-    return statement
 
 
 def _without_frame(statements: list[str]) -> list[str]:

@@ -11,10 +11,10 @@ import threading
 from collections.abc import Iterable
 from typing import Any
 
-from dqlite_py.command import check_params, encode_repeated, encode_unit
+from dqlite_py.command import encode_repeated, encode_unit
 from dqlite_py.errors import Error, InternalError, NotSupportedError, Outcome, ProgrammingError
 from dqlite_py.gateway import Gateway, QueryResult, ReadLevel, StatementResult
-from dqlite_py.rows import adapt_many, adapt_params
+from dqlite_py.rows import adapt_many, adapt_params, sql_params
 from dqlite_py.sqltext import Statement, StatementKind
 
 ATOMIC_HINT = (
@@ -29,17 +29,15 @@ class Executor:
         self.database = database
         self.timeout_s = timeout_s
         self.read_level = read_level
+        self.is_closed = False
         self._gateway: Gateway | None = gateway
         self._lock = threading.Lock()
         self._writes = 0
 
     # -- life -----------------------------------------------------------------------------------------
 
-    @property
-    def is_closed(self) -> bool:
-        return self._gateway is None
-
     def close(self) -> None:
+        self.is_closed = True
         self._gateway = None
 
     def check_open(self) -> Gateway:
@@ -58,8 +56,8 @@ class Executor:
         return statement.kind is StatementKind.READ
 
     def read(self, sql: str, params: Any) -> QueryResult:
-        checked = check_params(adapt_params(params))
-        return self.check_open().read(self.database, sql, checked, self.read_level, self.timeout_s)
+        gateway = self._gateway or self.check_open()
+        return gateway.read(self.database, sql, sql_params(params), self.read_level, self.timeout_s)
 
     def write(self, statements: Iterable[tuple[str, Any]]) -> list[StatementResult]:
         """Commit the statements as one unit; one result each."""

@@ -38,8 +38,7 @@ class StatementResult(NamedTuple):
     rows: Sequence[Row] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class QueryResult:
+class QueryResult(NamedTuple):
     """All rows of a read. `decltypes` holds the declared type of each column, None for an expression."""
 
     columns: tuple[str, ...]
@@ -68,7 +67,7 @@ class Gateway(Protocol):
         level: ReadLevel,
         timeout_s: float,
     ) -> QueryResult:
-        """Run one read-only statement and return all of its rows."""
+        """Run one read-only statement and return all of its rows. `params` are checked (rows.sql_params)."""
         ...
 
     def open_database(self, database: str, timeout_s: float) -> None:

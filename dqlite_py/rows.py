@@ -12,7 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any, Final, Protocol, overload
 
-from dqlite_py.command import SqlValue
+from dqlite_py.command import SqlValue, check_params
+from dqlite_py.limits import STATEMENT_PARAMS_MAX
 
 Description = tuple[tuple[str, str | None, None, None, None, None, None], ...]
 
@@ -136,6 +137,7 @@ def TimestampFromTicks(ticks: float) -> datetime.datetime:
     return datetime.datetime(*time.localtime(ticks)[:6])
 
 
+_INTEGER_END: Final = 2**63
 _PLAIN: Final = frozenset({type(None), int, float, str, bytes})
 _SEQUENCES: Final = frozenset({list, tuple})
 
@@ -162,6 +164,28 @@ def adapt_many(parameter_sets: Iterable[Any]) -> list[Any]:
     if _SEQUENCES.issuperset(map(type, sets)) and _PLAIN.issuperset(map(type, chain.from_iterable(sets))):
         return sets
     return [adapt_params(params) for params in sets]
+
+
+def sql_params(params: Any) -> Any:
+    """Adapt and check the parameters of one statement; raises InterfaceError or DataError.
+
+    The usual ones are found to be right in one pass and returned as they are.
+    """
+    kind = type(params)
+    if (kind is list or kind is tuple) and len(params) <= STATEMENT_PARAMS_MAX:
+        for value in params:
+            kind = type(value)
+            if kind is int:
+                if not -_INTEGER_END <= value < _INTEGER_END:
+                    break
+            elif kind is str:
+                if not value.isascii():
+                    break
+            elif value is not None and kind is not bytes and kind is not float:
+                break
+        else:
+            return params
+    return check_params(adapt_params(params))
 
 
 def _adapt(value: Any) -> Any:

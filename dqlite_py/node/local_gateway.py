@@ -7,7 +7,7 @@ barrier when it is linearizable. KeyboardInterrupt ends the wait, not a write th
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from dqlite_py.errors import Error, NodeStopped, NoLeader, OperationalError
 from dqlite_py.gateway import QueryResult, ReadLevel, StatementResult
@@ -17,6 +17,8 @@ from dqlite_py.node.database_worker import unit_error
 from dqlite_py.node.reads import ReadBarriers
 from dqlite_py.node.tickets import Deadline, Inbox, Ticket, unknown_after
 from dqlite_py.node.writes import Writes
+
+_LINEARIZABLE: Final = ReadLevel.LINEARIZABLE
 
 
 def statement_results(result: Any) -> list[StatementResult]:
@@ -54,22 +56,19 @@ class LocalGateway:
         return statement_results(ticket.wait(timeout_s + 0.25, lambda: unknown_after(timeout_s)))
 
     def read(self, database: str, sql: str, params: Any, level: ReadLevel, timeout_s: float) -> QueryResult:
-        deadline = Deadline(timeout_s)
-        if level is ReadLevel.LINEARIZABLE:
+        if level is _LINEARIZABLE:
+            deadline = Deadline(timeout_s)
             ticket = Ticket(self._inbox.turns)
             self._inbox.put(self._reads.barrier, database, ticket.resolve, deadline)
             ticket.wait(timeout_s, lambda: NoLeader(f"the read was not confirmed within {timeout_s:g} s"))
+            timeout_s = deadline.left_s
         refusal = self._view.refusal(write=False)
         if refusal is not None:
             raise refusal
-        return self._query(database, sql, params, deadline)
-
-    def _query(self, database: str, sql: str, params: Any, deadline: Deadline) -> QueryResult:
         pool = self._applier().readers.get(database)
         if pool is None:
             raise OperationalError(f"no such database here (yet): {database}")
-        found = pool.query(sql, params, timeout_s=deadline.left_s)
-        return QueryResult(found.columns, found.decltypes, found.rows)
+        return pool.query(sql, params, timeout_s=timeout_s)
 
     def is_read(self, sql: str, database: str) -> bool:
         pool = self._applier().readers.get(database)

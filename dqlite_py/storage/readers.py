@@ -10,15 +10,16 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from typing import Any, Final, Literal
 
+from dqlite_py.command import check_params
 from dqlite_py.errors import Busy, InterfaceError, NotSupportedError, ProgrammingError
+from dqlite_py.gateway import QueryResult
 from dqlite_py.limits import PENDING_READS_MAX, REQUEST_TIMEOUT_MS, RESULT_BYTES_MAX
 from dqlite_py.sqltext import StatementKind, describe
 from dqlite_py.storage.authorizer import RESERVED_PREFIX
 from dqlite_py.storage.implementation import refusal
-from dqlite_py.storage.reader import MISUSE, SEVERAL_STATEMENTS, QueryResult, Reader
+from dqlite_py.storage.reader import MISUSE, SEVERAL_STATEMENTS, Reader
 from dqlite_py.storage.sqlerrors import AUTH
 
 __all__ = ["QueryResult", "ReadFuture", "ReaderPool"]
@@ -74,18 +75,25 @@ class ReaderPool:
 
         Raises what Reader.query raises, Busy (no connection came free in time; nothing ran), InterfaceError.
         """
-        deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        reader = self._take(timeout_s)
         try:
-            left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            return reader.query(sql, params, timeout_s=left, is_cancelled=is_cancelled)
+            reader = self._idle.pop()
+        except IndexError:
+            began = time.monotonic()
+            reader = self._wait_for_reader(timeout_s)
+            if timeout_s is not None:
+                timeout_s = max(0.0, timeout_s - (time.monotonic() - began))
+        try:
+            return reader.query(sql, params, timeout_s=timeout_s, is_cancelled=is_cancelled)
         finally:
-            self._give_back(reader)
+            self._idle.append(reader)
+            if self._waiting or self._closed:
+                self._tell_given_back()
 
     def submit(
         self, sql: str, params: Any = (), *, timeout_s: float | None = REQUEST_TIMEOUT_MS / 1000
     ) -> ReadFuture:
         """Run it on a thread of the pool; raises Busy when too many wait already."""
+        params = check_params(params)
         future = ReadFuture()
         with self._changed:
             if self._closed:
@@ -114,18 +122,24 @@ class ReaderPool:
             raise NotSupportedError(reason, code=AUTH)
         if statement.kind in _WRITES:
             return "write"
-        reader = self._take(REQUEST_TIMEOUT_MS / 1000)
+        try:
+            reader = self._idle.pop()
+        except IndexError:
+            reader = self._wait_for_reader(REQUEST_TIMEOUT_MS / 1000)
         try:
             return "read" if reader.is_readonly(sql) else "write"
         finally:
-            self._give_back(reader)
+            self._idle.append(reader)
+            if self._waiting or self._closed:
+                self._tell_given_back()
 
     def tables(self) -> list[str]:
         """Ordinary tables of clients, by name."""
         found = self.query(
             "SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 'table' ORDER BY name"
         )
-        return [name for (name,) in found.rows if not name.startswith(("sqlite_", RESERVED_PREFIX))]
+        names = [str(name) for (name,) in found.rows]
+        return [name for name in names if not name.startswith(("sqlite_", RESERVED_PREFIX))]
 
     def close(self) -> None:
         """Wait for the queries under way, then close all connections. Idempotent."""
@@ -157,10 +171,8 @@ class ReaderPool:
             with self._changed:
                 self._pending -= 1
 
-    def _take(self, timeout_s: float | None) -> Reader:
-        """Check a connection out. The first line is the whole cost while there are enough of them."""
-        with suppress(IndexError):
-            return self._idle.pop()
+    def _wait_for_reader(self, timeout_s: float | None) -> Reader:
+        """Take a connection when none is idle: the callers above try that first, it is the whole cost then."""
         with self._changed:
             self._waiting += 1  # BEFORE looking again: whoever gives back then notifies
             try:
@@ -173,14 +185,14 @@ class ReaderPool:
                 raise InterfaceError("the database's readers are closed")
             raise Busy("no reader connection came free in time: nothing was read")
 
-    def _give_back(self, reader: Reader) -> None:
-        if self._size == 0:  # closed meanwhile
-            reader.close()
-            return
-        self._idle.append(reader)
-        if self._waiting:
-            with self._changed:
+    def _tell_given_back(self) -> None:
+        with self._changed:
+            if self._size == 0:  # closed meanwhile
+                self._close_idle()
+            elif self._closed:
                 self._changed.notify_all()
+            else:
+                self._changed.notify()
 
     def _close_idle(self) -> None:
         while self._idle:
