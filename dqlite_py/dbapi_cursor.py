@@ -41,7 +41,11 @@ class Cursor:
         self._is_closed = False
         self._busy = threading.Lock()
         self._lastrowid: int | None = None
-        self._clear()
+        self._columns: Sequence[str] = ()
+        self._decltypes: Sequence[str | None] = ()
+        self._rows: list[tuple[Any, ...]] | None = None
+        self._position = 0
+        self._rowcount = -1
 
     # -- running --------------------------------------------------------------------------------------
 
@@ -57,7 +61,7 @@ class Cursor:
             if not statement.is_single:
                 raise ProgrammingError(_SEVERAL)
             if statement.kind is _READ:
-                self._show_query(self._executor.read(sql, params))
+                self._columns, self._decltypes, self._rows = self._executor.read(sql, params)
             elif statement.kind is StatementKind.EMPTY:
                 pass
             elif self._executor.is_read(statement, sql):
@@ -120,9 +124,7 @@ class Cursor:
     # -- results --------------------------------------------------------------------------------------
 
     def _clear(self) -> None:
-        self._columns: Sequence[str] = ()
-        self._decltypes: Sequence[str | None] = ()
-        self._rows: Sequence[tuple[Any, ...]] | None = None
+        self._rows = None
         self._position = 0
         self._rowcount = -1
 
@@ -130,7 +132,7 @@ class Cursor:
         if found.columns:  # a PRAGMA that only acts has none
             self._columns, self._decltypes, self._rows = found
 
-    def _show_rows(self, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> None:
+    def _show_rows(self, columns: Sequence[str], rows: list[tuple[Any, ...]]) -> None:
         self._columns, self._decltypes, self._rows = columns, (None,) * len(columns), rows
 
     def _show_result(self, statement: Statement, result: StatementResult) -> None:
@@ -193,13 +195,19 @@ class Cursor:
 
     def fetchall(self) -> list[Any]:
         """All remaining rows."""
-        return self._take(len(self._check_rows()))
+        rows = self._rows
+        if rows is None or self._is_closed or self._executor.is_closed:
+            rows = self._check_rows()
+        taken = rows[self._position :]
+        self._position = len(rows)
+        factory = self.row_factory
+        return taken if factory is None else [factory(self, row) for row in taken]
 
     def _take(self, count: int) -> list[Any]:
         taken = self._check_rows()[self._position : self._position + count]
         self._position += len(taken)
         factory = self.row_factory
-        return list(taken) if factory is None else [factory(self, row) for row in taken]
+        return taken if factory is None else [factory(self, row) for row in taken]
 
     def __iter__(self) -> Self:
         return self
@@ -210,7 +218,7 @@ class Cursor:
             raise StopIteration
         return self.fetchone()
 
-    def _check_rows(self) -> Sequence[tuple[Any, ...]]:
+    def _check_rows(self) -> list[tuple[Any, ...]]:
         self._check_open()
         if self._rows is None:
             raise ProgrammingError(
