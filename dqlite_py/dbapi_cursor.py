@@ -141,7 +141,7 @@ class Cursor:
         if statement.kind is StatementKind.INSERT and result.rowcount > 0:
             self._lastrowid = result.last_insert_rowid
         if result.columns:
-            self._show_rows(result.columns, result.rows or [])
+            self._show_rows(result.columns, list(result.rows or ()))
 
     def show(self, sql: str, result: StatementResult) -> Self:
         """Take over one result of a unit (Connection.execute_atomic)."""
