@@ -70,6 +70,7 @@ def run_processes(
             if process.is_alive():
                 process.kill()
                 process.join()
+            process.close()
             pipe.close()
 
 

@@ -85,6 +85,7 @@ class Hosted:
                 self._pipe.send(None)
             self._process.join(CLOSE_S)
         self._kill()
+        self._process.close()
         self._pipe.close()
 
     def _kill(self) -> None:

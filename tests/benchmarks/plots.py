@@ -22,6 +22,7 @@ COLOURS = {
     "ours": "#1f6fb2",
     "ours-python": "#7fb3dd",
     "ours-network": "#134a77",
+    "ours-network-python": "#5d87ab",
     "dqlite": "#c0392b",
     "sqlite-apsw": "#7f8c8d",
     "sqlite-sqlite3": "#b2babb",

@@ -27,11 +27,11 @@ class Effort:
     writers: tuple[int, ...] = (1, 4, 16, 64, 256, 1024)
     rate_shares: tuple[float, ...] = (0.1, 0.25, 0.5, 0.75, 0.9, 1.1)
     database_mib: tuple[int, ...] = (1, 4, 16, 64, 256)
-    log_entries: tuple[int, ...] = (1_000, 4_000, 16_000)
+    log_entries: tuple[int, ...] = (1_000, 3_000, 10_000)
     node_counts: tuple[int, ...] = (1, 3, 5, 7)
     value_bytes: tuple[int, ...] = (10, 100, 1024, 10_240, 102_400, 1_048_576)
     memory_rows: int = 2_000_000
-    kills: int = 5
+    kills: int = 4
 
 
 DEFAULT = Effort()

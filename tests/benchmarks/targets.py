@@ -6,10 +6,11 @@ Ratios compare medians over the rounds of one run. What was not measured in this
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from tests.benchmarks.groups.targets import BYTES, READERS, ROUNDS, SCALING
+from tests.benchmarks.groups.targets import BYTES, READERS, ROUNDS, SCALING, SPREAD
 from tests.benchmarks.measures import BUSY, Sample, growth, median_of, worst_fall
 from tests.benchmarks.session import Session
 
@@ -164,13 +165,15 @@ def _reads(session: Session) -> list[Verdict]:
         Verdict(f"linearizable, {READERS} readers on the leader", linearizable, "reads/s", 20_000, False),
     ]
     for level in ("read-linearizable", "read-stale"):
-        alone = [p.sample.rate for p in session.placed if p.group == "readers" and p.series == "leader"
-                 and p.sample.workload == level]  # fmt: skip
-        spread = session.curves.get(f"readers|{level}", [])
-        value = ratio(spread[0][1], alone[0]) if spread and alone else float("nan")
-        told = (
-            f"{alone[0]:,.0f}/s on the leader, {spread[0][1]:,.0f}/s on all three" if spread and alone else ""
-        )
+        alone = median_of(
+            [p.sample for p in session.placed if p.group == "readers" and p.series == "leader"
+             and p.sample.workload == level],
+            "rate",
+        )  # fmt: skip
+        rates = [rate for _round, rate in session.curves.get(f"{SPREAD}|{level}", [])]
+        spread = statistics.median(rates) if rates else float("nan")
+        value = ratio(spread, alone)
+        told = f"{alone:,.0f}/s on the leader, {spread:,.0f}/s on all three"
         rows.append(Verdict(f"{level} on three nodes to the leader alone", value, "x", 1.0, False, told))
     return rows
 

@@ -11,6 +11,7 @@ OPENERS = {
     "ours": ("ours", "missing", "open_cluster"),
     "ours-python": ("ours", "missing_python", "open_cluster"),
     "ours-network": ("network", "missing", "open_cluster"),
+    "ours-network-python": ("network", "missing_python", "open_cluster"),
     "sqlite-apsw": ("plain", "missing", "open_apsw"),
     "sqlite-sqlite3": ("plain", "missing", "open_sqlite3"),
     "dqlite": ("dqlite", "missing", "open_cluster"),
@@ -18,11 +19,16 @@ OPENERS = {
     "etcd": ("etcd", "missing", "open_cluster"),
     "hiqlite": ("hiqlite", "missing", "open_cluster"),
 }
-ENVIRONMENT = {"ours": {"DQLITE_PY_IMPL": "c"}, "ours-python": {"DQLITE_PY_IMPL": "python"}}
+ENVIRONMENT = {
+    name: {"DQLITE_PY_IMPL": "python" if name.endswith("python") else "c"}
+    for name in OPENERS
+    if name.startswith("ours")
+}
 TITLES = {
     "ours": "ours, in process (C)",
     "ours-python": "ours, in process (Python)",
-    "ours-network": "ours, over the network",
+    "ours-network": "ours, over the network (C)",
+    "ours-network-python": "ours, over the network (Python)",
     "sqlite-apsw": "SQLite through apsw",
     "sqlite-sqlite3": "SQLite through sqlite3",
     "dqlite": "dqlite (dqlite-benchmark)",

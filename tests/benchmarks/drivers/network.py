@@ -21,8 +21,8 @@ from dqlite_py.errors import Error
 from dqlite_py.model import Address
 from tests.benchmarks import asyncload, clients
 from tests.benchmarks.counters import NodeRef
+from tests.benchmarks.drivers import ours
 from tests.benchmarks.drivers.base import Cluster, Meter
-from tests.benchmarks.drivers.ours import journal_syncs
 from tests.benchmarks.measures import Tally, Window
 from tests.benchmarks.workloads import (
     BATCH_ROWS,
@@ -45,6 +45,9 @@ Wait = Callable[[], Window]
 
 def missing() -> str:
     return ""
+
+
+missing_python = ours.missing_python
 
 
 def open_cluster(folder: Path, nodes: int = 3, name: str = "ours-network") -> NetworkCluster:
@@ -126,7 +129,7 @@ class NetworkCluster(Cluster):
         return [NodeRef(n.name, n.pid, n is first) for n in self._processes.nodes if n.pid is not None]
 
     def sync_count(self) -> int | None:
-        return journal_syncs([Remote().status(node.address, 2.0) for node in self._processes.nodes])
+        return ours.journal_syncs([Remote().status(node.address, 2.0) for node in self._processes.nodes])
 
     def run(
         self, chosen: Workload, count: int, seconds: float, rate: float | None, meter: Meter

@@ -7,7 +7,13 @@ from tests.benchmarks.session import Session
 from tests.benchmarks.workloads import KNOWN
 
 OPEN_CLIENTS = 256
-OPEN_DRIVERS = ("ours", "ours-network", "etcd", "rqlite")
+OPEN_DRIVERS = ("ours", "ours-network", "sqlite-apsw", "etcd", "rqlite")
+CHOSEN = {  # where not every workload can run, or is worth the time
+    "ours-network-python": ("insert", "kv1k", "batch1000"),
+    "dqlite": ("kv100", "kv1k", "kvreadwrite"),
+    "etcd": tuple(name for name in KNOWN if name != "batch1000"),
+    "hiqlite": ("insert",),
+}
 
 
 def workloads(session: Session) -> None:
@@ -15,8 +21,8 @@ def workloads(session: Session) -> None:
     for driver in ("ours", "ours-python"):
         if session.can(driver):
             effort = session.effort
-            clients = effort.clients if driver == "ours" else effort.peer_clients
-            _all(session, "workloads", driver, list(KNOWN), clients)
+            clients = effort.clients if driver == "ours" else effort.peer_clients[:2]
+            _all(session, "workloads", driver, tuple(KNOWN), clients)
 
 
 def peers(session: Session) -> None:
@@ -24,14 +30,9 @@ def peers(session: Session) -> None:
     for driver in drivers.OPENERS:
         if driver in ("ours", "ours-python") or not session.can(driver):
             continue
-        names = ["kv100", "kv1k", "kvreadwrite"] if driver == "dqlite" else list(KNOWN)
-        clients = session.effort.peer_clients
-        if driver == "hiqlite":
-            names = ["insert"]
-        if driver == "etcd":
-            names.remove("batch1000")
-        if driver.startswith("sqlite"):
-            clients = clients[:2]
+        names = CHOSEN.get(driver, tuple(KNOWN))
+        is_short = driver.startswith("sqlite") or driver.endswith("python")
+        clients = session.effort.peer_clients[: 2 if is_short else None]
         _all(session, "peers", driver, names, clients)
 
 
@@ -39,7 +40,7 @@ def _all(
     session: Session,
     group: str,
     driver: str,
-    names: list[str],
+    names: tuple[str, ...],
     clients: tuple[int, ...],
 ) -> None:
     with session.tolerant(f"{group}: {driver}"), session.cluster(driver) as host:

@@ -10,6 +10,7 @@ import pytest
 
 from tests.benchmarks import plots, publish, report
 from tests.benchmarks.figures import Figure
+from tests.benchmarks.groups.targets import SPREAD
 from tests.benchmarks.measures import CURVE_SHARES, Sample
 from tests.benchmarks.session import QUICK, Session
 from tests.benchmarks.targets import Verdict, judge, ratio, scaling_series
@@ -91,7 +92,9 @@ def test_memory_is_judged_by_the_worst_node(session: Session) -> None:
 
 def test_reads_on_three_nodes(session: Session) -> None:
     session.keep("readers", _sample("ours", "read-stale", 64, 50.0), series="leader")
-    session.curve("readers|read-stale", 3, 120.0)
+    session.keep("readers", _sample("ours", "read-stale", 64, 999.0), series="follower")
+    for number, rate in enumerate((100.0, 120.0, 500.0)):
+        session.curve(f"{SPREAD}|read-stale", number, rate)
     assert _verdict(session, "read-stale on three").value == pytest.approx(2.4)
 
 
