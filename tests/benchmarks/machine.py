@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import datetime
+import importlib.util
 import os
 import platform
+import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -21,6 +24,7 @@ FDATASYNC_MS_MAX = 0.3
 
 def facts(folder: Path) -> dict[str, Any]:
     return {
+        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)),
         "memory": f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30:.0f} GiB",
@@ -28,6 +32,8 @@ def facts(folder: Path) -> dict[str, Any]:
         "filesystem": _filesystem(folder),
         "python": platform.python_version(),
         "sqlite": apsw.sqlite_lib_version(),
+        "event loop": _loop(),
+        "dqlite": _debian_version("libdqlite0"),
         "commit": _commit(),
         "load before": f"{os.getloadavg()[0]:.1f}",
     }
@@ -58,6 +64,22 @@ def _processor() -> str:
 def _filesystem(folder: Path) -> str:
     found = subprocess.run(["stat", "-f", "-c", "%T", folder], capture_output=True, text=True, check=True)
     return found.stdout.strip()
+
+
+def _loop() -> str:
+    """What a node's loop runs on here, by default."""
+    chosen = os.environ.get("DQLITE_PY_LOOP")
+    if chosen:
+        return chosen
+    return "uvloop" if importlib.util.find_spec("uvloop") else "asyncio"
+
+
+def _debian_version(package: str) -> str:
+    if shutil.which("dpkg-query") is None:
+        return "unknown"
+    command = ["dpkg-query", "--show", "--showformat=${Version}", package]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    return found.stdout.strip() or "not installed by Debian"
 
 
 def _commit() -> str:
