@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from dqlite_py.storage import implementation as implementations
 from dqlite_py.storage.engine_api import Implementation
+from tests.support.twins import chosen
 
 TESTS = Path(__file__).parent
 PROCESS_TESTS = TESTS / "integration"
@@ -20,14 +20,10 @@ GRACE_S = 2.0
 
 
 @pytest.fixture(params=["c", "python"])
-def implementation(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Implementation:
+def implementation(request: pytest.FixtureRequest) -> Iterator[Implementation]:
     """The test runs with both apply engines, whatever DQLITE_PY_IMPL says."""
-    # Both in one process: of SQLite's one hook for 'localtime' the Python engine's serves both, and comes last.
-    both = {name: implementations.implementation(name) for name in ("c", "python")}
-    for each in both.values():
-        each.bootstrap()
-    monkeypatch.setattr(implementations, "_chosen", both[request.param])
-    return both[request.param]
+    with chosen(request.param) as found:
+        yield found
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
