@@ -298,6 +298,27 @@ def test_huge_values(twins: Twins) -> None:
     assert twins.apply(one("SELECT randomblob(67108865)"), one("SELECT zeroblob(67108865)"))[0][0] == 18
 
 
+@pytest.mark.parametrize("now_us", [-1, -999, -1000, -1500, 999, 1_700_000_000_123_999, -(2**63), 2**63 - 1])
+def test_any_clock(twins: Twins, now_us: int) -> None:
+    ask = one("SELECT strftime('%Y %f', 'now'), unixepoch('subsec'), julianday('now'), CURRENT_TIMESTAMP")
+    twins.apply(ask, one("SELECT datetime('now', 'utc')"), now_us=now_us)
+
+
+@pytest.mark.parametrize("length", [59, 60, 61, 99, 100, 101, 400, 2000])
+def test_long_names_in_messages(twins: Twins, length: int) -> None:
+    for name in ("x" * length, "é" * length, "x" * (length - 1) + "é"):
+        twins.apply(
+            one(f"CREATE VIRTUAL TABLE v USING {name} (a)"),
+            one(f"SELECT {name}()"),
+            one(f"SELECT * FROM pragma_{name}"),
+            one(f"UPDATE sqlite_stat{name} SET a = 1"),
+            one(f"CREATE TABLE sqlite_stat{name} (a)"),
+            one(f"nonsense {name}"),
+            [(f"SELECT :{name}", {})],
+            [(f"SELECT :{name}", {name: 1})],
+        )
+
+
 def test_deep_nesting_is_refused_without_recursion(twins: Twins) -> None:
     for mark in (b"\x91", b"\x81", b"\xdc\x00\x01"):
         assert twins.apply_bytes(mark * 1_000_000)[:2] == ("failed", 1)
