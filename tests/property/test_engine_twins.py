@@ -94,6 +94,7 @@ def odd_statement(r: random.Random) -> tuple[str, Any]:
             ),
             ("INSERT OR IGNORE INTO made (a) VALUES (?)", [number]),
             ("INSERT INTO dated DEFAULT VALUES RETURNING *", []),
+            ("INSERT INTO plain (v) VALUES (zeroblob(?))", [r.choice([100, 9000, 30_000])]),  # pages of zeros
             ("INSERT INTO dated (l) VALUES (1) RETURNING d, x", []),
             (
                 "INSERT OR REPLACE INTO kids VALUES (?, ?)",

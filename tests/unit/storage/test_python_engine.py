@@ -76,6 +76,30 @@ def test_three_ways_to_hash_a_page_agree() -> None:
         xxh3_64(bytes(240), 1)
 
 
+def test_a_file_that_shrinks_and_grows() -> None:
+    """Not done by a database of ours, which is never vacuumed."""
+    chance = random.Random(2)
+    content = [chance.choice((chance.randbytes(512), bytes(512))) for _ in range(9)]
+    pages = page_hash.Pages()
+    pages.reset(512)
+    pages.scan(b"".join(content))
+    for new_count in (9, 4, 12, 1, 1):
+        changed = chance.sample(range(1, 13), 5)
+        new = {number: chance.randbytes(512) for number in changed}
+        for number, page in new.items():
+            pages.note(number, page, new_count if number == changed[-1] else 0)
+        pages.commit()
+        content = [
+            new.get(n, content[n - 1] if n <= len(content) else bytes(512)) for n in range(1, new_count + 1)
+        ]
+        assert pages.page_count == new_count
+        assert pages.state == page_hash.hash_pages(b"".join(content), 512, 1)
+    pages.note(1, bytes(512), 1)
+    pages.discard()
+    pages.commit()
+    assert pages.state == page_hash.hash_pages(b"".join(content), 512, 1)
+
+
 def test_the_engine_with_and_without_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert page_hash._hash is xxhash.xxh3_64_intdigest
     hashes = []
