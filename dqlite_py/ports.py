@@ -20,6 +20,16 @@ class SystemClock:
         return time.time_ns() // 1000
 
 
+class WriteGroup(Protocol):
+    """What the journal writes and syncs at once (raft/journal/group.py)."""
+
+    def write(self, fd: int) -> None:
+        """Write it to a descriptor of the operating system, whole, then fdatasync."""
+
+    def write_in_steps(self, disk: Disk, fd: int) -> None:
+        """Do the same with `disk.pwrite` and `disk.fdatasync`."""
+
+
 class Disk(Protocol):
     """The system calls that durability hangs on. Paths are absolute str; all raise OSError."""
 
@@ -27,6 +37,7 @@ class Disk(Protocol):
     def close(self, fd: int) -> None: ...
     def pread(self, fd: int, size: int, offset: int) -> bytes: ...
     def pwrite(self, fd: int, data: bytes | bytearray | memoryview, offset: int) -> int: ...
+    def write_group(self, fd: int, group: WriteGroup) -> None: ...
     def fdatasync(self, fd: int) -> None: ...
     def fsync(self, fd: int) -> None: ...
     def fsync_dir(self, path: str) -> None: ...
@@ -39,6 +50,11 @@ class Disk(Protocol):
     def exists(self, path: str) -> bool: ...
     def free_bytes(self, path: str) -> int: ...
     def lock(self, fd: int) -> bool: ...
+
+
+def disk_error(number: int) -> OSError:
+    """The OSError of its class for an errno."""
+    return OSError(number, os.strerror(number))
 
 
 class SystemDisk:
@@ -60,6 +76,10 @@ class SystemDisk:
 
     def pwrite(self, fd: int, data: bytes | bytearray | memoryview, offset: int) -> int:
         return os.pwrite(fd, data, offset)
+
+    def write_group(self, fd: int, group: WriteGroup) -> None:
+        """Write and fdatasync in one call. A subclass that changes `pwrite` or `fdatasync` changes this too."""
+        group.write(fd)
 
     def fdatasync(self, fd: int) -> None:
         os.fdatasync(fd)

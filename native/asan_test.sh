@@ -26,7 +26,8 @@ CFLAGS=$flags LDFLAGS="-fsanitize=address,undefined" "$python" setup.py -q build
 tests=("$@")
 if [[ ${#tests[@]} -eq 0 ]]; then
     tests=(tests/unit/native tests/unit/storage/test_engine_*.py tests/unit/storage/test_readers.py
-           tests/property/test_apply_*.py tests/property/test_engine_*.py)
+           tests/property/test_apply_*.py tests/property/test_engine_*.py
+           tests/unit/raft/journal/test_group.py tests/property/test_journal_group_twins.py)
 fi
 # Python keeps memory until its end, which is no leak of ours: only errors count here.
 export ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1

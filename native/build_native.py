@@ -21,6 +21,7 @@ SOURCES = [
     "gate.c",
     "guard.c",
     "inspect.c",
+    "journal.c",
     "memory.c",
     "msgpack.c",
     "page_hash.c",
@@ -72,11 +73,19 @@ int dq_file_read(uintptr_t handle, int which, int64_t offset, uint8_t *target, i
 int dq_file_sync(uintptr_t handle, int which);
 int dq_inspect(uintptr_t handle, const char *sql, size_t size, int *is_readonly, char *message);
 int dq_refused(const char *sql, size_t size, char *message);
+
+int dq_group_build(uint8_t *target, size_t size, uint64_t sequence, uint64_t offset, uint32_t salt,
+                   uint64_t truncate_from, uint64_t first, uint32_t count, const uint64_t *terms, const uint8_t *kinds,
+                   const uint32_t *sizes, const uint8_t *const *payloads);
+int dq_group_write(int fd, uint64_t sequence, uint64_t offset, uint32_t salt, uint64_t truncate_from, uint64_t first,
+                   uint32_t count, const uint64_t *terms, const uint8_t *kinds, const uint32_t *sizes,
+                   const uint8_t *const *payloads);
 """
 
 PREAMBLE = """
 #include "crc32c.h"
 #include "gate.h"
+#include "journal.h"
 #include "native.h"
 """
 

@@ -20,7 +20,7 @@ from dqlite_py.errors import JournalFailed
 from dqlite_py.model import LogIndex, NodeId, Snapshot, Term
 from dqlite_py.ports import SystemDisk
 from dqlite_py.raft.effects import Effects
-from dqlite_py.raft.journal import Journal, JournalBatch, JournalThread
+from dqlite_py.raft.journal import Journal, JournalBatch, JournalThread, group, python_group
 from dqlite_py.raft.messages import AppendReply
 from tests.faults.ours import CoreWorld, Image, Node, configuration, payloads, propose_all
 from tests.faults.ours_host import command, hosted
@@ -220,7 +220,10 @@ async def test_ours_holds_acknowledgements_back_until_the_disk_has_the_entries()
 
 
 def test_ours_asks_the_real_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What stock never calls: after the last byte of a group was written, fdatasync of the same file."""
+    """What stock never calls: after the last byte of a group was written, fdatasync of the same file.
+
+    In Python; that C does it too is seen from below, by tests/jepsen/test_faults_preload.py.
+    """
     calls: list[tuple[str, int]] = []
     pwrite, fdatasync = os.pwrite, os.fdatasync
 
@@ -232,6 +235,7 @@ def test_ours_asks_the_real_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         calls.append(("fdatasync", fd))
         fdatasync(fd)
 
+    monkeypatch.setattr(group, "_chosen", python_group)
     monkeypatch.setattr(os, "pwrite", noted_pwrite)
     monkeypatch.setattr(os, "fdatasync", noted_fdatasync)
     journal = Journal.open(SystemDisk(), str(tmp_path), cluster_id=bytes(16), node_id=NodeId(1), create=True)

@@ -18,7 +18,7 @@ from pysyncobj.journal import FileJournal
 from dqlite_py.errors import CorruptJournal, DirectoryLocked, StorageFull, UnknownFormat, WrongCluster
 from dqlite_py.model import Entry, EntryKind, LogIndex, NodeId, Term
 from dqlite_py.nativelib import crc32c
-from dqlite_py.ports import SystemDisk
+from dqlite_py.ports import SystemDisk, WriteGroup
 from dqlite_py.raft.journal import Journal, JournalBatch, lock_folder
 from dqlite_py.raft.journal.format import FORMAT_VERSION, SEGMENT_MAGIC
 
@@ -222,6 +222,9 @@ class FullDisk(SystemDisk):
             raise OSError(errno.ENOSPC, "No space left on device")
         self.room -= growth
         return super().pwrite(fd, data, offset)
+
+    def write_group(self, fd: int, group: WriteGroup) -> None:
+        group.write_in_steps(self, fd)
 
 
 def fill_up(journal: Journal) -> int:

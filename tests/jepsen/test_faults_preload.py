@@ -226,6 +226,28 @@ result = [[errno_of(*call) for call in calls], os.fstat(fd).st_size]
     assert run(faults, "fd = os.open(D + '/f', os.O_RDWR)\nresult = os.pwrite(fd, b'x', 0)") == 1
 
 
+GROUP = """
+from dqlite_py.model import Entry, EntryKind
+from dqlite_py.raft.journal import native_group
+fd = os.open(D + '/f', os.O_RDWR | os.O_CREAT)
+log = [Entry(1, 1, EntryKind.COMMAND, bytes(100)), Entry(2, 1, EntryKind.COMMAND, bytes(5))]
+result = [errno_of(native_group.write_group, fd, 1, 0, 7, None, log), os.fstat(fd).st_size]
+"""
+
+
+def test_a_group_of_the_journal_meets_the_errors(faults: ProcessFaults) -> None:
+    """C writes and syncs it by itself, with calls of the C library."""
+    size = 40 + 32 + 104 + 32 + 8
+    assert run(faults, ERRNO_OF + GROUP) == [None, size]
+    faults.fail_syncs()
+    assert run(faults, ERRNO_OF + GROUP) == ["EIO", size]
+    assert faults.counts().syncs_failed == 1
+    faults.heal_disk()
+    faults.fail_writes()
+    assert run(faults, ERRNO_OF + GROUP) == ["EIO", size]
+    assert faults.counts().writes_failed == 1
+
+
 def test_errors_by_chance(faults: ProcessFaults) -> None:
     faults.fail_writes(chance=0.5)
     found = run(

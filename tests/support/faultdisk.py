@@ -18,6 +18,8 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from dqlite_py.ports import WriteGroup
+
 SECTOR_BYTES = 512
 
 
@@ -182,6 +184,9 @@ class FaultDisk:
             file.pending.append((offset, piece))
             self._power()
             return len(piece)
+
+    def write_group(self, fd: int, group: WriteGroup) -> None:
+        group.write_in_steps(self, fd)
 
     def ftruncate(self, fd: int, size: int) -> None:
         with self._lock:

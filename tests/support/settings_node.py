@@ -22,7 +22,7 @@ from dqlite_py import logs
 from dqlite_py.cli.exits import CommandFailed
 from dqlite_py.cli.serving import StopSignals, serve
 from dqlite_py.node import startup
-from dqlite_py.ports import SystemDisk
+from dqlite_py.ports import SystemDisk, WriteGroup
 
 
 class ScriptedDisk(SystemDisk):
@@ -47,6 +47,9 @@ class ScriptedDisk(SystemDisk):
         if self.slow_incoming_s and fd in self._incoming_fds:
             time.sleep(self.slow_incoming_s)
         return super().pwrite(fd, data, offset)
+
+    def write_group(self, fd: int, group: WriteGroup) -> None:
+        group.write_in_steps(self, fd)
 
     def fdatasync(self, fd: int) -> None:
         self._fail_if_told(fd)

@@ -20,7 +20,7 @@ from dqlite_py.model import Address, Configuration, LogIndex, Member, NodeId, Ro
 from dqlite_py.node.snapshot_fetch import SnapshotFetcher, Target
 from dqlite_py.node.snapshot_source import PinnedState, SnapshotSource
 from dqlite_py.node.snapshot_wire import BEGIN, CHUNK
-from dqlite_py.ports import Disk, SystemClock, SystemDisk
+from dqlite_py.ports import Disk, SystemClock, SystemDisk, WriteGroup
 from dqlite_py.storage.manifest import DatabaseState, Manifest, ordered
 from dqlite_py.storage.pagehash import scan_file
 from dqlite_py.storage.pin import PinnedDatabase, pin
@@ -127,6 +127,9 @@ class CountingDisk(SystemDisk):
         return super().pwrite(
             fd, memoryview(data)[: max(1, len(data) // 2 or 1) if len(data) < 4096 else None], offset
         )
+
+    def write_group(self, fd: int, group: WriteGroup) -> None:
+        group.write_in_steps(self, fd)
 
     def fdatasync(self, fd: int) -> None:
         self._step("fdatasync")

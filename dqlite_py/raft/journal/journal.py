@@ -29,11 +29,11 @@ from dqlite_py.raft.journal.format import (
     GROUP_BYTES_MAX,
     GROUP_HEADER_BYTES,
     SegmentHeader,
-    build_group,
     build_mark,
     build_seal,
     group_bytes,
 )
+from dqlite_py.raft.journal.group import Group
 from dqlite_py.raft.journal.hardstate import HardStateFile
 from dqlite_py.raft.journal.hint import SyncedHint
 from dqlite_py.raft.journal.repair import open_files
@@ -289,13 +289,14 @@ class Journal:
     def _append(self, truncate_from: int | None, entries: list[Entry]) -> None:
         segment = self._table.current
         sequence, offset = segment.last_group + 1, segment.end
-        data, offsets = build_group(sequence, offset, segment.header.salt, truncate_from, entries)
+        group = Group(sequence, offset, segment.header.salt, truncate_from, entries)
         self._is_marked = False  # the group overwrites the mark
-        write_fully(self._disk, segment.fd, data, offset)
-        self._sync(segment)
-        self._table.append(truncate_from, entries, offsets, len(data))  # visible AFTER it is durable
+        self._disk.write_group(segment.fd, group)
+        offsets, size = group.lay_out()
+        self._table.append(truncate_from, entries, offsets, size)  # visible AFTER it is durable
+        self.sync_count += 1
         self.group_count += 1
-        self.written_bytes += len(data)
+        self.written_bytes += size
 
     def _roll(self, first: int, size: int) -> None:
         """Continue in a new segment that starts with `first`; entries from there on are dropped."""

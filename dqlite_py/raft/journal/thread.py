@@ -14,12 +14,13 @@ that the core has taken into its log cannot be refused here.
 from __future__ import annotations
 
 import logging
+import queue
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from dqlite_py.errors import JournalFailed, NodeStopped, StorageFull
 from dqlite_py.limits import MIB
@@ -34,6 +35,7 @@ FULL_RETRY_S: Final = 0.25
 
 Done: TypeAlias = Callable[[BaseException | None], None]
 Task: TypeAlias = Callable[[], None]
+_Work: TypeAlias = tuple[JournalBatch | Task, Done]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +67,11 @@ class JournalThread:
         self._on_full = on_full
         self._full_retry_s = full_retry_s
         self._mark_delay_s = mark_delay_s
-        self._queue: deque[tuple[JournalBatch | Task, Done]] = deque()
-        self._wake = threading.Condition()
-        self._stopping = False
+        self._queue: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()  # None, the last: stop
+        self._taken: deque[_Work] = deque()  # out of the queue, not yet begun; journal thread only
+        self._gate = threading.Lock()  # nothing is queued behind the None
+        self._stopping = False  # as `submit` sees it
+        self._ends = False  # as the journal thread sees it: it took the None
         self._failure: BaseException | None = None
         self._batch_count = 0
         self._last_write_ms = 0.0
@@ -88,18 +92,17 @@ class JournalThread:
         self._put(task, done)
 
     def _put(self, work: JournalBatch | Task, done: Done) -> None:
-        with self._wake:
+        with self._gate:
             if self._stopping:
                 raise NodeStopped("the journal thread has stopped")
-            self._queue.append((work, done))
-            if len(self._queue) == 1:
-                self._wake.notify()
+            self._queue.put((work, done))
 
     def stop(self) -> None:
         """Write what is queued, end the thread and wait for it; batches that a full disk holds up fail."""
-        with self._wake:
-            self._stopping = True
-            self._wake.notify()
+        with self._gate:
+            if not self._stopping:
+                self._stopping = True
+                self._queue.put(None)
         if self._thread.ident is not None:
             self._thread.join()
 
@@ -115,7 +118,7 @@ class JournalThread:
             fsyncs=journal.sync_count,
             bytes=journal.written_bytes,
             batches=self._batch_count,
-            queued=len(self._queue),
+            queued=self._queue.qsize() + len(self._taken),
             last_write_ms=self._last_write_ms,
             is_full=self.is_full,
         )
@@ -134,77 +137,92 @@ class JournalThread:
 
     def _wait(self) -> bool:
         """Wait for work; False when stopped and drained. Marks the end of the journal when nothing comes."""
-        with self._wake:
-            if self._queue:
-                return True
-            if self._stopping:
-                return False
-            self._wake.wait(self._mark_delay_s)
-            is_idle = not self._queue and not self._stopping
-        if is_idle and self._failure is None:
-            self._attempt(self._journal.mark)
-            with self._wake:
-                self._wake.wait_for(lambda: self._queue or self._stopping)
+        self._collect()
+        if self._taken:
+            return True
+        if self._ends:
+            return False
+        if not self._receive(self._mark_delay_s):
+            if self._failure is None:
+                self._attempt(self._journal.mark)
+            self._receive(None)
+        self._collect()
+        return bool(self._taken)
+
+    def _receive(self, timeout_s: float | None) -> bool:
+        """Wait for one thing to take from the queue; False when the time is over."""
+        try:
+            work = self._queue.get(timeout=timeout_s)
+        except queue.Empty:
+            return False
+        if work is None:
+            self._ends = True
+        else:
+            self._taken.append(work)
         return True
+
+    def _collect(self) -> None:
+        """Take everything that is queued, without waiting."""
+        for _ in range(self._queue.qsize()):
+            self._receive(None)
 
     def _take(self) -> tuple[list[JournalBatch], list[Done], tuple[Task, Done] | None]:
         """Take one task, or all batches before the next task up to the group's size."""
         batches: list[JournalBatch] = []
         dones: list[Done] = []
         size = 0
-        with self._wake:
-            while self._queue:
-                work, done = self._queue[0]
-                if not isinstance(work, JournalBatch):
-                    if batches:
-                        break
-                    self._queue.popleft()
-                    return [], [], (work, done)
-                size += work.payload_bytes
-                if batches and size > GROUP_PAYLOAD_BYTES:
+        taken = self._taken
+        while taken:
+            work, done = taken[0]
+            if not isinstance(work, JournalBatch):
+                if batches:
                     break
-                batches.append(work)
-                dones.append(done)
-                self._queue.popleft()
+                taken.popleft()
+                return [], [], (work, done)
+            size += work.payload_bytes
+            if batches and size > GROUP_PAYLOAD_BYTES:
+                break
+            batches.append(work)
+            dones.append(done)
+            taken.popleft()
         return batches, dones, None
 
     def _write(self, group: list[JournalBatch], dones: list[Done]) -> None:
-        if not group:
-            return
         started = time.monotonic()
-        error = self._attempt(lambda: self._journal.write(group))
+        error = self._attempt_write(group)
         while isinstance(error, StorageFull) and self._wait_for_space():
             started = time.monotonic()
-            error = self._attempt(lambda: self._journal.write(group))
+            error = self._attempt_write(group)
         if isinstance(error, StorageFull):
             self._failure = error
         self._set_full(False)
         self._last_write_ms = (time.monotonic() - started) * 1000.0
         self._batch_count += len(group)
         self._answer(dones, error)
-        if self._failure is None and not self._queue:
+        if self._failure is None and self._queue.empty() and not self._taken:
             self._attempt(self._journal.prepare)  # AFTER the answers: nobody waits for the preallocation
 
+    def _attempt_write(self, group: list[JournalBatch]) -> BaseException | None:
+        return self._attempt(lambda: self._journal.write(group))
+
     def _wait_for_space(self) -> bool:
-        """Run queued tasks, which may free space, then wait a little; False when stopping."""
+        """Run queued tasks, which may free space, else wait a little; False when stopping."""
         self._set_full(True)
-        with self._wake:
-            tasks = [item for item in self._queue if not isinstance(item[0], JournalBatch)]
-            batches = [item for item in self._queue if isinstance(item[0], JournalBatch)]
-            self._queue = deque(batches)
+        self._collect()
+        tasks = [item for item in self._taken if not isinstance(item[0], JournalBatch)]
+        self._taken = deque(item for item in self._taken if isinstance(item[0], JournalBatch))
         for task, done in tasks:
             assert not isinstance(task, JournalBatch)
             self._answer([done], self._attempt_task(task))
-        with self._wake:
-            if not tasks and not self._stopping:
-                self._wake.wait(self._full_retry_s)
-            return not self._stopping
+        if not tasks and not self._ends:
+            self._receive(self._full_retry_s)
+        return not self._ends
 
     def _set_full(self, is_full: bool) -> None:
         if is_full != self.is_full:
             self.is_full = is_full
             if self._on_full is not None:
-                self._call(lambda: self._on_full and self._on_full(is_full))
+                self._call(self._on_full, is_full)
 
     def _attempt(self, action: Callable[[], object]) -> BaseException | None:
         """Do it; remember and return the error. StorageFull may pass, everything else is final."""
@@ -235,11 +253,11 @@ class JournalThread:
 
     def _answer(self, dones: list[Done], error: BaseException | None) -> None:
         for done in dones:
-            self._call(lambda done=done: done(error))  # type: ignore[misc]
+            self._call(done, error)
 
-    def _call(self, callback: Callable[[], object]) -> None:
+    def _call(self, callback: Callable[[Any], object], argument: object) -> None:
         try:
-            callback()
+            callback(argument)
         except Exception:  # noqa: BLE001 - logged
             # The host's fault, not the disk's: the batch is durable and the others must hear of theirs.
             _log.exception("a journal callback failed")

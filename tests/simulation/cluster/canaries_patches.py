@@ -18,6 +18,8 @@ from dqlite_py.node.raft_events import RaftEvents
 from dqlite_py.raft.core import RaftCore
 from dqlite_py.raft.effects import RaftState
 from dqlite_py.raft.journal import format as journal_format
+from dqlite_py.raft.journal import group as journal_group
+from dqlite_py.raft.journal import python_group
 from dqlite_py.raft.journal import recovery as journal_recovery
 from dqlite_py.raft.journal import scan as journal_scan
 from dqlite_py.raft.journal import segment as journal_segment
@@ -145,7 +147,10 @@ def no_checksums() -> AbstractContextManager[None]:
         return 0
 
     return replaced(
-        (journal_format, "crc32c", none), (journal_scan, "crc32c", none), (journal_segment, "crc32c", none)
+        (journal_format, "crc32c", none),
+        (journal_scan, "crc32c", none),
+        (journal_segment, "crc32c", none),
+        (journal_group, "_chosen", python_group),  # whose bytes carry no checksum either
     )
 
 

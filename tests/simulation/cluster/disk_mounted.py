@@ -11,6 +11,7 @@ import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from dqlite_py.ports import WriteGroup
 from tests.simulation.cluster.disk_native import ffi, lib
 
 if TYPE_CHECKING:
@@ -94,6 +95,9 @@ class MountedDisk:
         if done < 0:
             self._fail(done, "write")
         return done
+
+    def write_group(self, fd: int, group: WriteGroup) -> None:
+        group.write_in_steps(self, fd)
 
     def ftruncate(self, fd: int, size: int) -> None:
         if self._faults.write_s[1]:

@@ -32,7 +32,7 @@ THREADING = (
     "dqlite_py.storage.readers",
     "dqlite_py.storage.state_folder",
 )
-QUEUE = ("dqlite_py.node.database_worker",)
+QUEUE = ("dqlite_py.node.database_worker", "dqlite_py.raft.journal.thread")
 FUTURE = ("dqlite_py.node.database_worker",)
 EXECUTOR = ("dqlite_py.node.runtime", "dqlite_py.storage.readers")
 TIME = (
