@@ -6,7 +6,6 @@ after an error."""
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import errno
 import resource
 import socket
@@ -116,12 +115,10 @@ def test_ours_is_closed() -> None:
             for round_number in (0, 1, 10**9):
                 world.hand(
                     "B",
-                    dataclasses.replace(
-                        late, prev_index=LogIndex(prev), hint_index=LogIndex(hint), round=round_number
-                    ),
+                    late._replace(prev_index=LogIndex(prev), hint_index=LogIndex(hint), round=round_number),
                 )
                 assert b.core.peers[node_id("A")].next_index <= b.last_index + 1
-    world.hand("B", dataclasses.replace(late, reject=False, match_index=LogIndex(10**9)))
+    world.hand("B", late._replace(reject=False, match_index=LogIndex(10**9)))
     assert b.core.peers[node_id("A")].match_index <= b.last_index
     world.run(2_000)
     assert a.log() == b.log()
