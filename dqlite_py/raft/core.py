@@ -96,7 +96,8 @@ class RaftCore(ElectionPart):
         Raises RaftInvariantBroken when it contradicts what is committed here, UnknownFormat when it holds a
         configuration of a later release: this node must stop.
         """
-        self._advance_clock(now_ms)
+        if now_ms > self._now:
+            self._now = now_ms
         if message.sender == self.node_id:
             return
         try:
@@ -110,8 +111,10 @@ class RaftCore(ElectionPart):
 
         Raises NotLeader, Busy, RequestTooLarge: nothing was appended.
         """
-        self._advance_clock(now_ms)
-        self._check_leads()
+        if now_ms > self._now:
+            self._now = now_ms
+        if self.state is not RaftState.LEADER or self._transfer is not None:
+            self._check_leads()
         size = len(payload)
         if size > ENTRY_BYTES_MAX:
             raise RequestTooLarge(f"an entry of {size} bytes is over the limit of {ENTRY_BYTES_MAX}")
@@ -262,14 +265,14 @@ class RaftCore(ElectionPart):
             self._acknowledge()
         if self.commit_index > self._handed_index:
             self._hand_out_committed()
-        effects = self._effects
-        if not effects.has_batch and not effects:
+        effects, log = self._effects, self.log
+        if effects.entries or effects.has_batch:
+            effects.token = self._durability.close_batch(log.last_index)
+        elif not effects:
             return NOTHING_TO_DO
         self._effects = Effects()
-        if effects.has_batch:
-            effects.token = self._durability.close_batch(self.log.last_index)
-        if self.log.is_over_full:
-            self.log.evict(self._durability.durable_index)  # what the journal holds can be read again
+        if log.cache_bytes > log.cache_bytes_max:
+            log.evict(self._durability.durable_index)  # what the journal holds can be read again
         return effects
 
     def _configuration_took_hold(self) -> None:
@@ -305,7 +308,9 @@ class RaftCore(ElectionPart):
     def _hand_out(self, entries: Sequence[Entry]) -> None:
         self._effects.committed.extend(entries)
         self._handed_index = entries[-1].index
-        size = sum([len(entry.payload) for entry in entries])
+        size = 0
+        for entry in entries:
+            size += len(entry.payload)
         self._unapplied.append((self._handed_index, size))
         self._unapplied_bytes += size
 

@@ -43,9 +43,12 @@ class CountingPart(CoreState):
         for voter in self._configurations.voters:
             if voter == self.node_id:
                 matches.append(self._own_match())
+                continue
+            progress = self._progress.get(voter)
+            if progress is None or progress.state is ProgressState.LOST_DATA:
+                matches.append(0)
             else:
-                progress = self._counted(voter)
-                matches.append(progress.match_index if progress is not None else 0)
+                matches.append(progress.match_index)
         return LogIndex(reached_by_quorum(matches))
 
     def _counted(self, voter: NodeId) -> Progress | None:

@@ -46,19 +46,23 @@ class FollowerPart(LeaderPart):
             return
         configurations = _check_entries(request)
         self._follow(request.sender, request.term, request.round)
-        entries = request.entries
+        entries, log = request.entries, self.log
         prev_index = request.prev_index
-        if not self._meets(request):
+        continues = prev_index == log.last_index and request.prev_term == log.last_term
+        if not continues and not self._meets(request):
             self._reject(request)
             return
         reached = LogIndex(prev_index + len(entries))
-        if entries and reached >= self.log.base_index:
+        if continues and entries:
+            self._append_from(LogIndex(prev_index + 1), entries, configurations)
+        elif entries and reached >= log.base_index:
             first = self._first_missing(prev_index, entries)
             if first is not None:
                 self._append_from(first, entries[first - prev_index - 1 :], configurations)
         if reached > self._verified_index:
             self._verified_index = reached
-        self._commit_to(min(request.commit_index, self._verified_index))
+        if request.commit_index > self.commit_index:
+            self._commit_to(min(request.commit_index, self._verified_index))
         if not entries or self._verified_index <= self._durability.durable_index:
             self._ack_wanted = True  # otherwise when the disk is done, see _entries_durable
 
@@ -82,8 +86,6 @@ class FollowerPart(LeaderPart):
         NEVER touches entries that match: they were acknowledged and may be committed (RF-1).
         """
         log = self.log
-        if prev_index == log.last_index:
-            return LogIndex(prev_index + 1)
         for entry in entries:
             index = entry.index
             if index > log.last_index:
@@ -128,7 +130,7 @@ class FollowerPart(LeaderPart):
     # -- answers -----------------------------------------------------------------------------------
 
     def _reply(self, to: NodeId, *, reject: bool, prev: LogIndex, hint: LogIndex, round_number: int) -> None:
-        hint_term = self.log.term_at(hint) if self.log.holds(hint) else Term(0)
+        hint_term = self.log.term_if_held(hint)
         match = LogIndex(0) if reject else hint
         reply = AppendReply(
             self.node_id, self.term, reject, prev, match, hint, hint_term, round_number, self._quarantined

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from functools import partial
 
 from dqlite_py.model import NodeId
 from dqlite_py.raft.effects import Effects
@@ -22,14 +23,14 @@ Gated = list[tuple[NodeId, Message]]
 
 
 class DurabilityGate:
-    """Submits batches; sends gated messages and reports tokens when their batch is on the disk."""
+    """Submits batches; when they are on the disk, sends the gated messages and reports the newest token."""
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
         journal_thread: JournalThread,
         send_all: Callable[[Gated], None],
-        on_durable: Callable[[Sequence[int], BaseException | None], None],
+        on_durable: Callable[[int, BaseException | None], None],
     ) -> None:
         self._loop = loop
         self._journal_thread = journal_thread
@@ -57,9 +58,8 @@ class DurabilityGate:
             entries=fx.entries,
         )
         self._in_journal += 1
-        self._newest = messages = list(gated)
-        token = fx.token
-        self._journal_thread.submit(batch, lambda error: self._report(token, messages, error))
+        self._newest = gated
+        self._journal_thread.submit(batch, partial(self._report, fx.token, gated))
 
     def _report(self, token: int, messages: Gated, error: BaseException | None) -> None:
         """On the journal thread."""
@@ -73,15 +73,15 @@ class DurabilityGate:
 
     def _drain(self) -> None:
         self._woken = False  # cleared BEFORE draining: a later report wakes us again
-        tokens: list[int] = []
+        durable = 0
         while self._reports:
             token, messages, error = self._reports.popleft()
             self._in_journal -= 1
             if error is not None:
-                self._on_durable(tokens, error)
+                self._on_durable(durable, error)
                 return
             if messages:
                 self._send_all(messages)
-            tokens.append(token)
-        if tokens:
-            self._on_durable(tokens, None)
+            durable = token
+        if durable:
+            self._on_durable(durable, None)

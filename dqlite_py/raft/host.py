@@ -1,10 +1,9 @@
 """The hardened PySyncObj: a SyncObj whose consensus rules are replaced by RaftCore.
 
-Kept from PySyncObj 0.3.17: the SyncObj object and its life cycle (doTick, destroy), SyncObjConf for the timings,
-the thread-safe command queue (`_applyCommand`), the table of callbacks waiting for a log index, the Node and
-Transport interfaces and the status API. Replaced: every rule of consensus, persistence and apply (see
-docs/decisions/0001). Each override names the faults it closes; what is bypassed raises, so that nothing can
-reach it (raft/upstream.py).
+Kept from PySyncObj 0.3.17: the SyncObj object and its life cycle (doTick, destroy), SyncObjConf for the timings, the
+command queue, the table of callbacks waiting for a log index, the Node and Transport interfaces and the status API.
+Replaced: every rule of consensus, persistence and apply (see docs/decisions/0001). Each override names the faults it
+closes; what is bypassed raises, so that nothing can reach it (raft/upstream.py).
 
 Runs on the node's loop thread only. Performs the core's Effects in the order that effects.py prescribes; does
 not know what entries hold.
@@ -22,7 +21,7 @@ from typing import Any, Protocol
 from pysyncobj.node import Node as SyncNode
 from pysyncobj.syncobj import SyncObj
 
-from dqlite_py.errors import Error, JournalFailed, OutcomeUnknown
+from dqlite_py.errors import Busy, Error, JournalFailed, OutcomeUnknown
 from dqlite_py.limits import INFLIGHT_BYTES_MAX, TICK_MS
 from dqlite_py.model import Address, Configuration, Entry, LogIndex, NodeId, Snapshot, Term
 from dqlite_py.ports import Clock
@@ -81,7 +80,7 @@ class RaftHost(SyncObj):  # type: ignore[misc]
         self._pumping = False
         self._pump_due = False
         self._pump_again = False
-        self._commands_queued = False
+        self._commands_queued = 0
         self._stopped = False
         self._failed: BaseException | None = None
         self._tick_handle: asyncio.TimerHandle | None = None
@@ -178,20 +177,20 @@ class RaftHost(SyncObj):  # type: ignore[misc]
         NotLeader/Busy: certainly not appended. Overwritten: certainly not committed. OutcomeUnknown: neither
         is certain. The callback runs on the loop thread.
         """
-        self._applyCommand(payload, callback)
-        self._commands_queued = self._pump_again = True
+        try:
+            self._SyncObj__commandsQueue.put_nowait((payload, callback))
+        except queue.Full:
+            answer(callback, None, Busy("too many proposals wait"))
+            return
+        self._commands_queued += 1
+        self._pump_again = True
 
     def _checkCommandsToApply(self) -> None:
         """Close RF-13: every command is appended or refused here, at once; nothing waits for some later leader."""
-        if not self._commands_queued:
-            return
-        self._commands_queued = False
         commands = self._SyncObj__commandsQueue
-        while True:
-            try:
-                payload, callback = commands.get_nowait()
-            except queue.Empty:
-                return
+        while self._commands_queued:
+            self._commands_queued -= 1
+            payload, callback = commands.get_nowait()
             try:
                 term, index = self.core.propose(payload, self._now())
             except Error as error:
@@ -231,7 +230,8 @@ class RaftHost(SyncObj):  # type: ignore[misc]
         """Do what effects.py says, in its ORDER."""
         if fx.messages:
             self._peers.send_all(fx.messages)
-        self._gate.submit(fx)
+        if fx.token or fx.messages_when_durable:
+            self._gate.submit(fx)
         if fx.configuration is not None:
             self._sync_other_nodes(fx.configuration)
             self._listener.on_configuration(fx.configuration)
@@ -262,13 +262,12 @@ class RaftHost(SyncObj):  # type: ignore[misc]
         if fx.removed:
             self._listener.on_removed()
 
-    def _on_durable(self, tokens: Sequence[int], error: BaseException | None) -> None:
+    def _on_durable(self, token: int, error: BaseException | None) -> None:
         if error is not None:
             self.fail(error if isinstance(error, Error) else JournalFailed(f"journal write failed: {error}"))
             return
         try:
-            for token in tokens:
-                self.core.persisted(token)
+            self.core.persisted(token)
         except Exception as broken:  # noqa: BLE001 - handled there
             self._broken(broken)
         self.pump()

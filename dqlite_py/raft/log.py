@@ -111,20 +111,20 @@ class RaftLog:
     """Bounds, term runs and a bounded cache of the newest entries. Loop thread only."""
 
     __slots__ = (
-        "_bytes_max",
         "_cache",
         "_run_firsts",
         "_run_terms",
         "base_index",
         "base_term",
         "cache_bytes",
+        "cache_bytes_max",
         "cache_first",
         "last_index",
         "last_term",
     )
 
     def __init__(self, start: LogStart, cache_bytes_max: int) -> None:
-        self._bytes_max = cache_bytes_max
+        self.cache_bytes_max = cache_bytes_max
         self.base_index = start.base_index  # the entry before the first; its term is known, it is not held
         self.base_term = start.base_term
         self.last_index = start.last_index
@@ -155,11 +155,6 @@ class RaftLog:
     def first_index(self) -> LogIndex:
         return LogIndex(self.base_index + 1)
 
-    @property
-    def is_over_full(self) -> bool:
-        """True when the cache is over its bound."""
-        return self.cache_bytes > self._bytes_max
-
     def holds(self, index: LogIndex) -> bool:
         """True when the term at `index` is known."""
         return self.base_index <= index <= self.last_index
@@ -175,6 +170,12 @@ class RaftLog:
                 f"term of entry {index} asked for, the log holds {self.base_index}..{self.last_index}"
             )
         return self._run_terms[bisect_right(firsts, index) - 1]
+
+    def term_if_held(self, index: LogIndex) -> Term:
+        """The term at `index`, 0 when it is not known."""
+        if index == self.last_index:
+            return self.last_term
+        return self.term_at(index) if self.base_index <= index < self.last_index else NO_TERM
 
     def matches(self, index: LogIndex, term: Term) -> bool:
         return self.base_index <= index <= self.last_index and self.term_at(index) == term
@@ -243,9 +244,9 @@ class RaftLog:
 
     def evict(self, upto: LogIndex) -> None:
         """Bound the cache: forget the oldest entries <= `upto`, which the host can read again."""
-        if self.cache_bytes <= self._bytes_max:
+        if self.cache_bytes <= self.cache_bytes_max:
             return
-        size, target, count = self.cache_bytes, self._bytes_max * 3 // 4, 0
+        size, target, count = self.cache_bytes, self.cache_bytes_max * 3 // 4, 0
         limit = min(len(self._cache), upto - self.cache_first + 1)
         while count < limit and size > target:
             size -= len(self._cache[count].payload) + ENTRY_OVERHEAD_BYTES

@@ -144,27 +144,21 @@ class LeaderPart(CountingPart):
 
     def _send_entries(self, progress: Progress, shared: dict[LogIndex, Batch]) -> bool:
         """Send batches while entries and window last; True when at least one left."""
-        settings = self.settings
-        last_index = self.log.last_index
+        settings, log = self.settings, self.log
         sent = False
-        while progress.next_index <= last_index and progress.has_room(
+        while (first := progress.next_index) <= log.last_index and progress.has_room(
             settings.inflight_bytes_max, settings.inflight_messages_max
         ):
-            batch = shared.get(progress.next_index)
+            batch = shared.get(first)
             if batch is None:
-                if progress.next_index < self.log.cache_first:
+                if first < log.cache_first:
                     self._fetch_for(progress)
                     break
-                batch = shared[progress.next_index] = self._cached_batch(progress.next_index)
+                entries, size = log.batch(first, settings.append_bytes_max, settings.append_entries_max)
+                batch = shared[first] = self._append_request(first, entries), size
             self._send_batch(progress, batch)
             sent = True
         return sent
-
-    def _cached_batch(self, first: LogIndex) -> Batch:
-        entries, size = self.log.batch(
-            first, self.settings.append_bytes_max, self.settings.append_entries_max
-        )
-        return self._append_request(first, entries), size
 
     def _append_request(self, first: LogIndex, entries: tuple[Entry, ...]) -> AppendRequest:
         prev = LogIndex(first - 1)

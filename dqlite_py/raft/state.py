@@ -197,7 +197,7 @@ class CoreState:
         if index <= before:
             return
         self.commit_index = index
-        if self.configuration.index > before:
+        if self._configurations.latest.index > before:
             self._configurations_committed(before)
 
     def _configurations_committed(self, committed_before: LogIndex) -> None:

@@ -38,6 +38,7 @@ OVERRIDDEN_MEMBERS = (
     "isReady",
 )
 BYPASSED_MEMBERS = (
+    "_applyCommand",
     "_SyncObj__sendAppendEntries",
     "_SyncObj__sendNextNodeIdx",
     "_SyncObj__tryLogCompaction",

@@ -7,6 +7,7 @@ truncation or a change of leader.
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
@@ -21,12 +22,12 @@ ProposalCallback = Callable[[Any, Error | None], None]
 class WaitingProposals:
     """`table`: log index to [(term, callback), ...], SyncObj's commandsWaitingCommit."""
 
-    def __init__(self, table: dict[int, list[tuple[Term, ProposalCallback]]]) -> None:
+    def __init__(self, table: defaultdict[int, list[tuple[Term, ProposalCallback]]]) -> None:
         self._table = table
         self._applied_term = Term(0)
 
     def add(self, term: Term, index: LogIndex, callback: ProposalCallback) -> None:
-        self._table.setdefault(index, []).append((term, callback))
+        self._table[index].append((term, callback))
 
     def __len__(self) -> int:
         return len(self._table)
