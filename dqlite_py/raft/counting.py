@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 
 from dqlite_py.model import LogIndex, NodeId
+from dqlite_py.raft.effects import RaftState
 from dqlite_py.raft.progress import Progress, ProgressState
 from dqlite_py.raft.quorum import reached_by_quorum
 from dqlite_py.raft.reads import ReadQueue
@@ -23,6 +24,7 @@ class CountingPart(CoreState):
         self._round = 0  # heartbeat rounds of this process, never reused
         self._reads = ReadQueue()
         self._feed_wanted = False  # followers may be sent something
+        self._furthest_match = LogIndex(0)  # what the quickest follower has acknowledged in this term
         self._uncommitted: deque[tuple[LogIndex, int]] = deque()  # (index, payload bytes) proposed by us
         self.uncommitted_bytes = 0
 
@@ -34,6 +36,18 @@ class CountingPart(CoreState):
             uncommitted = self._uncommitted
             while uncommitted and uncommitted[0][0] <= index:
                 self.uncommitted_bytes -= uncommitted.popleft()[1]
+
+    @property
+    def disk_may_wait(self) -> bool:
+        """True when nothing could follow from this node's disk having more: it leads, and no follower's disk is ahead.
+
+        Then `persisted` may come together with a follower's next message, which decides; without one, at the next tick.
+        """
+        return (
+            self.state is RaftState.LEADER
+            and self._furthest_match <= self._durability.durable_index
+            and len(self._configurations.voters) > 1
+        )
 
     def _may_commit(self, index: LogIndex) -> bool:
         return self.log.term_at(index) == self.term

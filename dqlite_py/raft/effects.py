@@ -3,7 +3,8 @@
 ORDER, per Effects: (1) send `messages`; (2) hand `journal_reset`, `hard_state`, `truncate_from`, `entries` to the
 journal as ONE batch, in that order; (3) WHEN THAT BATCH IS DURABLE send `messages_when_durable` and
 call `core.persisted(token)`; (4) hand `committed` to the state machine; (5) answer reads and proposals.
-Batches become durable in the order submitted.
+Batches become durable in the order submitted; `core.persisted` may come late, and then for several at once, as long
+as `core.disk_may_wait`.
 
 (1) and (2) may change places: neither makes anything durable, and what reveals something of this batch or of an
 earlier one that is not durable yet is in `messages_when_durable`, or not in these Effects at all (durability.py).

@@ -212,8 +212,11 @@ class RaftHost(SyncObj):  # type: ignore[misc]
         if self._pumping:
             self._pump_again = True
             return
-        self._pumping = self._pump_again = True
+        self._pumping = True
         try:
+            if self._gate.reports:
+                self._gate.collect()
+            self._pump_again = True
             while self._pump_again and not self._stopped and self._failed is None:
                 self._pump_again = False
                 if self._commands_queued:
@@ -221,6 +224,8 @@ class RaftHost(SyncObj):  # type: ignore[misc]
                 effects = self.core.take_effects()
                 if effects is not NOTHING_TO_DO:
                     self._perform(effects)
+                if self._gate.in_journal:
+                    self._gate.be_patient(self.core.disk_may_wait)
         except Exception as error:  # noqa: BLE001 - handled there
             self._broken(error)
         finally:

@@ -34,6 +34,7 @@ class LeaderPart(CountingPart):
         self.leader_id = self.node_id
         self._effects.state_changed = True
         self._effects.became_leader = self.term
+        self._furthest_match = LogIndex(0)
         self._sync_progress()
         # The no-op makes entries of earlier terms committable, reads and configuration changes possible.
         self._append_own(EntryKind.NOOP, b"")
@@ -260,6 +261,8 @@ class LeaderPart(CountingPart):
         advanced = match_index > progress.match_index
         if advanced:
             progress.acknowledge(match_index, self._round, self._now)
+            if match_index > self._furthest_match:
+                self._furthest_match = match_index
         state = progress.state
         if state is ProgressState.PROBE:
             self._replicate_from(progress, progress.next_index)

@@ -188,7 +188,11 @@ class Hosted:
         await asyncio.sleep(0)
 
     async def durable(self) -> None:
-        await until(lambda: self.core.durable_index == self.core.last_index, "the journal is written")
+        def is_durable() -> bool:
+            self.host.pump()  # a leader's host is told with the next message or tick
+            return self.core.durable_index == self.core.last_index
+
+        await until(is_durable, "the journal is written")
 
     async def proposed(self, payload: bytes) -> Answers:
         answers = Answers()

@@ -503,3 +503,23 @@ def test_compaction_that_loses_entries_is_refused() -> None:
     ):
         with pytest.raises(RaftInvariantBroken):
             solo.core.compacted(snapshot, LogIndex(first))
+
+
+# -- when the disk may be late in telling ----------------------------------------------------------------
+
+
+def test_a_leader_whose_disk_is_not_behind_need_not_hear_of_it() -> None:
+    solo = leader()
+    assert solo.core.disk_may_wait
+    propose(solo, 1)
+    solo.core.take_effects()
+    assert solo.core.disk_may_wait  # a follower's answer decides
+    solo.ack(2, solo.core.last_index)
+    assert not solo.core.disk_may_wait  # and now this disk's
+
+
+def test_who_follows_or_is_alone_must_hear_of_its_disk() -> None:
+    assert not Solo(members(1, 2, 3)).core.disk_may_wait
+    alone = Solo(members(1)).elect().settle()
+    assert alone.core.is_leader
+    assert not alone.core.disk_may_wait
