@@ -28,7 +28,7 @@ from dqlite_py.model import Address, NodeId
 from dqlite_py.node.inbound import Inbound
 from dqlite_py.node.joining import join_cluster
 from dqlite_py.node.runtime import NodeRuntime
-from dqlite_py.node.settings import NodeSettings, node_settings
+from dqlite_py.node.settings import node_settings
 from dqlite_py.node.startup import (
     NO_CLUSTER,
     OpenFolder,
