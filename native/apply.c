@@ -38,6 +38,7 @@ static enum pass_verdict broken(struct dq_engine *engine, struct pass *pass, int
 
 /* -- one unit ---------------------------------------------------------------------------------------------- */
 
+/* For references by position. */
 static bool remember_text(struct dq_engine *engine, struct dq_sql_text text) {
     void *texts = engine->texts;
     if (!dq_grow(&texts, &engine->text_capacity, engine->text_count + 1, sizeof *engine->texts)) {
@@ -48,7 +49,8 @@ static bool remember_text(struct dq_engine *engine, struct dq_sql_text text) {
     return true;
 }
 
-static enum dq_verdict run_next(struct dq_engine *engine, struct dq_reader *reader, struct dq_error *error) {
+static enum dq_verdict run_next(struct dq_engine *engine, struct dq_reader *reader, bool is_alone,
+                                struct dq_error *error) {
     struct dq_item item;
     dq_read(reader, &item); /* the array [sql, params]; checked by dq_payload_open, as all that follows */
     dq_read(reader, &item);
@@ -56,25 +58,38 @@ static enum dq_verdict run_next(struct dq_engine *engine, struct dq_reader *read
         return dq_run_statement(engine, engine->texts[item.as.integer], reader, error);
     }
     struct dq_sql_text text = {(const char *)item.as.bytes, item.size};
-    if (!remember_text(engine, text)) {
+    if (!is_alone && !remember_text(engine, text)) {
         dq_error_set(error, SQLITE_NOMEM, "out of memory");
         return DQ_BROKEN;
     }
     return dq_run_statement(engine, text, reader, error);
 }
 
-static int begin_unit(struct dq_engine *engine, const struct pass *pass, uint32_t position) {
+static void begin_unit(struct dq_engine *engine, const struct pass *pass, uint32_t position, uint32_t statement_count) {
     engine->text_count = 0;
     engine->max_rowid_used = false;
     engine->schema_changed = false;
+    engine->changes_are_old = true;
     dq_functions_begin_unit(&engine->functions, pass->seed, position);
+    if (statement_count > 1) { /* with one, it is enough that dq_run_statement does it where it matters */
+        dq_functions_start_total(&engine->functions);
+    }
     sqlite3_set_last_insert_rowid(engine->db, 0);
-    return dq_run_own(engine->reset_changes);
 }
 
-static bool has_open_foreign_keys(sqlite3 *db) {
+static bool has_open_foreign_keys(const struct dq_engine *engine) {
+    if (engine->words.is_known && !engine->words.has_references) {
+        return false;
+    }
     int current = 0, highest = 0;
-    return sqlite3_db_status(db, SQLITE_DBSTATUS_DEFERRED_FKS, &current, &highest, 0) == SQLITE_OK && current != 0;
+    int code = sqlite3_db_status(engine->db, SQLITE_DBSTATUS_DEFERRED_FKS, &current, &highest, 0);
+    return code == SQLITE_OK && current != 0;
+}
+
+static void put_unit_start(struct dq_buffer *results, uint32_t statement_count) {
+    static const uint8_t success[] = {0x92, 0x00}; /* an array of 2, the first of them 0 */
+    dq_put_raw(results, success, sizeof success);
+    dq_put_array(results, statement_count);
 }
 
 /* Run all statements up to the first failure; *failed_at is its position. */
@@ -82,13 +97,13 @@ static enum dq_verdict run_statements(struct dq_engine *engine, const struct dq_
                                       uint32_t *failed_at) {
     struct dq_reader reader = unit->statements;
     for (uint32_t i = 0; i < unit->statement_count; i++) {
-        enum dq_verdict verdict = run_next(engine, &reader, &pass->error);
+        enum dq_verdict verdict = run_next(engine, &reader, unit->statement_count == 1, &pass->error);
         if (verdict != DQ_DONE) {
             *failed_at = i;
             return verdict;
         }
     }
-    if (has_open_foreign_keys(engine->db)) { /* COMMIT would fail and take the other units along */
+    if (has_open_foreign_keys(engine)) { /* COMMIT would fail and take the other units along */
         dq_error_set(&pass->error, SQLITE_CONSTRAINT_FOREIGNKEY, "FOREIGN KEY constraint failed");
         *failed_at = unit->statement_count - 1;
         return DQ_FAILED_WRITING;
@@ -99,7 +114,7 @@ static enum dq_verdict run_statements(struct dq_engine *engine, const struct dq_
 static int undo_unit(struct dq_engine *engine) {
     int code = dq_run_own(engine->rollback_to);
     if (engine->schema_changed) {
-        dq_statements_clear(&engine->statements);
+        dq_forget_schema(engine);
     }
     return code;
 }
@@ -125,20 +140,17 @@ static enum pass_verdict run_unit(struct dq_engine *engine, struct pass *pass, u
     uint32_t failed_at = 0;
     /* The savepoint first: what FTS5 writes at it belongs to the units before. */
     int code = has_savepoint ? dq_run_own(engine->savepoint) : SQLITE_OK;
-    if (code == SQLITE_OK) {
-        code = begin_unit(engine, pass, position);
-    }
     if (code != SQLITE_OK) {
         return broken(engine, pass, code);
     }
-    dq_put_array(&engine->results, 2);
-    dq_put_int(&engine->results, 0);
-    dq_put_array(&engine->results, unit->statement_count);
+    begin_unit(engine, pass, position, unit->statement_count);
+    put_unit_start(&engine->results, unit->statement_count);
     enum dq_verdict verdict = run_statements(engine, unit, pass, &failed_at);
     if (verdict == DQ_BROKEN) {
         return PASS_BROKEN;
     }
-    if (sqlite3_get_autocommit(engine->db)) {
+    /* Only a failing statement can have rolled the transaction back; COMMIT would notice another. */
+    if (verdict != DQ_DONE && sqlite3_get_autocommit(engine->db)) {
         return note_killer(engine, pass, position, failed_at);
     }
     if (verdict == DQ_FAILED_WRITING && !has_savepoint) {
@@ -221,7 +233,7 @@ static enum pass_verdict run_pass(struct dq_engine *engine, struct pass *pass, i
                 verdict = broken(engine, pass, code);
             }
         }
-        dq_statements_clear(&engine->statements); /* prepared against a schema that may be undone */
+        dq_forget_schema(engine); /* prepared against a schema that may be undone */
     }
     return verdict;
 }

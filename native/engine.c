@@ -16,6 +16,11 @@ int dq_run_own(sqlite3_stmt *statement) {
     return reset_code ? reset_code : code;
 }
 
+void dq_forget_schema(struct dq_engine *engine) {
+    dq_statements_clear(&engine->statements);
+    engine->words.is_known = false;
+}
+
 /* The largest rowid makes SQLite choose later rowids at random: no unit may use it. */
 static void on_row_change(void *context, int action, const char *schema, const char *table, sqlite3_int64 rowid) {
     (void)schema;
@@ -40,6 +45,8 @@ static const struct own_statement own_statements[] = {
     {offsetof(struct dq_engine, set_index), "UPDATE _dqlite_meta SET applied_index = ?1"},
     /* Sets changes() to 0: triggers would read what an earlier entry left. */
     {offsetof(struct dq_engine, reset_changes), "DELETE FROM _dqlite_meta WHERE 0"},
+    {offsetof(struct dq_engine, schema_words),
+     "SELECT max(sql LIKE '%changes%'), max(sql LIKE '%references%') FROM sqlite_schema"},
 };
 
 #define OWN_STATEMENTS (sizeof own_statements / sizeof *own_statements)

@@ -25,10 +25,20 @@ struct dq_sql_text {
     size_t size;
 };
 
+/* What the schema's text holds, so that units need not pay for what no table uses. A word that is nowhere in it can
+ * have no effect; one that is, perhaps in a comment, only costs time. Forgotten with the prepared statements. */
+struct dq_schema_words {
+    bool is_known;
+    bool has_changes;    /* a trigger, view or default may call changes() */
+    bool has_references; /* there may be deferred foreign keys */
+};
+
 struct dq_engine {
     sqlite3 *db;
     sqlite3_stmt *begin, *commit, *rollback, *savepoint, *release, *rollback_to, *set_index, *reset_changes;
+    sqlite3_stmt *schema_words;
     struct dq_statements statements;
+    struct dq_schema_words words;
     struct dq_guard guard;
     struct dq_functions functions;
     struct dq_watch watch;
@@ -47,10 +57,13 @@ struct dq_engine {
     bool use_savepoints;   /* every unit has a savepoint in this pass */
     bool max_rowid_used;
     bool schema_changed;
+    bool changes_are_old; /* changes() still shows what an earlier unit left */
     struct dq_error last_error; /* behind outcome.message */
 };
 
 /* Step a statement of our own to its end and reset it; an SQLite code. */
 int dq_run_own(sqlite3_stmt *statement);
+/* The schema changed, or a change of it was undone: prepare everything anew. */
+void dq_forget_schema(struct dq_engine *engine);
 
 #endif

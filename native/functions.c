@@ -6,19 +6,6 @@ static uint64_t rotate_left(uint64_t value, unsigned bits) {
     return value << bits | value >> (64 - bits);
 }
 
-/* xoshiro256** (Blackman, Vigna; public domain). */
-static uint64_t next_random(struct dq_functions *functions) {
-    uint64_t *s = functions->random_state;
-    uint64_t result = rotate_left(s[1] * 5, 7) * 9, shifted = s[1] << 17;
-    s[2] ^= s[0];
-    s[3] ^= s[1];
-    s[1] ^= s[2];
-    s[0] ^= s[3];
-    s[2] ^= shifted;
-    s[3] = rotate_left(s[3], 45);
-    return result;
-}
-
 static uint64_t split_mix(uint64_t *state) {
     uint64_t z = *state += 0x9e3779b97f4a7c15u;
     z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
@@ -34,13 +21,39 @@ static uint64_t load_le64(const uint8_t *at) {
     return value;
 }
 
-void dq_functions_begin_unit(struct dq_functions *functions, const uint8_t seed[16], uint32_t position) {
-    uint64_t low = load_le64(seed) + (uint64_t)position * 0xd1342543de82ef95u;
-    uint64_t high = load_le64(seed + 8) ^ position;
+static void seed_generator(struct dq_functions *functions) {
+    uint64_t low = load_le64(functions->seed) + (uint64_t)functions->position * 0xd1342543de82ef95u;
+    uint64_t high = load_le64(functions->seed + 8) ^ functions->position;
     for (int i = 0; i < 4; i++) {
         functions->random_state[i] = split_mix(&low) ^ split_mix(&high);
     }
     functions->random_state[0] |= 1; /* never all zero */
+    functions->is_seeded = true;
+}
+
+/* xoshiro256** (Blackman, Vigna; public domain). */
+static uint64_t next_random(struct dq_functions *functions) {
+    if (!functions->is_seeded) {
+        seed_generator(functions);
+    }
+    uint64_t *s = functions->random_state;
+    uint64_t result = rotate_left(s[1] * 5, 7) * 9, shifted = s[1] << 17;
+    s[2] ^= s[0];
+    s[3] ^= s[1];
+    s[1] ^= s[2];
+    s[0] ^= s[3];
+    s[2] ^= shifted;
+    s[3] = rotate_left(s[3], 45);
+    return result;
+}
+
+void dq_functions_begin_unit(struct dq_functions *functions, const uint8_t seed[16], uint32_t position) {
+    functions->seed = seed;
+    functions->position = position;
+    functions->is_seeded = false;
+}
+
+void dq_functions_start_total(struct dq_functions *functions) {
     functions->total_changes_start = sqlite3_total_changes64(functions->db);
 }
 

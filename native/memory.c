@@ -3,10 +3,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 
-bool dq_grow(void **array, size_t *capacity, size_t needed, size_t item_size) {
-    if (needed <= *capacity) {
-        return true;
-    }
+bool dq_grow_now(void **array, size_t *capacity, size_t needed, size_t item_size) {
     size_t wanted = *capacity ? *capacity : 64;
     while (wanted < needed) {
         if (wanted > SIZE_MAX / 2) {

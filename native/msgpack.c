@@ -28,20 +28,14 @@ static bool take_be(struct dq_reader *reader, unsigned size, uint64_t *value) {
     return true;
 }
 
-static bool take_bytes(struct dq_reader *reader, struct dq_item *item, enum dq_type type, uint64_t size) {
-    item->type = type;
-    item->size = (uint32_t)size;
-    return take(reader, (size_t)size, &item->as.bytes);
-}
-
 static bool take_sized(struct dq_reader *reader, struct dq_item *item, enum dq_type type, unsigned width) {
     uint64_t size;
-    return take_be(reader, width, &size) && take_bytes(reader, item, type, size);
+    return take_be(reader, width, &size) && dq_read_bytes(reader, item, type, size);
 }
 
 static bool take_ext(struct dq_reader *reader, struct dq_item *item, unsigned width) {
     uint64_t size;
-    return take_be(reader, width, &size) && take_bytes(reader, item, DQ_EXT, size + 1);
+    return take_be(reader, width, &size) && dq_read_bytes(reader, item, DQ_EXT, size + 1);
 }
 
 static bool take_count(struct dq_reader *reader, struct dq_item *item, enum dq_type type, unsigned width) {
@@ -92,15 +86,10 @@ static bool take_float(struct dq_reader *reader, struct dq_item *item, unsigned 
     return true;
 }
 
-static void set_small(struct dq_item *item, enum dq_type type, int64_t value) {
-    item->type = type;
-    item->as.integer = value;
-}
-
-static bool read_marked(struct dq_reader *reader, struct dq_item *item, uint8_t mark) {
+bool dq_read_marked(struct dq_reader *reader, struct dq_item *item, uint8_t mark) {
     switch (mark) {
     case 0xc0: item->type = DQ_NIL; return true;
-    case 0xc2: case 0xc3: set_small(item, DQ_BOOL, mark & 1); return true;
+    case 0xc2: case 0xc3: item->type = DQ_BOOL; item->as.integer = mark & 1; return true;
     case 0xc4: case 0xc5: case 0xc6: return take_sized(reader, item, DQ_BLOB, 1u << (mark - 0xc4));
     case 0xc7: case 0xc8: case 0xc9: return take_ext(reader, item, 1u << (mark - 0xc7));
     case 0xca: return take_float(reader, item, 4);
@@ -108,7 +97,7 @@ static bool read_marked(struct dq_reader *reader, struct dq_item *item, uint8_t 
     case 0xcc: case 0xcd: case 0xce: case 0xcf: return take_unsigned(reader, item, 1u << (mark - 0xcc));
     case 0xd0: case 0xd1: case 0xd2: case 0xd3: return take_signed(reader, item, 1u << (mark - 0xd0));
     case 0xd4: case 0xd5: case 0xd6: case 0xd7: case 0xd8:
-        return take_bytes(reader, item, DQ_EXT, (1u << (mark - 0xd4)) + 1);
+        return dq_read_bytes(reader, item, DQ_EXT, (1u << (mark - 0xd4)) + 1);
     case 0xd9: case 0xda: case 0xdb: return take_sized(reader, item, DQ_TEXT, 1u << (mark - 0xd9));
     case 0xdc: return take_count(reader, item, DQ_ARRAY, 2);
     case 0xdd: return take_count(reader, item, DQ_ARRAY, 4);
@@ -116,31 +105,6 @@ static bool read_marked(struct dq_reader *reader, struct dq_item *item, uint8_t 
     case 0xdf: return take_count(reader, item, DQ_MAP, 4);
     default: return false; /* 0xc1 */
     }
-}
-
-bool dq_read(struct dq_reader *reader, struct dq_item *item) {
-    if (reader->at == reader->end) {
-        return false;
-    }
-    uint8_t mark = *reader->at++;
-    item->size = 0;
-    if (mark < 0x80) {
-        set_small(item, DQ_INT, mark);
-        return true;
-    }
-    if (mark >= 0xe0) {
-        set_small(item, DQ_INT, (int64_t)mark - 0x100);
-        return true;
-    }
-    if (mark < 0xa0) {
-        item->type = mark < 0x90 ? DQ_MAP : DQ_ARRAY;
-        item->size = mark & 0x0f;
-        return true;
-    }
-    if (mark < 0xc0) {
-        return take_bytes(reader, item, DQ_TEXT, mark & 0x1f);
-    }
-    return read_marked(reader, item, mark);
 }
 
 /* -- writing ------------------------------------------------------------------------------------------ */
@@ -176,7 +140,7 @@ static void put_marked(struct dq_buffer *buffer, uint8_t mark, uint64_t value, u
     }
 }
 
-static void put_bytes(struct dq_buffer *buffer, const void *bytes, uint32_t size) {
+void dq_put_raw(struct dq_buffer *buffer, const void *bytes, size_t size) {
     uint8_t *at = room(buffer, size);
     if (at != NULL && size > 0) {
         memcpy(at, bytes, size);
@@ -226,12 +190,12 @@ void dq_put_text(struct dq_buffer *buffer, const void *text, uint32_t size) {
     } else {
         put_size(buffer, 0xd9, size);
     }
-    put_bytes(buffer, text, size);
+    dq_put_raw(buffer, text, size);
 }
 
 void dq_put_blob(struct dq_buffer *buffer, const void *bytes, uint32_t size) {
     put_size(buffer, 0xc4, size);
-    put_bytes(buffer, bytes, size);
+    dq_put_raw(buffer, bytes, size);
 }
 
 void dq_put_array(struct dq_buffer *buffer, uint32_t count) {

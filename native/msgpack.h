@@ -2,9 +2,11 @@
 #ifndef DQ_MSGPACK_H
 #define DQ_MSGPACK_H
 
+#include <endian.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 enum dq_type {
     DQ_NIL,
@@ -34,8 +36,47 @@ struct dq_reader {
     const uint8_t *end;
 };
 
-/* Read one item (for containers: the header only); false at the end of the buffer or on an invalid byte. */
-bool dq_read(struct dq_reader *reader, struct dq_item *item);
+/* The rest of an item whose first byte is `mark`, from 0xc0 to 0xdf. */
+bool dq_read_marked(struct dq_reader *reader, struct dq_item *item, uint8_t mark);
+
+static inline bool dq_read_bytes(struct dq_reader *reader, struct dq_item *item, enum dq_type type, uint64_t size) {
+    item->type = type;
+    item->size = (uint32_t)size;
+    item->as.bytes = reader->at;
+    if ((size_t)(reader->end - reader->at) < size) {
+        return false;
+    }
+    reader->at += size;
+    return true;
+}
+
+/* Read one item (for containers: the header only); false at the end of the buffer or on an invalid byte. In the
+ * header, because most items of a payload are of the short forms. */
+static inline bool dq_read(struct dq_reader *reader, struct dq_item *item) {
+    if (reader->at == reader->end) {
+        return false;
+    }
+    uint8_t mark = *reader->at++;
+    item->size = 0;
+    if (mark < 0x80 || mark >= 0xe0) {
+        item->type = DQ_INT;
+        item->as.integer = (int8_t)mark;
+        return true;
+    }
+    if (mark < 0xa0) {
+        item->type = mark < 0x90 ? DQ_MAP : DQ_ARRAY;
+        item->size = mark & 0x0f;
+        return true;
+    }
+    if (mark < 0xc0) {
+        return dq_read_bytes(reader, item, DQ_TEXT, mark & 0x1f);
+    }
+    if ((mark == 0xc4 || mark == 0xd9) && reader->at < reader->end) {
+        uint8_t size = *reader->at++;
+        return dq_read_bytes(reader, item, mark == 0xc4 ? DQ_BLOB : DQ_TEXT, size);
+    }
+    return dq_read_marked(reader, item, mark);
+}
 
 /* Output. A failed allocation sets `failed`; later writes do nothing. With `discard` nothing is stored at all. */
 struct dq_buffer {
@@ -53,6 +94,13 @@ void dq_put_float(struct dq_buffer *buffer, double value);
 void dq_put_text(struct dq_buffer *buffer, const void *text, uint32_t size);
 void dq_put_blob(struct dq_buffer *buffer, const void *bytes, uint32_t size);
 void dq_put_array(struct dq_buffer *buffer, uint32_t count);
+/* Append msgpack that is ready as it is. */
+void dq_put_raw(struct dq_buffer *buffer, const void *bytes, size_t size);
+/* Store 8 bytes, most significant first. */
+static inline void dq_store_be64(uint8_t *at, uint64_t value) {
+    value = htobe64(value);
+    memcpy(at, &value, sizeof value);
+}
 
 /* An array whose length is known only later: returns the place to pass to dq_set_array. */
 size_t dq_put_open_array(struct dq_buffer *buffer);

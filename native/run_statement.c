@@ -166,7 +166,9 @@ static uint64_t put_value(struct dq_buffer *results, sqlite3_stmt *handle, int c
     case SQLITE_TEXT: {
         const uint8_t *text = sqlite3_column_text(handle, column);
         int size = sqlite3_column_bytes(handle, column);
-        put_text(results, text, text ? size : 0);
+        if (!results->discard) {
+            put_text(results, text, text ? size : 0);
+        }
         return (uint64_t)size + 5;
     }
     case SQLITE_BLOB: {
@@ -180,6 +182,9 @@ static uint64_t put_value(struct dq_buffer *results, sqlite3_stmt *handle, int c
 }
 
 static void put_columns(struct dq_buffer *results, const struct dq_statement *statement) {
+    if (results->discard) {
+        return;
+    }
     dq_put_array(results, (uint32_t)statement->column_count);
     for (int i = 0; i < statement->column_count; i++) {
         const char *name = sqlite3_column_name(statement->handle, i);
@@ -201,9 +206,33 @@ static bool put_row(struct dq_engine *engine, const struct dq_statement *stateme
     return false;
 }
 
-/* Step to the end. The results array of rows, if the statement has columns, is open at `place`. */
-static enum dq_verdict step_all(struct dq_engine *engine, struct dq_statement *statement, size_t place,
-                                struct dq_error *error) {
+/* [rowcount, rowid, nil, nil] of a statement without columns, in the form that dq_put_open_int gives integers. */
+static void put_counts(struct dq_buffer *results, int64_t rowcount, int64_t rowid) {
+    uint8_t bytes[21] = {0x94, 0xd3, [10] = 0xd3, [19] = 0xc0, 0xc0};
+    dq_store_be64(bytes + 2, (uint64_t)rowcount);
+    dq_store_be64(bytes + 11, (uint64_t)rowid);
+    dq_put_raw(results, bytes, sizeof bytes);
+}
+
+static int64_t rowcount_of(struct dq_engine *engine, const struct dq_statement *statement) {
+    return statement->is_dml ? sqlite3_changes64(engine->db) : -1;
+}
+
+static enum dq_verdict step_failed(struct dq_engine *engine, const struct dq_statement *statement, int code,
+                                   struct dq_error *error) {
+    dq_error_take(error, engine->db, code);
+    enum dq_verdict verdict = failure(error);
+    return verdict == DQ_FAILED && !statement->is_readonly ? DQ_FAILED_WRITING : verdict;
+}
+
+/* Step a statement with columns to its end. */
+static enum dq_verdict run_rows(struct dq_engine *engine, struct dq_statement *statement, struct dq_error *error) {
+    struct dq_buffer *results = &engine->results;
+    dq_put_array(results, 4); /* [rowcount, rowid, columns, rows]: the numbers are known last */
+    size_t rowcount_place = dq_put_open_int(results);
+    size_t rowid_place = dq_put_open_int(results);
+    put_columns(results, statement);
+    size_t place = dq_put_open_array(results);
     uint32_t rows = 0;
     int code;
     while ((code = sqlite3_step(statement->handle)) == SQLITE_ROW) {
@@ -213,35 +242,53 @@ static enum dq_verdict step_all(struct dq_engine *engine, struct dq_statement *s
         rows++;
     }
     if (code != SQLITE_DONE) {
-        dq_error_take(error, engine->db, code);
-        enum dq_verdict verdict = failure(error);
-        return verdict == DQ_FAILED && !statement->is_readonly ? DQ_FAILED_WRITING : verdict;
+        return step_failed(engine, statement, code, error);
     }
-    if (statement->column_count > 0) {
-        dq_set_array(&engine->results, place, rows);
-    }
+    dq_set_array(results, place, rows);
+    dq_set_int(results, rowcount_place, rowcount_of(engine, statement));
+    dq_set_int(results, rowid_place, sqlite3_last_insert_rowid(engine->db));
     return DQ_DONE;
 }
 
 static enum dq_verdict execute(struct dq_engine *engine, struct dq_statement *statement, struct dq_error *error) {
-    struct dq_buffer *results = &engine->results;
-    size_t place = 0;
-    dq_put_array(results, 4); /* [rowcount, rowid, columns, rows]: the numbers are known last */
-    size_t rowcount_place = dq_put_open_int(results);
-    size_t rowid_place = dq_put_open_int(results);
     if (statement->column_count > 0) {
-        put_columns(results, statement);
-        place = dq_put_open_array(results);
-    } else {
-        dq_put_nil(results);
-        dq_put_nil(results);
+        return run_rows(engine, statement, error);
     }
-    enum dq_verdict verdict = step_all(engine, statement, place, error);
-    if (verdict == DQ_DONE) {
-        dq_set_int(results, rowcount_place, statement->is_dml ? sqlite3_changes64(engine->db) : -1);
-        dq_set_int(results, rowid_place, sqlite3_last_insert_rowid(engine->db));
+    int code = sqlite3_step(statement->handle);
+    if (code != SQLITE_DONE) {
+        return step_failed(engine, statement, code, error);
     }
-    return verdict;
+    put_counts(&engine->results, rowcount_of(engine, statement), sqlite3_last_insert_rowid(engine->db));
+    return DQ_DONE;
+}
+
+/* -- what only some statements need ------------------------------------------------------------------------ */
+
+static void learn_schema_words(struct dq_engine *engine) {
+    sqlite3_stmt *look = engine->schema_words;
+    if (sqlite3_step(look) == SQLITE_ROW) {
+        engine->words.has_changes = sqlite3_column_int(look, 0) != 0;
+        engine->words.has_references = sqlite3_column_int(look, 1) != 0;
+        engine->words.is_known = true;
+    }
+    sqlite3_reset(look); /* unknown, and so both assumed, if it failed: the statement will fail of the same */
+}
+
+/* changes() and total_changes() are 0 at the start of a unit: a trigger could read what an earlier entry left. Set
+ * BEFORE the first statement that may read them, and before what is not DML and might leave a count of its own. */
+static int reset_changes(struct dq_engine *engine, const struct dq_statement *statement) {
+    if (!engine->changes_are_old) {
+        return SQLITE_OK;
+    }
+    bool is_plain = statement->is_readonly || statement->is_dml;
+    bool may_read = statement->names_changes || !engine->words.is_known || engine->words.has_changes;
+    if (is_plain && !may_read) {
+        engine->changes_are_old = statement->is_readonly; /* DML sets its own count */
+        return SQLITE_OK;
+    }
+    engine->changes_are_old = false;
+    dq_functions_start_total(&engine->functions);
+    return dq_run_own(engine->reset_changes);
 }
 
 enum dq_verdict dq_run_statement(struct dq_engine *engine, struct dq_sql_text text, struct dq_reader *reader,
@@ -251,17 +298,26 @@ enum dq_verdict dq_run_statement(struct dq_engine *engine, struct dq_sql_text te
     if (statement == NULL) {
         return failure(error);
     }
+    if (!engine->words.is_known && statement->is_dml) {
+        learn_schema_words(engine);
+    }
+    int code = reset_changes(engine, statement);
+    if (code != SQLITE_OK) {
+        dq_error_take(error, engine->db, code);
+        return DQ_BROKEN;
+    }
     enum dq_verdict verdict = DQ_FAILED;
     if (bind_params(engine, statement, reader, error)) {
         verdict = execute(engine, statement, error);
     } else {
         verdict = failure(error);
     }
-    sqlite3_reset(statement->handle); /* its code repeats the step's */
-    sqlite3_clear_bindings(statement->handle); /* they point into the payload */
+    /* Its code repeats the step's. The bindings stay: they point into the payload, but every run binds all
+     * parameters anew BEFORE it steps. */
+    sqlite3_reset(statement->handle);
     if (!statement->is_readonly && !statement->is_dml) {
         engine->schema_changed = true;
-        dq_statements_clear(&engine->statements);
+        dq_forget_schema(engine);
     }
     if (verdict == DQ_DONE && engine->max_rowid_used) {
         dq_error_set(error, SQLITE_CONSTRAINT_ROWID,

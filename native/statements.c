@@ -117,13 +117,18 @@ static struct dq_statement *wrap(sqlite3_stmt *handle, const struct dq_guard *gu
     statement->column_count = sqlite3_column_count(handle);
     statement->is_readonly = sqlite3_stmt_readonly(handle) != 0 || sqlite3_stmt_isexplain(handle) != 0;
     statement->is_dml = guard->is_dml && !statement->is_readonly;
+    statement->names_changes = dq_sql_contains(sql, size, "changes");
     return statement;
 }
 
 struct dq_statement *dq_statements_get(struct dq_statements *statements, sqlite3 *db, struct dq_guard *guard,
                                        const char *sql, size_t size, struct dq_error *error) {
+    struct dq_statement *statement = statements->newest;
+    if (statement != NULL && statement->size == size && memcmp(statement->sql, sql, size) == 0) {
+        return statement; /* units from many clients of one program, or the rows of executemany */
+    }
     uint64_t hash = XXH3_64bits(sql, size);
-    struct dq_statement *statement = find(statements, hash, sql, size);
+    statement = find(statements, hash, sql, size);
     if (statement != NULL) {
         if (statement != statements->newest) {
             unlink_use(statements, statement);

@@ -19,7 +19,8 @@ struct dq_statement {
     int parameter_count;
     int column_count;
     bool is_readonly;
-    bool is_dml; /* INSERT, REPLACE, UPDATE, DELETE: has a row count */
+    bool is_dml;        /* INSERT, REPLACE, UPDATE, DELETE: has a row count */
+    bool names_changes; /* the text may call changes() */
     size_t size;
     char sql[]; /* `size` bytes and a NUL */
 };

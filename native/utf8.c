@@ -26,7 +26,14 @@ static size_t sequence_length(const uint8_t *text, size_t size) {
 bool dq_utf8_valid(const uint8_t *text, size_t size) {
     size_t i = 0;
     while (i < size) {
-        uint64_t word;
+        uint64_t word, words[4];
+        if (size - i >= 32) {
+            memcpy(words, text + i, sizeof words);
+            if (((words[0] | words[1] | words[2] | words[3]) & 0x8080808080808080u) == 0) {
+                i += 32;
+                continue;
+            }
+        }
         if (size - i >= 8 && (memcpy(&word, text + i, 8), (word & 0x8080808080808080u) == 0)) {
             i += 8;
             continue;

@@ -114,7 +114,9 @@ def _open(path: str, flags: int, pragmas: tuple[str, ...]) -> apsw.Connection:
             for limit, value in _LIMITS.items():
                 connection.limit(limit, value)
             for pragma in (*pragmas, *_SHARED_PRAGMAS):
-                connection.execute(f"PRAGMA {pragma}").fetchall()
+                # Not kept by apsw: its statements would fill the connection's lookaside memory for good, so that
+                # every later step would use malloc.
+                connection.execute(f"PRAGMA {pragma}", can_cache=False).fetchall()
         except BaseException:
             connection.close()
             raise

@@ -31,6 +31,7 @@ SQLITE_NOTFOUND: Final = 12
 
 _ffi = _native.ffi
 _lib = _native.lib
+_buffer = _ffi.buffer
 _bootstrap_lock = threading.Lock()
 
 
@@ -101,8 +102,7 @@ class NativeEngine:
 
     def _state(self) -> State:
         raw = self._outcome
-        size = raw.results_size
-        results = _ffi.unpack(_ffi.cast("char *", raw.results), size) if size else b""
+        results = _buffer(raw.results, raw.results_size)[:] if raw.results_size else b""
         return State(results, raw.state_hash, raw.page_count, raw.wal_frames, raw.wal_generation)
 
 
