@@ -74,7 +74,10 @@ static void begin_unit(struct dq_engine *engine, const struct pass *pass, uint32
     if (statement_count > 1) { /* with one, it is enough that dq_run_statement does it where it matters */
         dq_functions_start_total(&engine->functions);
     }
-    sqlite3_set_last_insert_rowid(engine->db, 0);
+    if (!engine->rowid_is_zero) {
+        sqlite3_set_last_insert_rowid(engine->db, 0);
+        engine->rowid_is_zero = true;
+    }
 }
 
 static bool has_open_foreign_keys(const struct dq_engine *engine) {
@@ -287,6 +290,7 @@ int dq_apply(dq_engine *engine, const uint8_t *payload, size_t size, int64_t ind
     engine->results.discard = !want_results;
     engine->results.failed = false;
     engine->watch.refused = false;
+    engine->rowid_is_zero = false;
     dq_pages_discard(&engine->watch.pages);
     dq_vfs_begin(engine->db);
     sqlite3_mutex *mutex = sqlite3_db_mutex(engine->db);

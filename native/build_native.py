@@ -32,6 +32,8 @@ SOURCES = [
     "utf8.c",
     "vfs.c",
     "vfs_wal.c",
+    "xxh3.c",
+    "xxh3_avx2.c",
 ]
 
 CDEF = """

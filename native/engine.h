@@ -58,6 +58,7 @@ struct dq_engine {
     bool max_rowid_used;
     bool schema_changed;
     bool changes_are_old; /* changes() still shows what an earlier unit left */
+    bool rowid_is_zero;   /* last_insert_rowid() is known to be 0 */
     struct dq_error last_error; /* behind outcome.message */
 };
 

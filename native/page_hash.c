@@ -5,8 +5,7 @@
 
 #include "memory.h"
 
-#define XXH_INLINE_ALL
-#include "xxhash.h"
+#include "xxh3.h"
 
 static bool is_zero(const uint8_t *page, uint32_t size) {
     return page[0] == 0 && memcmp(page, page + 1, size - 1) == 0;
@@ -17,14 +16,14 @@ uint64_t dq_page_hash(const uint8_t *page, uint32_t page_size, uint32_t number) 
         return 0;
     }
     if (number != 1) {
-        return XXH3_64bits_withSeed(page, page_size, number);
+        return dq_xxh3(page, page_size, number);
     }
     uint8_t masked[DQ_PAGE_SIZE_MAX];
     memcpy(masked, page, page_size);
     memset(masked + 24, 0, 4);
     memset(masked + 40, 0, 4);
     memset(masked + 92, 0, 8);
-    return XXH3_64bits_withSeed(masked, page_size, number);
+    return dq_xxh3(masked, page_size, number);
 }
 
 uint64_t dq_hash_pages(const uint8_t *pages, size_t count, uint32_t page_size, uint32_t first_number) {

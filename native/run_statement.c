@@ -214,6 +214,12 @@ static void put_counts(struct dq_buffer *results, int64_t rowcount, int64_t rowi
     dq_put_raw(results, bytes, sizeof bytes);
 }
 
+static int64_t rowid_of(struct dq_engine *engine) {
+    int64_t rowid = sqlite3_last_insert_rowid(engine->db);
+    engine->rowid_is_zero = rowid == 0;
+    return rowid;
+}
+
 static int64_t rowcount_of(struct dq_engine *engine, const struct dq_statement *statement) {
     return statement->is_dml ? sqlite3_changes64(engine->db) : -1;
 }
@@ -245,12 +251,15 @@ static enum dq_verdict run_rows(struct dq_engine *engine, struct dq_statement *s
         return step_failed(engine, statement, code, error);
     }
     dq_set_array(results, place, rows);
-    dq_set_int(results, rowcount_place, rowcount_of(engine, statement));
-    dq_set_int(results, rowid_place, sqlite3_last_insert_rowid(engine->db));
+    if (!results->discard) {
+        dq_set_int(results, rowcount_place, rowcount_of(engine, statement));
+        dq_set_int(results, rowid_place, rowid_of(engine));
+    }
     return DQ_DONE;
 }
 
 static enum dq_verdict execute(struct dq_engine *engine, struct dq_statement *statement, struct dq_error *error) {
+    engine->rowid_is_zero = engine->rowid_is_zero && statement->is_readonly;
     if (statement->column_count > 0) {
         return run_rows(engine, statement, error);
     }
@@ -258,7 +267,9 @@ static enum dq_verdict execute(struct dq_engine *engine, struct dq_statement *st
     if (code != SQLITE_DONE) {
         return step_failed(engine, statement, code, error);
     }
-    put_counts(&engine->results, rowcount_of(engine, statement), sqlite3_last_insert_rowid(engine->db));
+    if (!engine->results.discard) {
+        put_counts(&engine->results, rowcount_of(engine, statement), rowid_of(engine));
+    }
     return DQ_DONE;
 }
 
