@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from dqlite_py.command import check_database_name, check_params, check_unit
 from dqlite_py.errors import (
+    Error,
     InterfaceError,
     MalformedMessage,
     NotSupportedError,
@@ -18,16 +19,18 @@ from dqlite_py.errors import (
     OutcomeUnknown,
 )
 from dqlite_py.gateway import ReadLevel
-from dqlite_py.limits import REQUEST_TIMEOUT_MS
+from dqlite_py.limits import FRAME_BYTES_MAX, MIB, REQUEST_TIMEOUT_MS
 from dqlite_py.model import Address, NodeId
 from dqlite_py.node.database_worker import pack_result, unit_error
 from dqlite_py.node.runtime_parts import Parts
 from dqlite_py.node.tickets import Deadline
 from dqlite_py.wire.address import split_address
+from dqlite_py.wire.rpc import error_body
 
 T = TypeVar("T")
 Handler = Callable[[Any, Any], Awaitable[Any]]
 TIMEOUT_S = REQUEST_TIMEOUT_MS / 1000
+RESULTS_BYTES_MAX = FRAME_BYTES_MAX - MIB
 
 
 def field(body: Any, name: str, kind: type[T], default: T | None = None) -> T:
@@ -104,8 +107,12 @@ class Services:
     # -- the leader's -----------------------------------------------------------------------------------------
 
     async def leader_write(self, _ctx: Any, body: Any) -> Any:
-        database, unit = _database(body), check_unit(field(body, "unit", bytes))
-        return pack_result(await self._parts.writes.submit_here_async(database, unit))
+        """One answer for each unit: its packed result, or the wire form of its error."""
+        database, units = _database(body), field(body, "units", list)
+        if not units or any(type(unit) is not bytes for unit in units):
+            raise MalformedMessage("field 'units' must be a list of units", what="units")
+        checked = [check_unit(unit) for unit in units]
+        return _pack_answers(await self._parts.writes.submit_many_here(database, checked))
 
     async def leader_open(self, _ctx: Any, body: Any) -> Any:
         await self._parts.writes.open_here(_database(body))
@@ -228,3 +235,22 @@ class Services:
         if chosen is None:
             raise OperationalError("leadership was not taken over in time; this node still leads")
         return {"target": chosen}
+
+
+def _pack_answers(answers: list[Any]) -> list[Any]:
+    packed: list[Any] = []
+    room = RESULTS_BYTES_MAX
+    for answer in answers:
+        if isinstance(answer, Error):
+            packed.append(error_body(answer))
+            continue
+        result = pack_result(answer)
+        if len(result) > room:
+            too_large = OutcomeUnknown(
+                f"the write was committed, but its result of {len(result)} bytes does not fit into the leader's answer"
+            )
+            packed.append(error_body(too_large))
+            continue
+        room -= len(result)
+        packed.append(result)
+    return packed

@@ -6,15 +6,13 @@ Certain failures (never appended, never sent) are routed again until the deadlin
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from dqlite_py.command import encode_drop, encode_open
 from dqlite_py.errors import (
     Error,
-    MalformedMessage,
     NodeStopped,
     NoLeader,
     NotLeader,
@@ -24,12 +22,10 @@ from dqlite_py.errors import (
 from dqlite_py.limits import DATABASES_MAX
 from dqlite_py.model import NodeId
 from dqlite_py.node.cluster_view import ClusterView
-from dqlite_py.node.database_worker import unpack_result
+from dqlite_py.node.forwarding import Forwarder
 from dqlite_py.node.proposals import DatabaseProposals, UnitCallback
 from dqlite_py.node.tickets import Deadline
 from dqlite_py.raft.rpc import RpcLost, RpcNotSent
-
-log = logging.getLogger("dqlite_py.node")
 
 Call = Callable[[NodeId, str, Any, float], Any]  # awaitable
 Propose = Callable[[bytes, Callable[[Any, Error | None], None]], None]
@@ -60,7 +56,8 @@ class Writes:
         self._databases = databases
         self._opening: Counter[str] = Counter()
         self._queues: dict[str, DatabaseProposals] = {}
-        self._tasks: dict[asyncio.Task[None], None] = {}  # in the order of their start
+        self._forwarders: dict[str, Forwarder] = {}
+        self._tasks: dict[asyncio.Task[Any], None] = {}  # in the order of their start
 
     # -- on the leader --------------------------------------------------------------------------------
 
@@ -80,20 +77,32 @@ class Writes:
             return refusal
         return view.not_compared() if view.is_ready_leader else view.not_leader()
 
-    async def submit_here_async(self, database: str, unit: bytes) -> Any:
-        """For a forwarded write: the unit's result, or raises."""
-        future: asyncio.Future[Any] = self._loop.create_future()
+    async def submit_many_here(self, database: str, units: Sequence[bytes]) -> list[Any]:
+        """For forwarded writes: each unit's result or its Error, when all are known. Raises what refuses them all."""
+        if not self._view.takes_writes:
+            raise self._refusal()
+        answers: list[Any] = [None] * len(units)
+        left = len(units)
+        all_known: asyncio.Future[None] = self._loop.create_future()
 
-        def done(result: Any, error: Error | None) -> None:
-            if future.done():
-                return
-            if error is None:
-                future.set_result(result)
-            else:
-                future.set_exception(error)
+        def answered(position: int) -> UnitCallback:
+            def done(result: Any, error: Error | None) -> None:
+                nonlocal left
+                answers[position] = result if error is None else error
+                left -= 1
+                if not left and not all_known.done():
+                    all_known.set_result(None)
 
-        self.submit_here(database, unit, done)
-        return await future
+            return done
+
+        for position, unit in enumerate(units):
+            done = answered(position)
+            try:
+                self.submit_here(database, unit, done)
+            except Error as error:
+                done(None, error)
+        await all_known
+        return answers
 
     async def command_here(self, payload: bytes) -> None:
         """Propose a whole command (open, drop) on this leader and wait until it is applied."""
@@ -145,7 +154,7 @@ class Writes:
 
         def done(result: Any, error: Error | None) -> None:
             if error is not None and isinstance(error, NotLeader) and not deadline.passed:
-                self._spawn(self._route(database, unit, callback, deadline))
+                self._retry(database, unit, done, callback, deadline)
             else:
                 callback(result, error)
 
@@ -156,30 +165,41 @@ class Writes:
             elif self._view.is_ready_leader:
                 self.submit_here(database, unit, done)
             else:
-                self._spawn(self._route(database, unit, callback, deadline))
+                self._forward(database, unit, done, deadline)
         except NotLeader:
-            self._spawn(self._route(database, unit, callback, deadline))
+            self._retry(database, unit, done, callback, deadline)
         except Error as error:
             callback(None, error)
 
-    async def _route(self, database: str, unit: bytes, callback: UnitCallback, deadline: Deadline) -> None:
-        body = {"database": database, "unit": unit}
+    def _retry(
+        self, database: str, unit: bytes, done: UnitCallback, callback: UnitCallback, deadline: Deadline
+    ) -> None:
+        """It certainly did not happen: to whoever leads now."""
         try:
-            result = await self.on_leader(
-                "leader.write", body, deadline, lambda: self.submit_here_async(database, unit)
-            )
-            if type(result) is bytes:
-                result = _unpack(result)
+            self._forward(database, unit, done, deadline)
         except Error as error:
             callback(None, error)
-        except asyncio.CancelledError:
-            callback(None, OutcomeUnknown("the node stopped before the write's outcome was known"))
-            raise
-        except Exception as error:
-            log.exception("write failed unexpectedly")
-            callback(None, OutcomeUnknown(f"write failed: {error!r}"))
-        else:
-            callback(result, None)
+
+    def _forward(self, database: str, unit: bytes, callback: UnitCallback, deadline: Deadline) -> None:
+        """Raises Busy or, when the node stops, NodeStopped; nothing was queued then."""
+        refusal = self._view.refusal(write=False)
+        if refusal is not None:
+            raise refusal
+        forwarder = self._forwarders.get(database)
+        if forwarder is None:
+            forwarder = self._forwarders[database] = Forwarder(
+                database, send=self._send, spawn=self._spawn, soon=self._loop.call_soon
+            )
+        forwarder.submit(unit, callback, deadline)
+
+    async def _send(self, database: str, units: Sequence[bytes], deadline: Deadline) -> list[Any]:
+        answers: list[Any] = await self.on_leader(
+            "leader.write",
+            {"database": database, "units": units},
+            deadline,
+            lambda: self.submit_many_here(database, units),
+        )
+        return answers
 
     async def on_leader(self, method: str, body: Any, deadline: Deadline, here: Callable[[], Any]) -> Any:
         """Run `here()` if we lead, else `method` on the leader; tries again only what certainly did not happen."""
@@ -208,23 +228,19 @@ class Writes:
             "leader.open", {"database": database}, deadline, lambda: self.open_here(database)
         )
 
-    def _spawn(self, coroutine: Any) -> None:
+    def _spawn(self, coroutine: Any) -> asyncio.Task[Any]:
         task = self._loop.create_task(coroutine)
         self._tasks[task] = None
         task.add_done_callback(lambda done: self._tasks.pop(done, None))
+        return task
 
     async def stop(self) -> None:
-        """Cancel what is under way; every callback hears OutcomeUnknown or NotLeader."""
+        """Cancel what is under way; every callback hears an error whose outcome is true."""
         self.lost_leadership()
+        for forwarder in self._forwarders.values():
+            forwarder.fail_queued(NodeStopped("the node is stopping"))
         await asyncio.sleep(0)  # what is cancelled BEFORE its first step cannot tell its caller
         for task in list(self._tasks):
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=2.0)
-
-
-def _unpack(answer: bytes) -> Any:
-    try:
-        return unpack_result(answer)
-    except MalformedMessage as error:
-        raise OutcomeUnknown(f"the leader's answer cannot be read: {error}") from None

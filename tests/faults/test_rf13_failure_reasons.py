@@ -27,10 +27,12 @@ from dqlite_py.errors import (
 from dqlite_py.limits import PENDING_UNITS_MAX
 from dqlite_py.model import NodeId
 from dqlite_py.node.cluster_view import ClusterView
+from dqlite_py.node.database_worker import pack_result
 from dqlite_py.node.proposals import DatabaseProposals
 from dqlite_py.node.tickets import Deadline
 from dqlite_py.node.writes import Writes
 from dqlite_py.raft.rpc import RpcContext, RpcLost, RpcNotSent
+from dqlite_py.wire.rpc import error_body
 from tests.faults.ours import CoreWorld, payloads, propose_all
 from tests.faults.ours_host import Answers, command, hosted
 from tests.faults.stock import NullPoller, Outcomes, SimNode, StockWorld
@@ -291,10 +293,15 @@ async def forwarded(*answers: Any) -> tuple[Answers, list[str]]:
 
 
 async def test_ours_repeats_only_what_certainly_did_not_happen() -> None:
-    heard, asked = await forwarded(RpcNotSent("no connection"), NotLeader("not I"), [0, []])
-    assert heard == [([0, []], None)]
+    done = [pack_result((0, ()))]
+    heard, asked = await forwarded(RpcNotSent("no connection"), NotLeader("not I"), done)
+    assert heard == [((0, ()), None)]
     assert len(asked) == 3
-    heard, asked = await forwarded(RpcLost("the connection broke"), [0, []])
+    not_i = error_body(NotLeader("not I any more, and this one was not proposed"))
+    heard, asked = await forwarded([not_i], [not_i], done)
+    assert heard == [((0, ()), None)]
+    assert len(asked) == 3
+    heard, asked = await forwarded(RpcLost("the connection broke"), done)
     ((_, error),) = heard
     assert isinstance(error, OutcomeUnknown)
     assert len(asked) == 1

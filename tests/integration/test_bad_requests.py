@@ -47,6 +47,9 @@ BODIES: tuple[Any, ...] = (
     {"database": "app", "unit": b"\xc1", "sql": "SELECT 1", "params": 3},
     {"database": "app", "sql": "SELECT ?", "params": [], "level": "strong"},
     {"database": "app", "sql": "SELECT 1", "timeout_s": -1, "unit": b"\x93\xc0\x00\x90"},
+    {"database": "app", "units": []},
+    {"database": "app", "units": [b"\xc1", 7]},
+    {"database": "app", "units": [b"\x93\xc0\x00\x90"]},
     {"id": -1, "address": "nonsense", "index": "x", "hash": None, "target": "x"},
     {"id": 2**63, "address": "", "index": -1, "database": "app", "hash": 1},
 )

@@ -1,0 +1,129 @@
+"""node.forwarding: a follower's writes travel together, and every one is answered for itself."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from dqlite_py.errors import Busy, Error, IntegrityError, NodeStopped, Outcome, OutcomeUnknown
+from dqlite_py.limits import PENDING_BYTES_MAX
+from dqlite_py.node.database_worker import pack_result
+from dqlite_py.node.forwarding import REQUESTS_MAX, UNITS_MAX, Forwarder
+from dqlite_py.node.tickets import Deadline
+from dqlite_py.wire.rpc import error_body
+
+
+class Leader:
+    """Answers when the test says so."""
+
+    def __init__(self) -> None:
+        self.batches: list[Sequence[bytes]] = []
+        self.answers: list[asyncio.Future[Any]] = []
+        self.heard: list[tuple[int, Any, Error | None]] = []
+        loop = asyncio.get_running_loop()
+        self.forwarder = Forwarder("app", send=self.send, spawn=loop.create_task, soon=loop.call_soon)
+
+    async def send(self, database: str, units: Sequence[bytes], _deadline: Deadline) -> Sequence[Any]:
+        assert database == "app"
+        self.batches.append(units)
+        self.answers.append(asyncio.get_running_loop().create_future())
+        answer: Sequence[Any] = await self.answers[-1]
+        return answer
+
+    def submit(self, number: int, size: int = 1) -> None:
+        def callback(result: Any, error: Error | None) -> None:
+            self.heard.append((number, result, error))
+
+        self.forwarder.submit(bytes([number % 256]) * size, callback, Deadline(10))
+
+    async def settle(self) -> None:
+        for _ in range(5):
+            await asyncio.sleep(0)
+
+
+async def test_what_comes_while_requests_are_under_way_travels_together() -> None:
+    leader = Leader()
+    for number in range(REQUESTS_MAX):
+        leader.submit(number)
+        await leader.settle()
+    for number in range(REQUESTS_MAX, REQUESTS_MAX + 5):
+        leader.submit(number)
+    await leader.settle()
+    assert [len(batch) for batch in leader.batches] == [1] * REQUESTS_MAX
+    leader.answers[0].set_result([pack_result((0, ()))])
+    await leader.settle()
+    assert [len(batch) for batch in leader.batches] == [1] * REQUESTS_MAX + [5]
+    assert leader.heard == [(0, (0, ()), None)]
+
+
+async def test_each_unit_has_its_own_answer() -> None:
+    leader = Leader()
+    for number in range(4):
+        leader.submit(number)
+    await leader.settle()
+    refused = error_body(IntegrityError("UNIQUE constraint failed", code=2067))
+    leader.answers[0].set_result([pack_result((0, ())), refused, b"\xc1", ["no error"]])
+    await leader.settle()
+    (_, first, none), (_, _, integrity), (_, _, unreadable), (_, _, no_error) = leader.heard
+    assert (first, none) == ((0, ()), None)
+    assert isinstance(integrity, IntegrityError)
+    for error in (unreadable, no_error):
+        assert isinstance(error, OutcomeUnknown)
+
+
+@pytest.mark.parametrize("answer", [None, [], [b""] * 3, "text", {}])
+async def test_an_answer_of_the_wrong_shape_promises_nothing(answer: Any) -> None:
+    leader = Leader()
+    leader.submit(1)
+    leader.submit(2)
+    await leader.settle()
+    leader.answers[0].set_result(answer)
+    await leader.settle()
+    assert [error and error.outcome for _, _, error in leader.heard] == [Outcome.UNKNOWN] * 2
+
+
+async def test_an_error_of_the_request_is_the_error_of_each() -> None:
+    leader = Leader()
+    leader.submit(1)
+    leader.submit(2)
+    await leader.settle()
+    lost = OutcomeUnknown("the connection broke")
+    leader.answers[0].set_exception(lost)
+    await leader.settle()
+    assert [error for _, _, error in leader.heard] == [lost, lost]
+
+
+async def test_large_batches_are_split() -> None:
+    leader = Leader()
+    for number in range(UNITS_MAX + 1):
+        leader.submit(number)
+    leader.submit(1, size=3 << 20)
+    await leader.settle()
+    assert [len(batch) for batch in leader.batches] == [UNITS_MAX, 1]
+    leader.answers[1].set_result([pack_result((0, ()))])
+    await leader.settle()
+    assert [len(batch) for batch in leader.batches] == [UNITS_MAX, 1, 1]
+
+
+async def test_what_still_waits_when_the_node_stops_did_not_happen() -> None:
+    leader = Leader()
+    for number in range(REQUESTS_MAX + 1):
+        leader.submit(number)
+        await leader.settle()
+    leader.forwarder.fail_queued(NodeStopped("the node is stopping"))
+    ((number, _, error),) = leader.heard
+    assert number == REQUESTS_MAX
+    assert error is not None
+    assert error.outcome is Outcome.NOT_APPLIED
+
+
+async def test_too_many_bytes_are_refused_before_they_are_kept() -> None:
+    leader = Leader()
+    size = PENDING_BYTES_MAX // 4
+    for number in range(4):
+        leader.submit(number, size)
+    with pytest.raises(Busy):
+        leader.submit(4, size)
