@@ -13,6 +13,7 @@ from typing import Any
 SHARES = (0.5, 0.9, 0.99, 0.999)
 CURVE_SHARES = (*(i / 100 for i in range(0, 100, 2)), 0.99, 0.995, 0.999, 0.9995, 0.9999, 1.0)
 BUSY = "BUSY"
+LOST = "lost its leadership during the measurement"  # note of a sample
 
 
 def percentile(values: Sequence[float], share: float) -> float:

@@ -10,14 +10,17 @@ import matplotlib
 
 matplotlib.use("Agg")
 from matplotlib import pyplot
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from tests.benchmarks import drivers
 from tests.benchmarks.measures import CURVE_SHARES, Sample, median_of
-from tests.benchmarks.report import merged
+from tests.benchmarks.report import TITLES, merged
 from tests.benchmarks.session import Placed, Session
 from tests.benchmarks.targets import Verdict
+from tests.benchmarks.workloads import KNOWN
 
 SIZE = (8.0, 4.5)
+TICKS_MAX = 10
 COLOURS = {
     "ours": "#1f6fb2",
     "ours-python": "#7fb3dd",
@@ -77,7 +80,11 @@ def targets(axes: Any, verdicts: Sequence[Verdict]) -> bool:
     if not rows:
         return False
     reached = [v.bound / v.value if v.is_upper else v.value / v.bound for v in rows]
-    axes.barh([v.name for v in rows], reached, color=["#2e8b57" if v.is_met else "#c0392b" for v in rows])
+    bars = axes.barh(
+        [v.name for v in rows], reached, color=["#2e8b57" if v.is_met else "#c0392b" for v in rows]
+    )
+    axes.bar_label(bars, [f" {value:.2g}" for value in reached])
+    axes.margins(x=0.15)
     axes.axvline(1.0, color="black", linewidth=1)
     axes.set_xscale("log")
     axes.invert_yaxis()
@@ -101,7 +108,8 @@ def by_clients(axes: Any, session: Session, workload: str) -> bool:
         xs = sorted(found)
         ys = [median_of(found[x], "rows_rate") for x in xs]
         axes.plot(xs, ys, marker="o", label=drivers.TITLES.get(driver, driver), color=COLOURS.get(driver))
-    return _finish(axes, points, f"{workload}: successful operations", "clients", "per second", True, True)
+    title = f"{KNOWN[workload].title}: successful operations"
+    return _finish(axes, points, title, "clients", "rows per second", True, True)
 
 
 def latencies(axes: Any, session: Session, clients: int) -> bool:
@@ -166,7 +174,7 @@ def lines(
     for series, points in by_series.items():
         ordered = sorted(points)
         axes.plot([x for x, _y in ordered], [y for _x_, y in ordered], marker="o", label=series or y_label)
-    done = _finish(axes, found, group, x_label, y_label, log_x, log_y)
+    done = _finish(axes, found, TITLES.get(group, group), x_label, y_label, log_x, log_y)
     if not log_y:
         axes.set_ylim(bottom=0)
     return done
@@ -193,6 +201,16 @@ def _finish(axes: Any, data: Iterable[Any], title: str, x: str, y: str, log_x: b
     axes.set_ylabel(y)
     axes.set_xscale("log" if log_x else "linear")
     axes.set_yscale("log" if log_y else "linear")
+    plain = FuncFormatter(lambda value, _position: f"{value:,g}")
+    if log_x:
+        places = sorted({x for line in axes.get_lines() for x in line.get_xdata()})
+        if len(places) <= TICKS_MAX:
+            axes.set_xticks(places, minor=False)
+        axes.xaxis.set_major_formatter(plain)
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    if log_y:
+        axes.yaxis.set_major_formatter(plain)
+        axes.yaxis.set_minor_formatter(NullFormatter())
     axes.grid(True, alpha=0.3)
     if not data:
         return False

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from tests.benchmarks import drivers
 from tests.benchmarks.figures import Figure, shown
-from tests.benchmarks.measures import Sample, median_of
+from tests.benchmarks.measures import LOST, Sample, median_of
 from tests.benchmarks.session import Placed, Session
 from tests.benchmarks.targets import Verdict
 
@@ -69,6 +69,9 @@ def sample_row(samples: Sequence[Sample], first: Placed) -> Row:
         for kind, count in one.errors.items():
             errors[kind] = errors.get(kind, 0) + count
     unserved = sum(one.unserved for one in samples)
+    lost = sum(one.note == LOST for one in samples)
+    if lost:
+        errors["leader changed"] = lost
     if unserved:
         errors["not begun in time"] = unserved
     written = median_of(samples, "write_bytes")
@@ -243,10 +246,10 @@ def markdown(
         if heading == "Targets":
             lines += _plot_lines([name for name in plots if name.startswith("summary")])
     lines += _plot_lines([name for name in plots if not name.startswith("summary")])
-    notes = {s.driver: s.note for s in (p.sample for p in session.placed) if s.note}
+    notes = {(p.sample.driver, p.sample.note) for p in session.placed if p.sample.note}
     if notes or session.skipped or session.failures:
         lines += ["", "## Notes", ""]
-        lines += [f"- {drivers.TITLES.get(name, name)}: {note}" for name, note in notes.items()]
+        lines += [f"- {drivers.TITLES.get(name, name)}: {note}" for name, note in sorted(notes)]
         lines += [f"- left out: {drivers.TITLES[name]}: {why}" for name, why in session.skipped.items()]
         lines += [f"- failed: {failure.splitlines()[0]}" for failure in session.failures]
     for heading, text in session.texts.items():

@@ -23,7 +23,7 @@ from tests.benchmarks import asyncload, clients
 from tests.benchmarks.counters import NodeRef
 from tests.benchmarks.drivers import ours
 from tests.benchmarks.drivers.base import Cluster, Meter
-from tests.benchmarks.measures import Tally, Window
+from tests.benchmarks.measures import Sample, Tally, Window
 from tests.benchmarks.workloads import (
     BATCH_ROWS,
     FILL,
@@ -130,6 +130,14 @@ class NetworkCluster(Cluster):
 
     def sync_count(self) -> int | None:
         return ours.journal_syncs([Remote().status(node.address, 2.0) for node in self._processes.nodes])
+
+    def measure(self, name: str, clients: int, seconds: float, rate: float | None = None) -> Sample:
+        """On the first node, which must lead."""
+        ours.lead(self._status)
+        return ours.noted(super().measure(name, clients, seconds, rate), self._status())
+
+    def _status(self) -> dict[str, Any]:
+        return Remote().status(self._leader(), 2.0)
 
     def run(
         self, chosen: Workload, count: int, seconds: float, rate: float | None, meter: Meter

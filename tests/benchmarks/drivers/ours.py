@@ -5,8 +5,11 @@ Also as a member that joins another cluster, for reads on followers.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +17,11 @@ import dqlite_py
 from dqlite_py.cli.demo.processes import NodeProcess, free_addresses
 from dqlite_py.cli.remote import Remote
 from dqlite_py.errors import Error
+from dqlite_py.model import Address
 from tests.benchmarks import counters
 from tests.benchmarks.counters import NodeRef
 from tests.benchmarks.drivers.base import Cluster
+from tests.benchmarks.measures import LOST, Sample
 from tests.benchmarks.workloads import BATCH_ROWS, FILL, INSERT, LOOKUP_ROWS, PUT, READ, SCHEMA
 
 DATABASE = "bench"
@@ -64,6 +69,7 @@ class OurCluster(Cluster):
     def __init__(self, folder: Path, nodes: int, join: str, name: str) -> None:
         super().__init__(folder, nodes)
         self.name = name
+        self._should_lead = not join
         addresses = free_addresses(nodes)
         self._others = [
             NodeProcess(f"node{i + 2}", address, folder / f"node{i + 2}", (addresses[0],))
@@ -94,6 +100,13 @@ class OurCluster(Cluster):
     def nodes(self) -> list[NodeRef]:
         here = NodeRef("node1", os.getpid(), self._node.status()["is_leader"])
         return [here, *(NodeRef(o.name, o.pid) for o in self._others if o.pid is not None and o.is_running)]
+
+    def measure(self, name: str, clients: int, seconds: float, rate: float | None = None) -> Sample:
+        """Also makes sure that it is the leader's process that is measured, and says when it did not stay so."""
+        if not self._should_lead:
+            return super().measure(name, clients, seconds, rate)
+        lead(self._node.status)
+        return noted(super().measure(name, clients, seconds, rate), self._node.status())
 
     def sync_count(self) -> int | None:
         """From the journals of all nodes; SQLite's own, at checkpoints, are not in it."""
@@ -159,6 +172,24 @@ class OurCluster(Cluster):
             if time.monotonic() - began > 20 * READY_S:
                 raise TimeoutError(f"the follower has not applied index {goal}: {status}")
             time.sleep(0.01)
+
+
+def lead(status_of_first: Callable[[], dict[str, Any]]) -> None:
+    """Have leadership handed back to the first node when another took it over meanwhile; TimeoutError."""
+    deadline = time.monotonic() + READY_S
+    while not (status := status_of_first())["is_leader"]:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"leadership did not come back within {READY_S:.0f} s: {status['state']}")
+        if status["leader_address"]:
+            with contextlib.suppress(Error):
+                target = {"target": status["node_id"]}
+                Remote().change(Address(status["leader_address"]), "transfer", target, 5.0)
+        time.sleep(0.1)
+
+
+def noted(sample: Sample, status: dict[str, Any]) -> Sample:
+    """The sample, saying so when the first node does not lead any more."""
+    return sample if status["is_leader"] else replace(sample, note=LOST)
 
 
 def journal_syncs(statuses: list[dict[str, Any]]) -> int | None:
