@@ -16,15 +16,14 @@ from dqlite_py.errors import MalformedMessage, UnknownFormat
 from dqlite_py.limits import (
     CONNECT_TIMEOUT_MS,
     FRAME_BYTES_MAX,
-    FRAME_FRAGMENT_BYTES,
     HANDSHAKE_TIMEOUT_MS,
     IDLE_TIMEOUT_MS,
     RECONNECT_MAX_MS,
     RECONNECT_MIN_MS,
     STRANGER_BYTES_MAX,
-    WRITE_BUFFER_BYTES_MAX,
 )
 from dqlite_py.model import Address, NodeId
+from dqlite_py.raft.outbox import Outbox
 from dqlite_py.raft.quietlog import QuietLog
 from dqlite_py.raft.tls import certified_names
 from dqlite_py.wire.frames import FrameDecoder, FrameType, OutgoingMessage, Received
@@ -43,11 +42,9 @@ from dqlite_py.wire.handshake import (
     judge_welcome,
     refused,
 )
-from dqlite_py.wire.sendqueue import Lane, Queued, SendQueue
+from dqlite_py.wire.sendqueue import Lane, Queued
 
 log = QuietLog(logging.getLogger(__name__))
-_FLUSH_BYTES_MAX = 8 * FRAME_FRAGMENT_BYTES  # at once, so that one connection does not hold the loop
-_FAREWELL_BYTES_MAX = 4 * FRAME_FRAGMENT_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +103,7 @@ class Connection(asyncio.Protocol):
         self.state = ConnectionState.HANDSHAKE
         self.remote: Hello | Welcome | None = None
         self.verified = False
+        self.peer_id = NodeId(0)  # the other side's; 0 before the handshake and for clients
         self.close_reason = ""
         self.ready: asyncio.Future[None] = self._loop.create_future()  # dialler: HandshakeRefused when not
         self.lost = asyncio.Event()  # the socket is gone
@@ -114,10 +112,9 @@ class Connection(asyncio.Protocol):
         self.made_at = self.received_at = self.sent_at = self.closed_at = now
         self._transport: asyncio.Transport | None = None
         self._decoder = FrameDecoder()
-        self._queue = SendQueue()
-        self._paused = False
-        self._flush_planned = False
-        self._space = asyncio.Event()
+        self.outbox = Outbox(self._loop)
+        self._has_heard = False
+        self._carries_raft = False  # raft messages may come on it
 
     def __repr__(self) -> str:
         way = "to" if self.dialled else "from"
@@ -131,11 +128,6 @@ class Connection(asyncio.Protocol):
     @property
     def is_closed(self) -> bool:
         return self.state is ConnectionState.CLOSED
-
-    @property
-    def peer_id(self) -> NodeId:
-        """The other side's node id; 0 before the handshake and for clients."""
-        return self.remote.node_id if self.remote is not None else NodeId(0)
 
     @property
     def peer_address(self) -> Address:
@@ -152,99 +144,77 @@ class Connection(asyncio.Protocol):
 
     @property
     def queued_bytes(self) -> int:
-        return self._queue.size_bytes
+        return self.outbox.size_bytes
 
     # -- sending
 
-    def send(self, lane: Lane, message: OutgoingMessage, *, soon: bool = True) -> Queued | None:
-        """Queue a message; None when the lane is full or the connection is not open (it is then not sent).
-
-        Not `soon`: the caller calls `flush` itself, when it has queued all that it has.
-        """
+    def send(self, lane: Lane, message: OutgoingMessage) -> Queued | None:
+        """Queue a message; None when the lane is full or the connection is not open (it is then not sent)."""
         if self.state is not ConnectionState.ESTABLISHED:
             return None
-        queued = self._queue.push(lane, message)
-        if queued is not None and soon:
-            self._plan_flush()
+        queued = self.outbox.push(lane, message)
+        if queued is not None:
+            self.outbox.flush_soon()
         return queued
-
-    def lane_bytes(self, lane: Lane) -> int:
-        return self._queue.lane_bytes(lane)
 
     def take_back(self, queued: Queued) -> bool:
         """Whether the message was still wholly ours; it will then never be sent."""
-        return self._queue.remove(queued)
+        return self.outbox.remove(queued)
 
     async def wait_space(self) -> bool:
         """Wait until the queue has shrunk; False when the connection is closed."""
-        self._space.clear()
-        await self._space.wait()
+        await self.outbox.wait_space()
         return self.is_open
 
     def ping(self) -> None:
         self.send(Lane.CONTROL, OutgoingMessage(FrameType.PING, b""))
 
-    def _plan_flush(self) -> None:
-        if not (self._flush_planned or self._paused):
-            self._flush_planned = True
-            self._loop.call_soon(self.flush)
-
-    def flush(self) -> None:
-        """Everything queued so far leaves in one write."""
-        self._flush_planned = False
-        if self._transport is None or self.is_closed or self._transport.is_closing():
-            return  # what is queued is dropped by connection_lost
-        written = 0
-        while not self._paused and written < _FLUSH_BYTES_MAX:
-            budget = WRITE_BUFFER_BYTES_MAX - self._transport.get_write_buffer_size()
-            pieces = self._queue.take(budget)
-            if not pieces:
-                break
-            data = b"".join(pieces)
-            written += len(data)
-            self._transport.write(data)
-            if not self._queue.size_bytes:
-                break
-        if written:
-            self.sent_at = self._loop.time()
-            self._space.set()
-        if self._queue.size_bytes:
-            self._plan_flush()
+    def note_activity(self, now: float) -> None:
+        """Take over into `received_at` and `sent_at` what happened since the last call: a clock need not be read for
+        each message."""
+        if self._has_heard:
+            self._has_heard = False
+            self.received_at = now
+        if self.outbox.has_sent:
+            self.outbox.has_sent = False
+            self.sent_at = now
 
     # -- asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        # Half of what `flush` fills up to: a full buffer is then always a paused one.
-        self._transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES_MAX // 2)
+        self.outbox.attach(self._transport)
         if self.hello is not None:
             self._say(FrameType.HELLO, self.hello)
 
     def data_received(self, data: bytes) -> None:
-        if self.is_closed:
+        if self.state is ConnectionState.CLOSED:
             return
-        self.received_at = self._loop.time()
+        self._has_heard = True
+        decoder, handed = self._decoder, False
         try:
-            self._decoder.feed(data)
-            while not self.is_closed:
-                received = self._decoder.next_message()
-                if received is None:
+            decoder.feed(data)
+            while (received := decoder.next_message()) is not None:
+                if received.type is FrameType.RAFT and self._carries_raft:
+                    handed = True
+                    self._owner.raft_received(self, received.body)
+                else:
+                    self._handle(received)
+                if not decoder.has_more or self.is_closed:
                     break
-                self._handle(received)
         except (MalformedMessage, UnknownFormat) as error:
             self._malformed(error)
-        self._owner.all_received()
+        if handed:
+            self._owner.all_received()
 
     def eof_received(self) -> bool:
         return False
 
     def pause_writing(self) -> None:
-        self._paused = True
+        self.outbox.pause()
 
     def resume_writing(self) -> None:
-        self._paused = False
-        if self._queue.size_bytes:
-            self._plan_flush()
+        self.outbox.resume()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._shut(str(exc) if exc else "the peer closed the connection")
@@ -267,9 +237,7 @@ class Connection(asyncio.Protocol):
     def close(self, reason: str) -> None:
         """Close after what is queued (not more than a little) was handed to the socket."""
         if not self.is_closed and self._transport is not None and not self._transport.is_closing():
-            pieces = self._queue.take(_FAREWELL_BYTES_MAX)
-            if pieces:
-                self._transport.write(b"".join(pieces))
+            self.outbox.farewell()
             self._transport.close()
         self._shut(reason)
 
@@ -283,8 +251,7 @@ class Connection(asyncio.Protocol):
             self.ready.set_exception(HandshakeRefused(reason))
             self.ready.exception()  # the acceptor's side has nobody who waits for it
         self._owner.connection_closed(self)
-        self._queue.clear()
-        self._space.set()
+        self.outbox.clear()
         self.closed.set()
 
     def _malformed(self, error: MalformedMessage | UnknownFormat) -> None:
@@ -301,9 +268,7 @@ class Connection(asyncio.Protocol):
         if self.state is ConnectionState.HANDSHAKE:
             self._handshake(received)
         elif received.type is FrameType.RAFT:
-            if self.dialled or self.purpose is not Purpose.PEER or not self.verified:
-                raise MalformedMessage("a raft message on a connection that carries none", what="frame type")
-            self._owner.raft_received(self, received.body)
+            raise MalformedMessage("a raft message on a connection that carries none", what="frame type")
         elif received.type is FrameType.REQUEST and not self.dialled:
             self._owner.request_received(self, received.body)
         elif received.type is FrameType.RESPONSE and self.dialled:
@@ -337,6 +302,7 @@ class Connection(asyncio.Protocol):
 
     def _judged(self, remote: Hello | Welcome, verdict: Refused | None) -> None:
         self.remote = remote
+        self.peer_id = remote.node_id
         if verdict is not None:
             self._refuse(verdict)
             return
@@ -346,6 +312,7 @@ class Connection(asyncio.Protocol):
             return
         self.verified = is_verified(local, remote)
         self._decoder.established(FRAME_BYTES_MAX if self.verified or self.dialled else STRANGER_BYTES_MAX)
+        self._carries_raft = self.verified and not self.dialled and self.purpose is Purpose.PEER
         self.state = ConnectionState.ESTABLISHED
         if isinstance(remote, Hello):
             welcome = Welcome(
@@ -373,8 +340,8 @@ class Connection(asyncio.Protocol):
             self.ready.exception()
 
     def _say(self, kind: FrameType, message: Hello | Welcome | Refused) -> None:
-        self._queue.push(Lane.CONTROL, OutgoingMessage(kind, encode_handshake(message)))
-        self._plan_flush()
+        self.outbox.push(Lane.CONTROL, OutgoingMessage(kind, encode_handshake(message)))
+        self.outbox.flush_soon()
 
     def _certified(self) -> tuple[str, ...] | None:
         """Names in the peer's certificate; None without TLS."""

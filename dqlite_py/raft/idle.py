@@ -11,6 +11,7 @@ def check_idle(
     connection: Connection, calls: PendingCalls | None, timing: TransportTiming, now: float
 ) -> None:
     """Close or ping `connection` if it is time to; `calls` are those made on it, None when we did not dial it."""
+    connection.note_activity(now)
     idle_s = timing.idle_ms / 1000
     if now - connection.received_at > idle_s:
         connection.abort(f"nothing received for {timing.idle_ms:.0f} ms")

@@ -11,11 +11,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from dqlite_py.config import TlsSettings
-from dqlite_py.errors import InterfaceError, MalformedMessage, RequestTooLarge, WrongCluster
+from dqlite_py.errors import InterfaceError, MalformedMessage, WrongCluster
 from dqlite_py.limits import MEMBERS_MAX
 from dqlite_py.model import Address, NodeId
 from dqlite_py.raft.callers import AddressCallers
@@ -27,11 +27,11 @@ from dqlite_py.raft.listener import Listener, Predicate
 from dqlite_py.raft.messages import Message
 from dqlite_py.raft.refusals import Refusals
 from dqlite_py.raft.rpc import Handler, PendingCalls, RpcNotSent, RpcServer
+from dqlite_py.raft.sender import MessageSender
 from dqlite_py.raft.tls import TlsContexts
 from dqlite_py.wire.address import is_unspecified, split_address
 from dqlite_py.wire.handshake import LocalIdentity, Purpose, Refusal, Refused
-from dqlite_py.wire.peer import MessageEncoder, decode_message, lane_of
-from dqlite_py.wire.sendqueue import Lane
+from dqlite_py.wire.peer import decode_message
 
 log = logging.getLogger(__name__)
 _STOP_WAIT_S = 0.25
@@ -48,7 +48,7 @@ class PeerTransport:
     connection only; on_all_received(): what arrived together has been handed over.
     on_connected / on_disconnected(peer): our connection TO the peer is there / gone.
     on_learned(peer, address): a handshake showed a node of our cluster at a new address. accept_sender(peer):
-    whether raft messages of this node may be delivered now.
+    whether raft messages of this node may be delivered now. `send`, `send_all`: see raft/sender.py.
     """
 
     def __init__(
@@ -83,8 +83,10 @@ class PeerTransport:
         self._listener = Listener(lambda: Connection(self), self._is_member, self._timing, contexts)
         self._search = Search(self._dialer, self._timing, self._random, self._learn)
         self._server = RpcServer()
-        self._encoder = MessageEncoder()
         self._links: dict[NodeId, PeerLink] = {}
+        self._sender = MessageSender(self._links)
+        self.send = self._sender.send
+        self.send_all = self._sender.send_all
         self._learned: dict[NodeId, Address] = {}
         self._connections: dict[Connection, PendingCalls | None] = {}  # open ones; calls: of those we dialled
         self._lingering: dict[Connection, None] = {}  # closed, socket not yet gone
@@ -94,7 +96,6 @@ class PeerTransport:
         self._housekeeping: asyncio.TimerHandle | None = None
         self._housekeeping_due = 0.0
         self._refusals = Refusals()
-        self._message_handed = False
         self._stopped = False
 
     # -- life
@@ -115,7 +116,8 @@ class PeerTransport:
         if self._housekeeping is not None:
             self._housekeeping.cancel()
         await self._search.stop()
-        links, self._links = list(self._links.values()), {}
+        links = list(self._links.values())
+        self._links.clear()
         await asyncio.gather(*(link.stop() for link in links), *self._retired, return_exceptions=True)
         await self._callers.stop()
         await self._server.stop()
@@ -230,29 +232,6 @@ class PeerTransport:
 
     # -- raft messages
 
-    def send(self, peer: NodeId, message: Message) -> bool:
-        """Queue a message; False when it was dropped (no connection, queue full): raft sends it again."""
-        return self._queue(peer, message, soon=True) is not None
-
-    def send_all(self, messages: Iterable[tuple[NodeId, Message]]) -> None:
-        """Send all of these now, each as `send`, instead of at the end of the loop's turn."""
-        reached = dict.fromkeys(self._queue(peer, message, soon=False) for peer, message in messages)
-        for connection in filter(None, reached):
-            connection.flush()
-
-    def _queue(self, peer: NodeId, message: Message, *, soon: bool) -> Connection | None:
-        link = self._links.get(peer)
-        connection = link.open_connection if link is not None else None
-        if connection is None:
-            return None
-        try:
-            outgoing = self._encoder.encode(message)
-        except (RequestTooLarge, InterfaceError) as error:
-            log.error("a message to node %s cannot be sent: %s", peer, error.message)
-            return None
-        lane = lane_of(message, connection.lane_bytes(Lane.APPEND))
-        return None if connection.send(lane, outgoing, soon=soon) is None else connection
-
     def raft_received(self, connection: Connection, body: bytes | bytearray) -> None:
         message = decode_message(body)
         if message.sender != connection.peer_id:
@@ -261,7 +240,6 @@ class PeerTransport:
             )
         if self._stopped or not self._accept_sender(message.sender):
             return
-        self._message_handed = True
         try:
             self._on_message(message.sender, message)
         except Exception:
@@ -269,9 +247,13 @@ class PeerTransport:
             connection.abort("handling a message failed")
 
     def all_received(self) -> None:
-        if self._message_handed and not self._stopped:
-            self._message_handed = False
-            self._tell(self._on_all_received)
+        """What arrived together was handed over."""
+        if self._stopped:
+            return
+        try:
+            self._on_all_received()
+        except Exception:
+            log.exception("what follows from received messages failed")
 
     # -- requests
 
@@ -397,4 +379,4 @@ class PeerTransport:
             if now - connection.closed_at > self._timing.handshake_ms / 1000:
                 connection.abort_socket()
         if not any(connection.queued_bytes for connection in self._connections):
-            self._encoder.forget()
+            self._sender.forget()

@@ -92,15 +92,14 @@ class OutgoingMessage:
     Raises RequestTooLarge when the body is over FRAME_BYTES_MAX.
     """
 
-    __slots__ = ("_body", "_frames", "_id", "frame_count", "size_bytes", "type")
+    __slots__ = ("_body", "_frames", "_id", "frame_count", "only_frame", "size_bytes", "type")
 
     def __init__(self, kind: FrameType, body: bytes) -> None:
         size = len(body)
         self.type = kind
         if size <= FRAME_FRAGMENT_BYTES:
             head = _WHOLE_HEAD.pack(_MAGIC_VERSION, kind, size)
-            frame = b"".join((head, _CRC.pack(crc32(body, crc32(head))), body))
-            self._frames: list[tuple[bytes | memoryview, ...]] = [(frame,)]
+            self.only_frame: bytes | None = b"".join((head, _CRC.pack(crc32(body, crc32(head))), body))
             self.frame_count = 1
             self.size_bytes = size + _FRAME_OVERHEAD_BYTES
             return
@@ -108,14 +107,17 @@ class OutgoingMessage:
             raise RequestTooLarge(f"a message of {size} bytes is over the limit of {FRAME_BYTES_MAX}")
         if kind not in _MAY_BE_CUT:
             raise RequestTooLarge(f"a {kind.name} of {size} bytes is over the limit")
+        self.only_frame = None
         self._body = body
-        self._frames = []
+        self._frames: list[tuple[bytes | memoryview, ...]] = []
         self._id = next(_message_ids)
         self.frame_count = -(-size // FRAME_FRAGMENT_BYTES)
         self.size_bytes = size + self.frame_count * _FRAME_OVERHEAD_BYTES
 
     def frame(self, position: int) -> tuple[bytes | memoryview, ...]:
         """The pieces of frame `position`; a fragment is made on first use: a huge message costs little at once."""
+        if self.only_frame is not None:
+            return (self.only_frame,)
         while len(self._frames) <= position:
             self._frames.append(self._fragment(len(self._frames)))
         return self._frames[position]

@@ -14,7 +14,6 @@ from typing import Any, Final, TypeVar
 
 import msgpack
 
-from dqlite_py.errors import InterfaceError
 from dqlite_py.limits import APPEND_ENTRIES_MAX, ENTRY_BYTES_MAX, FRAME_FRAGMENT_BYTES, MEMBERS_MAX
 from dqlite_py.model import Configuration, Entry, EntryKind, LogIndex, Term
 from dqlite_py.raft.messages import (
@@ -28,12 +27,13 @@ from dqlite_py.raft.messages import (
 )
 from dqlite_py.wire.frames import FrameType, OutgoingMessage
 from dqlite_py.wire.sendqueue import Lane
-from dqlite_py.wire.tables import BOOL, NODE_ID, U63, UNREADABLE, Body, Kind, Raw, Row, Table
+from dqlite_py.wire.tables import BOOL, NODE_ID, U63, UNPACKABLE, UNREADABLE, Body, Kind, Raw, Row, Table
 
 Remembered = TypeVar("Remembered")
 _KINDS: Final = {int(kind): kind for kind in EntryKind}
 _VALUES_MAX: Final = max(APPEND_ENTRIES_MAX, MEMBERS_MAX)
 _REMEMBERED: Final = 8
+_SOON_PACKED_BYTES: Final = 4 * 1024  # a lone entry up to this is packed in less time than it is looked up
 _OWN_PIECE_BYTES: Final = 64 * 1024  # from here on msgpack itself writes a length of 32 bits
 _BIN32: Final = struct.Struct(">BI")
 
@@ -269,11 +269,16 @@ def lane_of(message: Message, append_lane_bytes: int) -> Lane:
     Entries stay in order. A heartbeat may overtake them only where they would delay it: the follower refuses
     one that refers to entries still on their way, and the leader would probe in vain.
     """
-    if type(message) is not AppendRequest:
+    idle = IDLE_LANES[type(message)]
+    if type(message) is AppendRequest and not message.entries and append_lane_bytes > FRAME_FRAGMENT_BYTES:
         return Lane.CONTROL
-    if message.entries or append_lane_bytes <= FRAME_FRAGMENT_BYTES:
-        return Lane.APPEND
-    return Lane.CONTROL
+    return idle
+
+
+IDLE_LANES: Final[dict[type, Lane]] = {
+    row.record: Lane.APPEND if row.record is AppendRequest else Lane.CONTROL for row in TABLE.rows
+}
+"""What `lane_of` says where no entries wait to be sent."""
 
 
 class MessageEncoder:
@@ -293,13 +298,16 @@ class MessageEncoder:
         known = self._messages.get(id(message))
         if known is not None and known[0] is message:
             return known[1]
-        if type(message) is AppendRequest:
-            outgoing = OutgoingMessage(FrameType.RAFT, self._append_request(message))
-            if message.entries:
-                _remember(self._messages, id(message), (message, outgoing))
-            return outgoing
-        if type(message) is AppendReply:
-            return OutgoingMessage(FrameType.RAFT, self._numbered(_APPEND_REPLY, message))
+        try:
+            if type(message) is AppendRequest:
+                outgoing = OutgoingMessage(FrameType.RAFT, self._append_request(message))
+                if message.entries:
+                    _remember(self._messages, id(message), (message, outgoing))
+                return outgoing
+            if type(message) is AppendReply:
+                return OutgoingMessage(FrameType.RAFT, self._pack((_APPEND_REPLY, *message)))
+        except UNPACKABLE:
+            pass  # the table says what is wrong
         return OutgoingMessage(FrameType.RAFT, encode_message(message))
 
     def forget(self) -> None:
@@ -309,18 +317,15 @@ class MessageEncoder:
 
     def _append_request(self, message: AppendRequest) -> bytes:
         sender, term, prev_index, prev_term, entries, commit_index, round_number = message
-        fields = (sender, term, prev_index, prev_term, commit_index, round_number, ())
-        head = self._numbered(_APPEND_REQUEST, fields)
-        if not entries:
-            return head
-        return b"".join((head[:-1], *self._packed(entries)))  # without the empty array
-
-    def _numbered(self, number: int, fields: tuple[Any, ...]) -> bytes:
-        try:
-            data: bytes = self._pack((number, *fields))
-        except (ValueError, TypeError, OverflowError) as error:
-            raise InterfaceError(f"{TABLE.name} cannot be encoded: {error}") from None
-        return data
+        if not entries or (len(entries) == 1 and len(entries[0].payload) <= _SOON_PACKED_BYTES):
+            written: tuple[Entry, ...] = entries
+        else:
+            written = ()
+        fields = (_APPEND_REQUEST, sender, term, prev_index, prev_term, commit_index, round_number, written)
+        data: bytes = self._pack(fields)
+        if written is entries:
+            return data
+        return b"".join((data[:-1], *self._packed(entries)))  # without the empty array
 
     def _packed(self, entries: tuple[Entry, ...]) -> Raw:
         known = self._entries.get(id(entries[0]))

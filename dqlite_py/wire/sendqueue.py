@@ -24,14 +24,7 @@ class Lane(enum.IntEnum):
     RPC_LARGE = 3
 
 
-_BOUNDS: Final = {
-    Lane.CONTROL: CONTROL_QUEUE_BYTES_MAX,
-    Lane.APPEND: SEND_QUEUE_BYTES_MAX,
-    Lane.RPC: SEND_QUEUE_BYTES_MAX,
-    Lane.RPC_LARGE: SEND_QUEUE_BYTES_MAX,
-}
-
-
+_BOUNDS: Final = (CONTROL_QUEUE_BYTES_MAX, SEND_QUEUE_BYTES_MAX, SEND_QUEUE_BYTES_MAX, SEND_QUEUE_BYTES_MAX)
 _BULK: Final = (Lane.APPEND, Lane.RPC, Lane.RPC_LARGE)
 
 
@@ -60,28 +53,24 @@ class Queued:
 class SendQueue:
     """The lanes of one connection."""
 
-    __slots__ = ("_bytes", "_lanes", "_turn")
+    __slots__ = ("_lanes", "_turn", "lane_bytes", "size_bytes")
 
     def __init__(self) -> None:
         self._lanes: tuple[deque[Queued], ...] = tuple(deque() for _ in Lane)
-        self._bytes = [0] * len(Lane)
+        self.lane_bytes = [0] * len(Lane)
+        self.size_bytes = 0  # INVARIANT: their sum
         self._turn = 0
-
-    @property
-    def size_bytes(self) -> int:
-        return sum(self._bytes)
-
-    def lane_bytes(self, lane: Lane) -> int:
-        return self._bytes[lane]
 
     def push(self, lane: Lane, message: OutgoingMessage) -> Queued | None:
         """Queue a message at the end of its lane, or None when the lane is full."""
-        held = self._bytes[lane]
-        if held and held + message.size_bytes > _BOUNDS[lane]:
+        size = message.size_bytes
+        held = self.lane_bytes[lane]
+        if held and held + size > _BOUNDS[lane]:
             return None
         queued = Queued(lane, message)
         self._lanes[lane].append(queued)
-        self._bytes[lane] += message.size_bytes
+        self.lane_bytes[lane] = held + size
+        self.size_bytes += size
         return queued
 
     def remove(self, queued: Queued) -> bool:
@@ -90,7 +79,7 @@ class SendQueue:
             return not queued.begun
         queued.removed = True
         self._lanes[queued.lane].remove(queued)
-        self._bytes[queued.lane] -= queued.message.size_bytes
+        self._shrink(queued)
         return True
 
     def clear(self) -> None:
@@ -98,14 +87,32 @@ class SendQueue:
             for queued in lane:
                 queued.removed = True
             lane.clear()
-        self._bytes = [0] * len(Lane)
+        self.lane_bytes = [0] * len(Lane)
+        self.size_bytes = 0
+
+    def take_all(self) -> list[bytes | memoryview]:
+        """All pieces, lane after lane: for a queue that is to be written at once."""
+        pieces: list[bytes | memoryview] = []
+        for lane in self._lanes:
+            while lane:
+                queued = lane.popleft()
+                message = queued.message
+                if message.only_frame is not None:
+                    pieces.append(message.only_frame)
+                else:
+                    for position in range(queued.frames_taken, message.frame_count):
+                        pieces += message.frame(position)
+                queued.frames_taken = message.frame_count
+        self.lane_bytes = [0] * len(Lane)
+        self.size_bytes = 0
+        return pieces
 
     def take(self, budget_bytes: int) -> list[bytes | memoryview]:
         """Pieces to write next, about `budget_bytes` of them (the last frame may go over)."""
         pieces: list[bytes | memoryview] = []
-        while budget_bytes > 0 and self._bytes[Lane.CONTROL]:
+        while budget_bytes > 0 and self.lane_bytes[Lane.CONTROL]:
             budget_bytes -= self._take_frame(Lane.CONTROL, pieces)
-        idle_turns = 0 if any(self._bytes) else 3
+        idle_turns = 0 if self.size_bytes else 3
         while budget_bytes > 0 and idle_turns < 3:
             lane = _BULK[self._turn]
             self._turn = (self._turn + 1) % 3
@@ -126,6 +133,11 @@ class SendQueue:
         queued.frames_taken += 1
         if queued.handed_over:
             self._lanes[lane].popleft()
-            self._bytes[lane] -= queued.message.size_bytes
+            self._shrink(queued)
         pieces.extend(frame)
         return sum(len(piece) for piece in frame)
+
+    def _shrink(self, queued: Queued) -> None:
+        size = queued.message.size_bytes
+        self.lane_bytes[queued.lane] -= size
+        self.size_bytes -= size

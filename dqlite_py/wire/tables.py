@@ -34,6 +34,8 @@ class Kind:
 
 UNREADABLE: Final = (ValueError, msgpack.UnpackException, TypeError, RecursionError)
 """What msgpack raises for bytes that it cannot read."""
+UNPACKABLE: Final = (ValueError, TypeError, OverflowError, RecursionError)
+"""What it raises for values that it cannot write."""
 Field = tuple[str, Kind]
 Raw = Sequence[bytes]
 Record = TypeVar("Record")
@@ -72,7 +74,7 @@ def pack(value: Any, what: str) -> bytes:
     """msgpack bytes; raises InterfaceError for what the format cannot hold."""
     try:
         data: bytes = msgpack.packb(value, use_bin_type=True)
-    except (ValueError, TypeError, OverflowError, RecursionError) as error:
+    except UNPACKABLE as error:
         raise InterfaceError(f"{what} cannot be encoded: {error}") from None
     return data
 
