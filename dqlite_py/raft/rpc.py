@@ -10,10 +10,11 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import math
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 from dqlite_py.errors import (
     Busy,
@@ -43,6 +44,7 @@ from dqlite_py.wire.rpc import (
 from dqlite_py.wire.sendqueue import Lane, Queued
 
 log = logging.getLogger(__name__)
+_NEVER: Final = math.inf
 
 
 class RpcError(Exception):
@@ -57,8 +59,7 @@ class RpcLost(RpcError):
     """The request was sent and no answer came: it may have been executed."""
 
 
-@dataclass(frozen=True, slots=True)
-class RpcContext:
+class RpcContext(NamedTuple):
     """Who asks. `verified`: a node of our cluster (as its handshake says, and its certificate with TLS)."""
 
     peer_id: NodeId
@@ -73,20 +74,24 @@ def _lane(message: OutgoingMessage) -> Lane:
     return Lane.RPC_LARGE if message.size_bytes > FRAME_FRAGMENT_BYTES else Lane.RPC
 
 
-@dataclass(slots=True)
-class _Pending:
+class _Pending(NamedTuple):
+    method: str
     future: asyncio.Future[Any]
     queued: Queued
+    deadline: float
 
 
 class PendingCalls:
-    """What one dialled connection waits for."""
+    """What one dialled connection waits for. One timer serves all calls, set to the earliest deadline."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._pending: dict[int, _Pending] = {}
         self._ids = itertools.count(random.getrandbits(64))
-        self.used_at = asyncio.get_running_loop().time()
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_due = _NEVER
+        self.used_at = self._loop.time()
 
     def __len__(self) -> int:
         return len(self._pending)
@@ -101,25 +106,41 @@ class PendingCalls:
         queued = self._connection.send(_lane(message), message)
         if queued is None:
             raise RpcNotSent(f"{method}: the connection is closed or its queue is full")
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Any] = loop.create_future()
-        self._pending[number] = _Pending(future, queued)
-        self.used_at = loop.time()
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self._pending[number] = _Pending(method, future, queued, deadline)
+        if deadline < self._timer_due:
+            self._wait_until(deadline)
         try:
-            async with asyncio.timeout_at(deadline):
-                return await future
-        except TimeoutError:
-            if self._connection.take_back(queued):
-                raise RpcNotSent(f"{method}: still queued when its time was over") from None
-            raise RpcLost(f"{method}: no answer in time") from None
+            return await future
         except asyncio.CancelledError:
             self._connection.take_back(queued)
             raise
         finally:
             del self._pending[number]
-            self.used_at = loop.time()
+            self.used_at = self._loop.time()
             if future.done() and not future.cancelled():
-                future.exception()  # seen, also when the time was over first
+                future.exception()  # seen, also when the caller was cancelled first
+
+    def _wait_until(self, due: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_due = due
+        self._timer = None if due == _NEVER else self._loop.call_at(due, self._time_over)
+
+    def _time_over(self) -> None:
+        """Fail the calls whose time is over; what is answered later is ignored."""
+        due, following = self._timer_due, _NEVER
+        for pending in self._pending.values():
+            if pending.future.done():
+                continue
+            if pending.deadline > due:
+                following = min(following, pending.deadline)
+            elif self._connection.take_back(pending.queued):
+                text = f"{pending.method}: still queued when its time was over"
+                pending.future.set_exception(RpcNotSent(text))
+            else:
+                pending.future.set_exception(RpcLost(f"{pending.method}: no answer in time"))
+        self._wait_until(following)
 
     def received(self, body: bytes | bytearray) -> None:
         """An answer arrived; raises MalformedMessage."""
@@ -134,6 +155,7 @@ class PendingCalls:
 
     def connection_lost(self, reason: str) -> None:
         """Fail what waits; called BEFORE the connection forgets its queue."""
+        self._wait_until(_NEVER)
         for pending in self._pending.values():
             if pending.future.done():
                 continue
@@ -184,7 +206,9 @@ class RpcServer:
         if not isinstance(request, Request):
             raise MalformedMessage("an answer where a request belongs", what="request")
         refusal = self._refusal(connection, request.method, len(body))
-        running = self._running.setdefault(connection, _Running())
+        running = self._running.get(connection)
+        if running is None:
+            running = self._running[connection] = _Running()
         if running.count >= 2 * RPC_RUNNING_MAX:
             # Even refusals pile up when their answers are not read.
             connection.abort("too many requests whose answers are not taken")

@@ -268,19 +268,25 @@ class PeerTransport:
         delivered), InterfaceError or RequestTooLarge for the body, or the errors.Error of the other side.
         """
         deadline = asyncio.get_running_loop().time() + timeout_s
+        link = self._links.get(target) if isinstance(target, int) else None
+        connection = link.open_connection if link is not None else None
+        if connection is None or self._stopped:
+            connection = await self._connection_by(deadline, target, method)
+        calls = self._connections.get(connection)
+        if calls is None:
+            raise RpcNotSent(f"{method}: the connection to {target} is gone")
+        return await calls.call(method, body, deadline)
+
+    async def _connection_by(self, deadline: float, target: NodeId | Address, method: str) -> Connection:
         try:
             async with asyncio.timeout_at(deadline):
-                connection = await self._connection_to(target)
+                return await self._connection_to(target)
         except TimeoutError:
             raise RpcNotSent(f"{method}: no connection to {target} in time") from None
         except DialFailed as failure:
             if failure.reason is Refusal.WRONG_CLUSTER:
                 raise WrongCluster(str(failure)) from None
             raise RpcNotSent(f"{method}: {failure}") from None
-        calls = self._connections.get(connection)
-        if calls is None:
-            raise RpcNotSent(f"{method}: the connection to {target} is gone")
-        return await calls.call(method, body, deadline)
 
     async def _connection_to(self, target: NodeId | Address) -> Connection:
         if self._stopped:

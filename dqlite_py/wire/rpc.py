@@ -7,18 +7,21 @@ connection.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
+
+import msgpack
 
 from dqlite_py.errors import Error
 from dqlite_py.limits import RPC_VALUES_MAX
-from dqlite_py.wire.tables import BOOL, PACKED, U64, Body, Row, Table, pack, text, unpack
+from dqlite_py.wire.tables import BOOL, PACKED, U64, UNREADABLE, Body, Row, Table, pack, text, unpack
 
 METHOD_LENGTH_MAX: Final = 100
+_VALUES_MAX: Final = 8
+_REQUEST: Final = 1
+_RESPONSE: Final = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """`body`: a packed value (`pack_value`)."""
 
     id: int
@@ -26,8 +29,7 @@ class Request:
     body: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
+class Response(NamedTuple):
     """`body`: the packed result, or when `failed` a packed `error_body`."""
 
     id: int
@@ -38,11 +40,14 @@ class Response:
 TABLE: Final = Table(
     "request",
     (
-        Row(1, Request, (("id", U64), ("method", text(METHOD_LENGTH_MAX)), ("body", PACKED))),
-        Row(2, Response, (("id", U64), ("failed", BOOL), ("body", PACKED))),
+        Row(_REQUEST, Request, (("id", U64), ("method", text(METHOD_LENGTH_MAX)), ("body", PACKED))),
+        Row(_RESPONSE, Response, (("id", U64), ("failed", BOOL), ("body", PACKED))),
     ),
-    values_max=8,
+    values_max=_VALUES_MAX,
 )
+_REQUEST_TYPES: Final[list[type]] = [int, int, str, bytes]
+_RESPONSE_TYPES: Final[list[type]] = [int, int, bool, bytes]
+_new_tuple = tuple.__new__  # a NamedTuple's own constructor is a Python call
 
 
 def pack_value(value: Any) -> bytes:
@@ -56,11 +61,32 @@ def unpack_value(body: bytes) -> Any:
 
 
 def encode_rpc(message: Request | Response) -> bytes:
-    return TABLE.encode(message)
+    return pack((_REQUEST if type(message) is Request else _RESPONSE, *message), TABLE.name)
 
 
 def decode_rpc(body: Body) -> Request | Response:
-    """Raises MalformedMessage."""
+    """Raises MalformedMessage. As in wire/peer.py: what is right is known at once, the rest is left to the table."""
+    try:
+        values = msgpack.unpackb(
+            body,
+            raw=False,
+            strict_map_key=True,
+            use_list=True,
+            max_ext_len=0,
+            max_array_len=_VALUES_MAX,
+            max_map_len=_VALUES_MAX,
+        )
+        types = [*map(type, values)]
+        if types == _REQUEST_TYPES:
+            number, rpc_id, method, packed = values
+            if number == _REQUEST and rpc_id >= 0 and len(method) <= METHOD_LENGTH_MAX:
+                return _new_tuple(Request, (rpc_id, method, packed))
+        elif types == _RESPONSE_TYPES:
+            number, rpc_id, failed, packed = values
+            if number == _RESPONSE and rpc_id >= 0:
+                return _new_tuple(Response, (rpc_id, failed, packed))
+    except UNREADABLE:
+        pass
     message: Request | Response = TABLE.decode(body)
     return message
 

@@ -15,6 +15,8 @@ from dqlite_py.model import Entry, EntryKind
 from dqlite_py.raft.messages import AppendReply, AppendRequest
 from dqlite_py.wire.frames import FrameDecoder, FrameType, encode_frames
 from dqlite_py.wire.peer import TABLE, MessageEncoder, decode_message
+from dqlite_py.wire.rpc import TABLE as RPC_TABLE
+from dqlite_py.wire.rpc import Request, Response, decode_rpc, encode_rpc
 
 WRONG = (
     True,
@@ -109,6 +111,30 @@ def test_damaged_bytes(values: list[Any], damage: list[tuple[int, int]]) -> None
     for at, value in damage:
         body[at % len(body)] = value
     assert outcome(decode_message, bytes(body)) == outcome(TABLE.decode, bytes(body))
+
+
+rpc_values = st.sampled_from([*WRONG, "method", "m" * 100, "m" * 101, b"\xc0"])
+
+
+@given(st.lists(rpc_values, max_size=5) | st.tuples(st.sampled_from([1, 2, 3]), *[rpc_values] * 3))
+@example([1, 2**64 - 1, "m" * 100, b"\xc0"])
+@example([1, 5, "m" * 101, b"\xc0"])
+@example([1, -1, "m", b"\xc0"])
+@example([2, 0, True, b""])
+@example([2, -1, True, b""])
+@example([2, 5, "m", b""])
+@example([1, 5, False, b""])
+@example([True, 5, "m", b""])
+def test_requests_and_answers(values: Any) -> None:
+    body = msgpack.packb(values)
+    assert outcome(decode_rpc, body) == outcome(RPC_TABLE.decode, body)
+
+
+@given(st.integers(0, 2**64 - 1), st.text(max_size=100), st.booleans(), st.binary(max_size=20))
+def test_requests_and_answers_encoded(number: int, method: str, failed: bool, body: bytes) -> None:
+    for message in (Request(number, method, body), Response(number, failed, body)):
+        assert encode_rpc(message) == RPC_TABLE.encode(message)
+        assert repr(decode_rpc(encode_rpc(message))) == repr(message)
 
 
 entries = st.lists(
