@@ -7,6 +7,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import apsw
+import msgpack
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,7 +16,7 @@ from hypothesis import strategies as st
 from dqlite_py.command import check_unit, encode_unit, encode_units
 from tests.property.test_engine_determinism import SCHEMA, Workload
 from tests.support.engines import NOW_US, SEED, Unit, entry, one, script
-from tests.support.twins import Twins
+from tests.support.twins import Twins, both
 
 MORE_SCHEMA = [
     "CREATE TABLE strict_one (id INTEGER PRIMARY KEY, n INT, t TEXT, b BLOB, r REAL, a ANY) STRICT",
@@ -29,6 +31,7 @@ MORE_SCHEMA = [
          SELECT RAISE(ABORT, CAST(x'fffe41ff00ff' AS TEXT)); END""",
     """CREATE TRIGGER kill_made BEFORE INSERT ON made WHEN NEW.a = 666 BEGIN
          SELECT RAISE(ROLLBACK, 'killed ' || hex(randomblob(3))); END""",
+    "CREATE VIRTUAL TABLE mirror USING fts5 (k, content='plain', content_rowid='id')",  # corrupted by its user
     "CREATE VIRTUAL TABLE fts_four USING fts4 (a, b, tokenize=porter)",
 ]
 TIMES = ["now", "2024-02-29 12:30:00", "1700000000", "-4713-11-24", "nonsense", "0"]
@@ -297,6 +300,76 @@ def test_huge_values(twins: Twins) -> None:
         one("INSERT INTO t VALUES ('other', randomblob(3000000))"),
     )
     assert twins.apply(one("SELECT randomblob(67108865)"), one("SELECT zeroblob(67108865)"))[0][0] == 18
+
+
+BODY = [1, 1, "main", NOW_US, SEED, None, [[None, 0, [["SELECT 1", []]]]]]
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (i, v)
+        for i in range(7)
+        for v in (None, True, 0, 1, 2, -1, 2**63, 1.0, "x", b"x", [], {}, [1], [1, b"8"])
+    ]
+    + [
+        (5, [7, bytes(8)]),
+        (5, [2**64 - 1, bytes(8)]),
+        (5, [-1, bytes(8)]),
+        (5, [7, bytes(8), 1]),
+        (5, [7, bytes(7)]),
+        (5, [7, "12345678"]),
+        (5, [1.0, bytes(8)]),
+        (5, {1: bytes(8)}),
+        (5, msgpack.ExtType(1, bytes(8))),
+        (6, BODY[6] * 4096),
+        (6, BODY[6] * 4097),
+    ],
+)
+def test_each_field_of_the_header(twins: Twins, place: int, value: Any) -> None:
+    fields = [*BODY]
+    fields[place] = value
+    twins.apply_bytes(msgpack.packb(fields))
+    twins.apply_bytes(msgpack.packb(fields[: place + 1]))
+
+
+def test_the_bound_of_results_is_met_at_the_same_byte(tmp_path: Path) -> None:
+    with Twins(tmp_path, results_max=200) as twins:
+        twins.apply(script("CREATE TABLE t (a)"))
+        codes = set()
+        for size in range(150, 200):
+            for value in ("x" * size, b"x" * size):
+                for extra in ([], [None], [1], [1.5]):
+                    marks = ", ".join("?" * (1 + len(extra)))
+                    payload = entry(
+                        one(f"SELECT {marks}", value, *extra),
+                        one("INSERT INTO t VALUES (?) RETURNING a", value),
+                    )
+                    answers = [unit[0] for unit in twins.apply_payload(payload)]
+                    twins.apply_bytes(payload, want_results=False)
+                    codes |= set(answers)
+        assert codes == {0, 18}
+
+
+WORDS = (
+    "-- /* */ \ufeff '' \"\" ]] é EXPLAIN query Plan ANALYZE reindex main TEMP nocase t CREATE alter TABLE _dqlite_ "
+    "_DQLITE_x VACUUM pragma BEGIN end INSERT WITH values"
+)
+fragments = st.sampled_from([*" \t\n\f\r\v;.,()[]'\"`-/*x$", *WORDS.split()])
+
+
+@settings(deadline=None, max_examples=2000)
+@given(words=st.lists(fragments, max_size=12), glue=st.sampled_from(["", " "]))
+def test_the_same_words_are_refused(words: list[str], glue: str) -> None:
+    sql = glue.join(words).encode()
+    c, python = both().values()
+    assert python.refusal(sql) == c.refusal(sql)
+    connection = apsw.Connection(":memory:")
+    try:
+        for text in (sql, b"SELECT 1;" + sql, sql + b"\xff", sql + b"\0"):
+            assert python.inspect(connection, text) == c.inspect(connection, text)
+    finally:
+        connection.close()
 
 
 @pytest.mark.parametrize("now_us", [-1, -999, -1000, -1500, 999, 1_700_000_000_123_999, -(2**63), 2**63 - 1])

@@ -313,7 +313,14 @@ def test_an_exception_in_a_callback_never_counts_as_success(
 def test_long_texts_take_little_time_and_memory() -> None:
     for sql in (b"'" + b"''" * 2_000_000, b"/*" + b"*" * 4_000_000, b"--" * 2_000_000, b" " * 4_000_000):
         assert is_blank(sql, 0) is not sql.startswith(b"'")
-    assert Tokens(b'"a""b" [c]]d').next() == (b'a""b', b'"')
+    tokens = Tokens(b'"a""b" [c]]d')
+    assert [tokens.next() for _ in range(5)] == [
+        (b'a""b', b'"'),
+        (b"c", b"["),
+        (b"]", b""),
+        (b"d", b""),
+        None,
+    ]
 
 
 def test_bad_bytes_of_a_message_become_question_marks() -> None:
