@@ -29,8 +29,10 @@ if [[ ${#tests[@]} -eq 0 ]]; then
            tests/property/test_apply_*.py tests/property/test_engine_*.py
            tests/unit/raft/journal/test_group.py tests/property/test_journal_group_twins.py)
 fi
-# Python keeps memory until its end, which is no leak of ours: only errors count here.
-export ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1
+# Leaks are looked for at the end of the run: Python itself leaves none. The frames of a report need -g and the slow
+# unwinder: ASAN_OPTIONS=fast_unwind_on_malloc=0
+export ASAN_OPTIONS=detect_leaks=1:abort_on_error=1${ASAN_OPTIONS:+:$ASAN_OPTIONS} UBSAN_OPTIONS=print_stacktrace=1
 # Every bytes object in an allocation of its own: reading past a payload is seen.
 export PYTHONMALLOC=malloc
+export DQLITE_FUZZ_ROUNDS=${DQLITE_FUZZ_ROUNDS:-20000}
 LD_PRELOAD="$asan $ubsan" PYTHONPATH=$copy "$python" -m pytest -q -p no:randomly -p no:cacheprovider "${tests[@]}"
