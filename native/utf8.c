@@ -1,5 +1,6 @@
 #include "utf8.h"
 
+#include <endian.h>
 #include <string.h>
 
 /* Length of the valid sequence at text[0..size), 0 when it is not valid. */
@@ -37,6 +38,12 @@ bool dq_utf8_valid(const uint8_t *text, size_t size) {
         if (size - i >= 8 && (memcpy(&word, text + i, 8), (word & 0x8080808080808080u) == 0)) {
             i += 8;
             continue;
+        }
+        if (size - i < 8 && size >= 8) { /* the last bytes, with some before them */
+            memcpy(&word, text + size - 8, 8);
+            if ((le64toh(word) >> (8 * (8 - (size - i))) & 0x8080808080808080u) == 0) {
+                return true;
+            }
         }
         size_t length = sequence_length(text + i, size - i);
         if (length == 0) {

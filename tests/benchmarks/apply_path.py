@@ -45,7 +45,7 @@ from tests.benchmarks.apply_sides import (
 WORKLOADS = ("seq", "hot", "rand")
 BATCHES = (1, 16, 256, 4096)
 VALUE_BYTES = (100, 1024)
-UNITS_PER_ROUND = {1: 1500, 16: 4096, 256: 8192}
+UNITS_PER_ROUND = {1: 1500, 16: 4096, 256: 16384}
 UNITS_PER_ROUND_MAX = 16384
 SIDES = ("ours", "bare", "python", "executemany")
 

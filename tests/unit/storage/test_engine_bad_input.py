@@ -99,6 +99,22 @@ def test_text_that_is_not_utf8_is_malformed(db: Database, text: bytes) -> None:
             db.apply_bytes(encode_units("main", NOW_US, SEED, None, [unit]))
 
 
+def test_every_length_and_place_of_what_is_not_utf8(db: Database) -> None:
+    """The decoder takes ASCII in words: neither their ends nor a text's last bytes hide anything."""
+    for size in range(70):
+        for piece in (b"\xff", b"\xc3", b"\xc3\xa9", b"\xf0\x9f\x98\x80", b"\xf0\x9f\x98"):
+            for place in {0, size // 2, max(0, size - 1), size}:
+                text = b"a" * place + piece + b"a" * (size - place)
+                is_text = text.decode(errors="replace").encode() == text
+                unit = b"\x93\xc0\x00\x91\x92\xa8SELECT ?\x91\xd9" + bytes([len(text)]) + text
+                payload = encode_units("main", NOW_US, SEED, None, [unit])
+                if is_text:
+                    assert db.apply_bytes(payload)[0][1][0][3] == [[text.decode()]]
+                else:
+                    with pytest.raises(MalformedMessage):
+                        db.apply_bytes(payload)
+
+
 def test_text_that_is_not_utf8_within_sqlite_comes_back_as_bytes(db: Database) -> None:
     db.run(("INSERT INTO t VALUES (1, CAST(x'61ff00' AS TEXT))", []))
     assert db.query("SELECT typeof(v), v, v || 'z', substr(v, 2, 1) FROM t") == [
