@@ -19,7 +19,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from tests.benchmarks import drivers, machine, publish, report
+from tests.benchmarks import machine, publish, report
 from tests.benchmarks.groups import comparison, growth, others, targets
 from tests.benchmarks.session import DEFAULT, FULL, QUICK, Effort, Session
 from tests.benchmarks.targets import judge
@@ -157,7 +157,6 @@ def _report(console: Console, session: Session, facts: dict[str, Any], is_publis
         console.print(warning, style="yellow", highlight=False)
     repeat = f"make bench ARGS={shlex.quote(shlex.join(sys.argv[1:]))}" if sys.argv[1:] else "make bench"
     folder = RESULTS / datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d-%H%M%S")
-    facts = {**facts, "peers left out": ", ".join(drivers.TITLES[name] for name in session.skipped) or "none"}
     names = plots.draw(folder, session, verdicts)
     path = report.write(folder, facts, session, verdicts, repeat, names)
     console.print(f"written: {path.relative_to(ROOT)}, results.json, {len(names)} pictures", highlight=False)

@@ -40,6 +40,19 @@ def used(pid: int) -> Used:
     return Used(cpu_s, _field(f"/proc/{pid}/io", "write_bytes"))
 
 
+def disk_written(folder: Path) -> int | None:
+    """Bytes written so far to the disk that holds `folder`, by everybody; None when it is no plain block device.
+
+    A process's own write_bytes would not do: the kernel counts the whole folio (up to 2 MiB) for each small write.
+    """
+    device = os.stat(folder).st_dev
+    for line in Path("/proc/diskstats").read_text().splitlines():
+        fields = line.split()
+        if (int(fields[0]), int(fields[1])) == (os.major(device), os.minor(device)):
+            return int(fields[9]) * 512
+    return None
+
+
 def resident_mib(pid: int, field: str = "VmRSS") -> float:
     """`RssAnon`: without pages of files, which the kernel can drop."""
     return _field(f"/proc/{pid}/status", field) / 1024

@@ -260,8 +260,8 @@ def markdown(
 NOTES = (
     "Latencies are of single operations; rows/s counts rows (1,000 per executemany, 10 per transaction). CPU is that",
     "of all node processes per operation, and the leader's alone; in process it includes the client threads. KB/op is",
-    "what one node caused to be written to disk, from /proc (mean of the nodes; a journal counts when it is filled",
-    "ahead). fsyncs/op counts fsync and fdatasync of all nodes, by perf; blank: not countable here.",
+    "what went to the disk during the window, by everybody, per operation and node: right only on an idle machine.",
+    "fsyncs/op counts fsync and fdatasync of all nodes, by perf; blank: not countable here.",
     "fdatasync is the machine's own, just before. Rounds are shown as medians.",
 )
 

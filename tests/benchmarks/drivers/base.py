@@ -16,6 +16,8 @@ from tests.benchmarks.counters import NodeRef, SyncCounter, Used
 from tests.benchmarks.measures import Sample, Tally, Window, summary
 from tests.benchmarks.workloads import KNOWN, Client, Operation, Workload, workload
 
+DISK = 0  # no process: the disk, among a meter's readings
+
 
 class NotSupported(Exception):
     """This database has no such operation."""
@@ -56,7 +58,7 @@ class Cluster:
             raise NotSupported(f"{self.name} cannot run {name}")
         chosen = workload(name)
         fdatasync_ms = counters.fdatasync_ms(self.folder)
-        meter = Meter(self.nodes(), self.sync_count)
+        meter = Meter(self.nodes(), self.sync_count, self.folder)
         tally, window = self.run(chosen, clients, seconds, rate, meter)
         return self.sample(chosen, clients, tally, window, meter, rate, fdatasync_ms)
 
@@ -101,10 +103,16 @@ class Meter:
     Syncs are counted by perf where it may, else by what the nodes tell.
     """
 
-    def __init__(self, nodes: list[NodeRef], told: Callable[[], int | None] | None = None) -> None:
+    def __init__(
+        self,
+        nodes: list[NodeRef],
+        told: Callable[[], int | None] | None = None,
+        folder: Path | None = None,
+    ) -> None:
         """Without `told`, syncs are not counted at all."""
         self._nodes = nodes
         self._told = told
+        self._folder = folder
         self._readings: list[dict[int, Used]] = []
         self._syncs = SyncCounter([node.pid for node in nodes])
         self._counts: list[int | None] = []
@@ -122,7 +130,11 @@ class Meter:
             self._syncs_per_s = self._syncs.stop()
 
     def read(self) -> dict[int, Used]:
-        return {node.pid: counters.used(node.pid) for node in self._nodes}
+        reading = {node.pid: counters.used(node.pid) for node in self._nodes}
+        written = counters.disk_written(self._folder) if self._folder is not None else None
+        if written is not None:
+            reading[DISK] = Used(0.0, written)
+        return reading
 
     def add(self, reading: dict[int, Used]) -> None:
         """A reading of one edge, taken with `read` at another time than now."""
@@ -131,7 +143,12 @@ class Meter:
     def per_operation(self, operations: int, seconds: float) -> dict[str, Any]:
         if len(self._readings) != 2:
             return {}
-        fields: dict[str, Any] = counters.per_operation(self._nodes, *self._readings, operations)
+        before, after = self._readings
+        fields: dict[str, Any] = counters.per_operation(self._nodes, before, after, operations)
+        fields["write_bytes"] = None
+        if DISK in before and DISK in after and operations and self._nodes:
+            written = after[DISK].write_bytes - before[DISK].write_bytes
+            fields["write_bytes"] = written / operations / len(self._nodes)
         if self._counts and operations:
             first, last = self._counts
             fields["fsyncs"] = None if first is None or last is None else (last - first) / operations

@@ -138,7 +138,9 @@ class DqliteCluster(Cluster):
         for number, address in enumerate(addresses[1:], 2):
             self._start(folder, "--db", address, "--dir", str(folder / str(number)), "--join", addresses[0])
         nodes = [NodeRef(f"node{i + 1}", p.pid, i == 0) for i, p in enumerate(self._processes)]
-        meter = Meter(nodes)  # it writes with O_DSYNC and asynchronous I/O: no calls to count
+        meter = Meter(
+            nodes, folder=self.folder
+        )  # it writes with O_DSYNC and asynchronous I/O: no calls to count
         readings = self._watch(meter, duration_s)
         if self._processes[0].returncode != 0:
             raise RuntimeError(f"{PROGRAM} failed: {_tail(folder / 'output')}")
