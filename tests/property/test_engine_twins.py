@@ -333,6 +333,25 @@ def test_each_field_of_the_header(twins: Twins, place: int, value: Any) -> None:
     twins.apply_bytes(msgpack.packb(fields[: place + 1]))
 
 
+@pytest.mark.parametrize("mark", [0x90, 0x91, 0x92, 0x93, 0x94, 0x82])
+def test_the_state_hash_is_a_pair(twins: Twins, mark: int) -> None:
+    payload = msgpack.packb([*BODY[:5], [7, bytes(8)], BODY[6]])
+    pair = msgpack.packb([7, bytes(8)])
+    answer = twins.apply_bytes(payload.replace(pair, bytes([mark]) + pair[1:]))
+    assert answer[0] == ("applied" if mark == 0x92 else "failed")
+
+
+def test_an_index_that_its_user_corrupted_is_the_units_error(twins: Twins) -> None:
+    results = twins.apply(
+        script("CREATE TABLE source (id INTEGER PRIMARY KEY, k)", "INSERT INTO source VALUES (1, 'one')"),
+        one("CREATE VIRTUAL TABLE over USING fts5 (k, content='source', content_rowid='id')"),
+        one("INSERT INTO over (rowid, k) VALUES (1, 'another')"),
+        one("INSERT INTO over (over, rank) VALUES ('integrity-check', 1)"),
+        one("SELECT 1"),
+    )
+    assert [unit[0] for unit in results] == [0, 0, 0, 267, 0]  # SQLITE_CORRUPT_VTAB
+
+
 def test_the_bound_of_results_is_met_at_the_same_byte(tmp_path: Path) -> None:
     with Twins(tmp_path, results_max=200) as twins:
         twins.apply(script("CREATE TABLE t (a)"))
