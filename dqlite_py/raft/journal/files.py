@@ -10,7 +10,9 @@ from typing import Final
 
 from dqlite_py.ports import Disk
 
-ZERO_CHUNK: Final = bytes(1024 * 1024)
+# One write makes one folio of the page cache, and every later fdatasync of a part of it walks the whole: filled by the
+# MiB, a group's sync takes 50 us more processor time (Linux 6.18, ext4), and /proc/PID/io counts the folio each time.
+ZERO_CHUNK: Final = bytes(64 * 1024)
 FULL_ERRNOS: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
