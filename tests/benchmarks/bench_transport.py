@@ -1,6 +1,7 @@
-"""Round trips and throughput of the transport between two processes on loopback.
+"""Round trips and throughput of the transport between two processes on loopback; its processor time without a socket.
 
 python -m tests.benchmarks.bench_transport [asyncio|uvloop] [tls]
+python -m tests.benchmarks.bench_transport cpu
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from dqlite_py.limits import APPEND_BYTES_MAX, MIB
 from dqlite_py.model import Address, Entry, EntryKind, LogIndex, NodeId, Term
 from dqlite_py.raft.connection import TransportTiming
 from dqlite_py.raft.messages import AppendReply, AppendRequest
+from tests.benchmarks import transport_cpu
 from tests.support.wire import Station, stations
 
 TLS = Path(__file__).parents[1] / "support" / "tls"
@@ -110,15 +112,37 @@ async def ping_pong(a: Station, in_flight: int, size: int) -> None:
             done.set()
 
     a.transport._on_message = received
-    began = time.perf_counter()
+    turns = Turns()
+    began, cpu_began = time.perf_counter(), time.process_time()
     for _ in range(in_flight):
         send_next()
     await done.wait()
-    took = time.perf_counter() - began
+    took, cpu = time.perf_counter() - began, time.process_time() - cpu_began
     print(
         f"append of {size:>9} bytes, {in_flight:>2} in flight: {len(waits) / took:>8.0f} round trips/s, "
-        f"{len(waits) * size / took / 1e6:>6.0f} MB/s, median {statistics.median(waits) * 1e6:>7.0f} us"
+        f"{len(waits) * size / took / 1e6:>6.0f} MB/s, median {statistics.median(waits) * 1e6:>7.0f} us, "
+        f"cpu here {cpu / len(waits) * 1e6:>6.1f} us{turns.per(len(waits))}"
     )
+
+
+class Turns:
+    """Turns of the running loop since it was made; asyncio's own loop only, uvloop does not tell."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        selector = getattr(asyncio.get_running_loop(), "_selector", None)
+        self._known = selector is not None
+        if selector is not None:
+            select = type(selector).select
+
+            def counted(timeout: float | None = None) -> Any:
+                self._count += 1
+                return select(selector, timeout)
+
+            selector.select = counted
+
+    def per(self, operations: int) -> str:
+        return f", {self._count / operations:.2f} turns of the loop" if self._known else ""
 
 
 async def requests(a: Station, concurrency: int) -> None:
@@ -131,9 +155,14 @@ async def requests(a: Station, concurrency: int) -> None:
             await a.transport.call(NodeId(2), "echo", b"x" * 100, 5.0)
             count += 1
 
-    began = time.perf_counter()
+    turns = Turns()
+    began, cpu_began = time.perf_counter(), time.process_time()
     await asyncio.gather(*(ask() for _ in range(concurrency)))
-    print(f"requests, {concurrency:>2} at once: {count / (time.perf_counter() - began):>8.0f} calls/s")
+    took, cpu = time.perf_counter() - began, time.process_time() - cpu_began
+    print(
+        f"requests, {concurrency:>2} at once: {count / took:>8.0f} calls/s, "
+        f"cpu here {cpu / count * 1e6:>6.1f} us{turns.per(count)}"
+    )
 
 
 def run(main: Coroutine[Any, Any, None], loop: str) -> None:
@@ -150,6 +179,9 @@ def child(pipe: Pipe, loop: str, tls: bool) -> None:
 
 
 def main() -> None:
+    if "cpu" in sys.argv:
+        asyncio.run(transport_cpu.main())
+        return
     loop = "uvloop" if "uvloop" in sys.argv else "asyncio"
     tls = "tls" in sys.argv
     ours, theirs = multiprocessing.Pipe()

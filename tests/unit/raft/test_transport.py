@@ -133,6 +133,23 @@ class TestDelivery:
             assert a.events == [("connected", b.id)]
             assert b.events == []
 
+    async def test_sent_together_arrives_in_order_and_nothing_waits_for_more_to_send(self) -> None:
+        a, b, c = Station(1), Station(2), Station(3)
+        async with stations(a, b, c):
+            a.dial(b, c)
+            await until(lambda: a.transport.is_connected(b.id) and a.transport.is_connected(c.id))
+            sent = [append(1, 10, number=n) for n in range(1, 4)]
+            a.transport.send_all([(peer, m) for m in sent for peer in (b.id, c.id, NodeId(9))])
+            for link in a.transport._links.values():
+                connection = link.open_connection
+                assert connection is not None
+                assert connection.queued_bytes == 0
+                assert connection.outbox.transport is not None
+                socket_of = connection.outbox.transport.get_extra_info("socket")
+                assert socket_of.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            await until(lambda: len(b.messages) == len(c.messages) == 3)
+            assert b.messages == c.messages == [(a.id, message) for message in sent]
+
     async def test_both_directions_have_their_own_connection(self) -> None:
         a, b = Station(1), Station(2)
         async with stations(a, b):

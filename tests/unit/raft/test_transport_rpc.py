@@ -249,6 +249,20 @@ class TestMaybeDelivered:
             methods.gate.set()
             assert await second == "second"
 
+    async def test_each_call_has_its_own_deadline(self) -> None:
+        a, b = Station(1), Station(2)
+        async with stations(a, b):
+            methods = Methods(b)
+            await a.reach(b)
+            calls = [
+                asyncio.ensure_future(a.transport.call(b.id, "held", wait_s, wait_s))
+                for wait_s in (WAIT_S, 0.06, 0.02, 0.04)
+            ]
+            lost = await asyncio.gather(*calls[1:], return_exceptions=True)
+            assert [type(error) for error in lost] == [RpcLost] * 3
+            methods.gate.set()
+            assert await calls[0] == WAIT_S
+
     @pytest.mark.rf("RF-13")
     async def test_the_connection_breaks_after_sending(self) -> None:
         a, b = Station(1), Station(2)
