@@ -1,7 +1,7 @@
 """The Python engine as storage sees it: what native_engine.py is for the C extension, with the same behaviour.
 
 An engine belongs to the thread that uses its connection; the functions to whoever owns the connection they are
-given. Unlike in C, other Python threads wait while an entry is applied.
+given. Unlike in C, applying competes with other Python threads for the GIL.
 """
 
 from __future__ import annotations
