@@ -6,6 +6,7 @@ import random
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import apsw
@@ -26,6 +27,7 @@ from dqlite_py.storage.native_engine import (
     refusal,
 )
 from dqlite_py.storage.pagehash import hash_pages
+from tests.support.twins import chosen
 
 lib = _native.lib
 PAGE_HASHES = [4294406982751855790, 12246345993069521027, 11648798784694945952]
@@ -33,9 +35,10 @@ NATIVE = Path(__file__).parents[3] / "native"
 
 
 @pytest.fixture(autouse=True)
-def _bound() -> None:
-    """Every connection of ours binds the extension first; tests on foreign ones do it themselves, in any order."""
-    bootstrap()
+def _in_c() -> Iterator[None]:
+    """Every connection of ours has the C engine's VFS; foreign ones find the extension bound, in any order of tests."""
+    with chosen("c"):
+        yield
 
 
 def test_sqlite_is_not_linked() -> None:
