@@ -47,6 +47,7 @@ BATCHES = (1, 16, 256, 4096)
 VALUE_BYTES = (100, 1024)
 UNITS_PER_ROUND = {1: 1500, 16: 4096, 256: 16384}
 UNITS_PER_ROUND_MAX = 16384
+WARM_BATCHES = 4
 SIDES = ("ours", "bare", "python", "executemany")
 
 
@@ -84,7 +85,7 @@ def measure(folder: Path, data: Data, batch: int, rounds: int, bare_loop: tuple[
             path.write_bytes(data.path.read_bytes())
             sides[name] = make(path)
         for number in range(rounds + 1):
-            rows = data.rows(count)
+            rows = data.rows(WARM_BATCHES * batch + count)
             names = list(sides)
             for name in names[number % 4 :] + names[: number % 4]:  # nobody always follows the same neighbour
                 times = _timed(sides[name], rows, batch)
@@ -112,9 +113,16 @@ def _ratio(times: dict[str, list[float]]) -> float:
 
 
 def _timed(side: Side, rows: Rows, batch: int) -> tuple[float, float]:
-    """Wall-clock and processor seconds of this thread."""
-    work = side.prepare(rows, batch)
+    """Wall-clock and processor seconds of this thread, behind WARM_BATCHES that are not counted.
+
+    They begin the WAL anew, which syncs, and bring back what the other sides have driven out of the caches.
+    """
+    warm, work = (
+        side.prepare(rows[: WARM_BATCHES * batch], batch),
+        side.prepare(rows[WARM_BATCHES * batch :], batch),
+    )
     side.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_RESTART)
+    warm()
     started, started_cpu = time.perf_counter(), time.thread_time()
     work()
     return time.perf_counter() - started, time.thread_time() - started_cpu
