@@ -75,7 +75,8 @@ CANARIES: Final[dict[str, Canary]] = {
         "RF-3", "acknowledgements of earlier terms count", core(mutants.CountsStaleAcks), faults=CHURN, seed=3,
     ),
     "counts stale grants": Canary(
-        "RF-3", "grants of earlier candidacies count", core(mutants.CountsStaleGrants), faults=CHURN, node_count=5
+        "RF-3", "grants of earlier candidacies count", core(mutants.CountsStaleGrants), faults=CHURN, node_count=5,
+        seed=16,
     ),
     "counts votes by message": Canary(
         "RF-4", "every answer to a candidate is a vote", core(patches.CountsVotesByMessage), node_count=5, seed=5,
