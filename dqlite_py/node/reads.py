@@ -1,16 +1,19 @@
 """Linearizable read barriers: one leadership check shared by all reads that wait for it. Loop thread.
 
-A round: ask the leader (ourselves or by RPC) for a read index AFTER the waiters arrived, then let each go on when
-its database has applied that index (thesis 6.4). Only one round is under way; later reads take the next.
+A round: get a read index that was asked for AFTER the waiters arrived, then let each go on when its database has
+applied that index (thesis 6.4). Only one round is under way; later reads take the next. A leader asks its core, with
+no task and no timer (a core that hears no quorum steps down and says so); anything else is a task: to ask the leader
+by RPC, to wait for one, to ask again.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-from dqlite_py.errors import Error, NoLeader, NotLeader, OperationalError
+from dqlite_py.errors import Error, InternalError, NoLeader, NotLeader, OperationalError
 from dqlite_py.model import LogIndex, NodeId
 from dqlite_py.node.applier import Applier
 from dqlite_py.node.cluster_view import ClusterView
@@ -19,6 +22,7 @@ from dqlite_py.raft.core import RaftCore
 from dqlite_py.raft.rpc import RpcLost, RpcNotSent
 
 BarrierCallback = Callable[[Any, Error | None], None]
+Waiting = list[tuple[str, BarrierCallback, Deadline]]
 
 
 class ReadBarriers:
@@ -41,22 +45,30 @@ class ReadBarriers:
         self._now_ms = now_ms
         self._call = call
         self._next_id = 1
-        self._asked: dict[int, asyncio.Future[LogIndex]] = {}
-        self._waiting: list[tuple[str, BarrierCallback, Deadline]] = []
-        self._round: asyncio.Task[None] | None = None
+        self._asked: dict[int, Callable[[LogIndex | None], None]] = {}  # None: leadership was lost
+        self._waiting: Waiting = []  # for the next round
+        self._under_way: Waiting = []
+        self._is_busy = False  # a round is under way or about to begin
+        self._task: asyncio.Task[None] | None = None
         self._stopped = False
 
     # -- the core's answers -----------------------------------------------------------------------------
 
     def ready(self, read_id: int, index: LogIndex) -> None:
-        future = self._asked.pop(read_id, None)
-        if future is not None and not future.done():
-            future.set_result(index)
+        answer = self._asked.pop(read_id, None)
+        if answer is not None:
+            answer(index)
 
     def failed(self, read_id: int) -> None:
-        future = self._asked.pop(read_id, None)
-        if future is not None and not future.done():
-            future.set_exception(NotLeader("leadership was lost before the read was confirmed"))
+        answer = self._asked.pop(read_id, None)
+        if answer is not None:
+            answer(None)
+
+    def _ask_core(self, answer: Callable[[LogIndex | None], None]) -> None:
+        read_id = self._next_id
+        self._next_id += 1
+        self._asked[read_id] = answer
+        self._core.read_index(read_id, self._now_ms())
 
     # -- read index ---------------------------------------------------------------------------------------
 
@@ -64,12 +76,18 @@ class ReadBarriers:
         """Confirm leadership with a quorum after this call; raises NotLeader."""
         if not self._view.is_ready_leader:
             raise self._view.not_leader()
-        read_id = self._next_id
-        self._next_id += 1
         future: asyncio.Future[LogIndex] = self._loop.create_future()
-        self._asked[read_id] = future
-        self._core.read_index(read_id, self._now_ms())
-        self._pump()
+
+        def answer(index: LogIndex | None) -> None:
+            if future.done():
+                return
+            if index is None:
+                future.set_exception(NotLeader("leadership was lost before the read was confirmed"))
+            else:
+                future.set_result(index)
+
+        self._ask_core(answer)
+        self._loop.call_soon(self._pump)  # those that arrive together share a round
         return await future
 
     async def _read_index(self, deadline: Deadline) -> LogIndex:
@@ -99,29 +117,71 @@ class ReadBarriers:
         if refusal is not None:
             callback(None, refusal)
             return
+        if self._stopped:
+            callback(None, OperationalError("the node is stopping"))
+            return
         self._waiting.append((database, callback, deadline))
-        if self._round is None and not self._stopped:
-            self._round = self._loop.create_task(self._rounds())
+        if not self._is_busy:
+            self._is_busy = True
+            self._loop.call_soon(self._begin)  # what arrives in this turn of the loop comes along
 
-    async def _rounds(self) -> None:
-        waiting: list[tuple[str, BarrierCallback, Deadline]] = []
+    def _begin(self) -> None:
+        """A round for everybody who waits now."""
+        if self._stopped:
+            return
+        self._under_way, self._waiting = self._waiting, []
+        if self._view.is_compared and self._view.is_ready_leader:
+            self._ask_core(self._confirmed)
+            self._pump()
+        else:
+            self._begin_task()
+
+    def _confirmed(self, index: LogIndex | None) -> None:
+        if self._stopped:
+            return
+        if index is None:
+            self._begin_task()  # a read may always be asked again
+        else:
+            self._end(index)
+
+    def _begin_task(self) -> None:
+        self._task = self._loop.create_task(self._round())
+
+    async def _round(self) -> None:
+        deadline = max((w[2] for w in self._under_way), key=lambda d: d.left_s)
         try:
-            while self._waiting:
-                waiting, self._waiting = self._waiting, []
-                deadline = max((w[2] for w in waiting), key=lambda d: d.left_s)
-                try:
-                    await self._wait_compared(deadline)
-                    index = await self._read_index(deadline)
-                except Error as error:
-                    _refuse(waiting, error)
-                    continue
-                for database, callback, _deadline in waiting:
-                    self._resolve_when_applied(database, index, callback)
-        except asyncio.CancelledError:
-            _refuse(waiting, OperationalError("the node is stopping"))
-            raise
-        finally:
-            self._round = None
+            await self._wait_compared(deadline)
+            index = await self._read_index(deadline)
+        except Exception as error:  # noqa: BLE001 - belongs to those who wait; the next round must come
+            known = error if isinstance(error, Error) else InternalError(f"no read index: {error!r}")
+            under_way, self._under_way = self._under_way, []
+            _refuse(under_way, known)
+            self._next()
+        else:
+            self._end(index)
+
+    def _end(self, index: LogIndex) -> None:
+        under_way, self._under_way = self._under_way, []
+        callbacks: dict[str, list[BarrierCallback]] = {}
+        for database, callback, _deadline in under_way:
+            if database in callbacks:
+                callbacks[database].append(callback)
+            else:
+                callbacks[database] = [callback]
+        for database, those in callbacks.items():
+            future = self._applier().when_applied(database, index)
+            if future is None:
+                for callback in those:
+                    callback(index, None)
+            else:
+                future.add_done_callback(partial(_applied, those, index))
+        self._next()
+
+    def _next(self) -> None:
+        if self._waiting:
+            self._begin()
+        else:
+            self._is_busy = False
 
     async def _wait_compared(self, deadline: Deadline) -> None:
         """After a start: until this node's databases are known to be those of a majority."""
@@ -130,28 +190,23 @@ class ReadBarriers:
                 raise NoLeader("this node has not yet compared its databases with a majority of the members")
             await self._view.wait_change(min(0.2, deadline.left_s))
 
-    def _resolve_when_applied(self, database: str, index: LogIndex, callback: BarrierCallback) -> None:
-        future = self._applier().when_applied(database, index)
-        if future is None:
-            callback(index, None)
-            return
-
-        def applied(done: asyncio.Future[None]) -> None:
-            if done.cancelled():
-                callback(None, OperationalError("the database was closed or replaced while the read waited"))
-            else:
-                callback(index, None)
-
-        future.add_done_callback(applied)
-
     def stop(self) -> None:
         self._stopped = True
-        if self._round is not None:
-            self._round.cancel()
-        waiting, self._waiting = self._waiting, []
-        _refuse(waiting, OperationalError("the node is stopping"))
+        if self._task is not None:
+            self._task.cancel()
+        left = self._under_way + self._waiting
+        self._under_way, self._waiting = [], []
+        _refuse(left, OperationalError("the node is stopping"))
 
 
-def _refuse(waiting: list[tuple[str, BarrierCallback, Deadline]], error: Error) -> None:
+def _applied(callbacks: list[BarrierCallback], index: LogIndex, done: asyncio.Future[None]) -> None:
+    for callback in callbacks:
+        if done.cancelled():
+            callback(None, OperationalError("the database was closed or replaced while the read waited"))
+        else:
+            callback(index, None)
+
+
+def _refuse(waiting: Waiting, error: Error) -> None:
     for _database, callback, _deadline in waiting:
         callback(None, error)

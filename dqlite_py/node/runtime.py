@@ -125,7 +125,7 @@ class NodeRuntime:
             core=self.core,
             view=self.view,
             applier=self.applier,
-            pump=self.host.pump_soon,
+            pump=self.host.pump,
             now_ms=clock.monotonic_ms,
             call=self.call,
         )

@@ -197,3 +197,110 @@ async def test_ours_answers_readers_when_it_stops() -> None:
     await asyncio.sleep(0.01)
     assert len(heard) == 2
     assert all(isinstance(error, Error) for _, error in heard)
+
+
+class _Barriers:
+    """The barriers of one node of a CoreWorld; `answer` hands on what its core says, as the host does."""
+
+    def __init__(self, world: CoreWorld, name: str, call: Any = None) -> None:
+        self.node = world[name]
+        loop = asyncio.get_running_loop()
+        self.view = ClusterView(loop, self.node.core)
+        self.view.ready_term = self.node.core.term
+        self.heard: list[tuple[str, Any, Error | None]] = []
+        self.reads = ReadBarriers(
+            loop=loop,
+            core=self.node.core,
+            view=self.view,
+            applier=lambda: self,  # type: ignore[arg-type, return-value]
+            pump=self.node.settle_effects,
+            now_ms=lambda: world.now,
+            call=call,
+        )
+
+    def when_applied(self, _database: str, _index: int) -> None:
+        return None
+
+    async def ask(self, *names: str) -> None:
+        for name in names:
+            self.reads.barrier(
+                "main", lambda index, error, name=name: self.heard.append((name, index, error)), Deadline(20)
+            )
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+
+    def answer(self) -> None:
+        ready, self.node.reads_ready = self.node.reads_ready, []
+        failed, self.node.reads_failed = self.node.reads_failed, []
+        for read_id, index in ready:
+            self.reads.ready(read_id, index)
+        for read_id in failed:
+            self.reads.failed(read_id)
+
+
+async def test_ours_reads_share_a_round_and_later_ones_take_the_next() -> None:
+    world = CoreWorld("ABC")
+    a = world.elect("A")
+    a.propose(b"one")
+    world.pump()
+    world.heartbeat("A")
+    here = _Barriers(world, "A")
+    await here.ask("first", "second")
+    assert len(here.reads._asked) == 1
+    assert here.heard == []
+    first = a.core.commit_index
+    a.propose(b"two")
+    await here.ask("third")  # the round under way began before it
+    assert len(here.reads._asked) == 1
+    world.pump()
+    here.answer()
+    assert [(name, error) for name, _, error in here.heard] == [("first", None), ("second", None)]
+    assert {index for _, index, _ in here.heard} == {first}
+    assert len(here.reads._asked) == 1
+    world.pump()
+    here.answer()
+    assert here.heard[2] == ("third", a.core.commit_index, None)
+    assert here.reads._asked == {}
+
+
+async def test_ours_asks_the_next_leader_when_leadership_is_lost() -> None:
+    called: list[Any] = []
+
+    async def call(target: Any, method: str, *_: Any) -> Any:
+        called.append((target, method))
+        return 77
+
+    world = CoreWorld("ABC")
+    a = world.elect("A")
+    a.propose(b"one")
+    world.pump()
+    world.heartbeat("A")
+    here = _Barriers(world, "A", call)
+    world.isolate("A")
+    await here.ask("read")
+    world.elect("B", among="BC")
+    world.connect("AB", "AC")
+    world.heartbeat("B")
+    assert not a.is_leader
+    here.answer()
+    await until(lambda: here.heard != [], "the read is answered")
+    assert here.heard == [("read", 77, None)]
+    assert called == [(world["B"].core.node_id, "raft.read_index")]
+
+
+async def test_ours_goes_on_after_an_answer_that_is_no_index() -> None:
+    answers: list[Any] = [["nonsense"], 78]
+
+    async def call(*_: Any) -> Any:
+        return answers.pop(0)
+
+    world = CoreWorld("ABC")
+    world.elect("A")
+    world.heartbeat("A")
+    here = _Barriers(world, "B", call)
+    await here.ask("first")
+    await until(lambda: len(here.heard) == 1, "the first is refused")
+    assert isinstance(here.heard[0][2], Error)
+    await here.ask("second")
+    await until(lambda: len(here.heard) == 2, "the second is answered")
+    assert here.heard[1] == ("second", 78, None)
