@@ -72,7 +72,7 @@ CANARIES: Final[dict[str, Canary]] = {
         "RF-2", "a leader counts its own copy before it is durable", core(mutants.CountsItselfBeforeDurable)
     ),
     "counts stale acknowledgements": Canary(
-        "RF-3", "acknowledgements of earlier terms count", core(mutants.CountsStaleAcks), faults=CHURN, seed=3,
+        "RF-3", "acknowledgements of earlier terms count", core(mutants.CountsStaleAcks), faults=CHURN, seed=14,
     ),
     "counts stale grants": Canary(
         "RF-3", "grants of earlier candidacies count", core(mutants.CountsStaleGrants), faults=CHURN, node_count=5,
