@@ -17,11 +17,13 @@ from dqlite_py.errors import Error, NodeStopped, OutcomeUnknown
 from dqlite_py.node import gates
 
 STALL_S: Final = 0.001
+STALLS_MAX: Final = 3  # one after the other: all are woken
 LOST_TURN_S: Final = 1.0
 GATHER_S: Final = 0.0003  # waited for more calls, and this much longer with each that comes:
 GATHER_MORE_S: Final = 0.0001
 GATHER_MAX_S: Final = 0.005
-TOGETHER_AFTER_STALL: Final = 512  # answers that are given at once before turns are tried again
+TOGETHER_MIN: Final = 32  # answers that are given at once after a stall, before turns are tried again:
+TOGETHER_MAX: Final = 2048  # four times as many after each further one
 
 
 class Ticket:
@@ -91,11 +93,13 @@ class Turns:
         self._is_watched = False
         self._passed = self._passed_before = 0
         self._together = 0
+        self._penalty = TOGETHER_MIN
+        self._stalls = 0
 
     @property
-    def are_pending(self) -> bool:
-        """Threads that were answered have not been woken yet."""
-        return bool(self._ready)
+    def pending(self) -> int:
+        """So many threads were answered and have not been woken yet."""
+        return len(self._ready)
 
     def add(self, ticket: Ticket) -> None:
         """`ticket` is answered: its thread gets its turn."""
@@ -128,6 +132,7 @@ class Turns:
                 return ticket.gate
 
     def _pass_on(self) -> None:
+        """On the loop."""
         gate = self.next_gate()
         if gate is not None:
             gate.open()
@@ -137,16 +142,26 @@ class Turns:
         if not self._is_active:
             return
         if self._passed != self._passed_before:
+            self._stalls = 0
+            self._penalty = TOGETHER_MIN
             self._keep_watch()
             return
-        # Whoever has the turn has gone its own way.
+        # Whoever has the turn has gone its own way, or the machine is busy with something else.
+        self._stalls += 1
+        if self._stalls < STALLS_MAX:
+            self._pass_on()
+            if self._is_active:
+                self._keep_watch()
+            return
+        self._stalls = 0
         if self._ready:
-            self._together = TOGETHER_AFTER_STALL
+            self._together = self._penalty
+            self._penalty = min(4 * self._penalty, TOGETHER_MAX)
         self.wake_all()
 
     def _keep_watch(self) -> None:
         self._is_watched = True
-        self._passed_before = self._passed
+        self._passed_before = self._passed  # AFTER a turn that the loop itself gave
         self._loop.call_later(STALL_S, self._watch)
 
     def wake_all(self) -> None:
@@ -175,7 +190,7 @@ class Inbox:
         if self._closed:
             raise NodeStopped("the node is stopped")
         self._calls.append((function, args))
-        if not self._woken and not (self.turns.are_pending and self._may_gather()):
+        if not self._woken and not (self.turns.pending and self._may_gather()):
             self._wake()
 
     def _may_gather(self) -> bool:
@@ -185,7 +200,8 @@ class Inbox:
         if not self._gathering_since:
             self._gathering_since = now
         waited_s = now - self._gathering_since
-        return waited_s < GATHER_S + GATHER_MORE_S * len(self._calls) and waited_s < GATHER_MAX_S
+        come = len(self._calls)
+        return waited_s < GATHER_S + GATHER_MORE_S * come and waited_s < GATHER_MAX_S
 
     def _all_woken(self) -> None:
         """On any thread: nobody else is about to call."""

@@ -77,6 +77,7 @@ class RaftCore(ElectionPart):
         self._init_follower_part()
         self._init_election_part()
         self._must_leave = False
+        self._hands_out_later = False
         self.dropped_messages = 0  # from peers, malformed; for status
         self.last_dropped: MalformedMessage | None = None
         self._handlers: dict[type[Any], Callable[[Any], None]] = {
@@ -264,7 +265,13 @@ class RaftCore(ElectionPart):
         if self._ack_wanted:
             self._acknowledge()
         if self.commit_index > self._handed_index:
-            self._hand_out_committed()
+            if self._hands_out_later:
+                self._hands_out_later = False
+                self._hand_out_committed()
+            elif self._effects.entries and self.state is RaftState.FOLLOWER:
+                self._hands_out_later = True
+            else:
+                self._hand_out_committed()
         effects, log = self._effects, self.log
         if effects.entries or effects.has_batch:
             effects.token = self._durability.close_batch(log.last_index)
