@@ -23,6 +23,7 @@ SIZE = (8.0, 4.5)
 TICKS_MAX = 10
 COLOURS = {
     "ours": "#1f6fb2",
+    "ours-spread": "#2f5d8a",
     "ours-python": "#7fb3dd",
     "ours-network": "#134a77",
     "ours-network-python": "#5d87ab",

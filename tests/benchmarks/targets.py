@@ -71,7 +71,10 @@ def _finder(session: Session, group: str) -> Callable[..., list[Sample]]:
 def _writers(session: Session) -> list[Verdict]:
     find = _finder(session, ROUNDS)
     ours_p50, theirs_p50 = (_median(find(d, "kv1k", 1), "p50") for d in ("ours", "dqlite"))
+    ours_p99, theirs_p99 = (_median(find(d, "kv1k", 1), "p99") for d in ("ours", "dqlite"))
+    spread_p50 = _median(find("ours-spread", "kv1k", 1), "p50")
     ours, theirs = find("ours", "kv1k", 16), find("dqlite", "kv1k", 16)
+    spread_rate = _median(find("ours-spread", "kv1k", 16))
     ours_rate, theirs_rate = _median(ours), _median(theirs)
     busy = sum(sample.errors.get(BUSY, 0) for sample in ours)
     their_busy = sum(sample.errors.get(BUSY, 0) for sample in theirs)
@@ -82,7 +85,8 @@ def _writers(session: Session) -> list[Verdict]:
             "x",
             0.7,
             True,
-            f"KV upsert of 1 KiB: {ours_p50:.2f} ms, dqlite {theirs_p50:.2f} ms",
+            f"KV upsert of 1 KiB: {ours_p50:.2f} ms, dqlite {theirs_p50:.2f} ms (its p99 is "
+            f"{ratio(theirs_p99, ours_p99):.1f} x ours); leader not on one processor {spread_p50:.2f} ms",
         ),
         Verdict(
             "16 writers: successful writes to dqlite's",
@@ -90,7 +94,8 @@ def _writers(session: Session) -> list[Verdict]:
             "x",
             20,
             False,
-            f"KV upsert of 1 KiB: {ours_rate:,.0f}/s, dqlite {theirs_rate:,.0f}/s with {their_busy:,} BUSY",
+            f"KV upsert of 1 KiB: {ours_rate:,.0f}/s, dqlite {theirs_rate:,.0f}/s with {their_busy:,} BUSY; "
+            f"leader not on one processor {spread_rate:,.0f}/s",
         ),
         Verdict("16 writers: BUSY errors", busy if ours else float("nan"), "", 0, True, "ours, all rounds"),
     ]
@@ -103,6 +108,7 @@ def _throughput(session: Session) -> list[Verdict]:
     batches = {clients: _median(find("ours", "batch1000", clients), "rows_rate") for clients in (1, 4)}
     plain = _median(find("sqlite-apsw", "insert", 1))
     one = _median(find("ours", "insert", 1))
+    spread = _median(find("ours-spread", "insert", 64))
     by_writers = scaling_series(session)
     told = ", ".join(f"{count:,}: {rate:,.0f}/s" for count, rate in by_writers)
     return [
@@ -112,7 +118,8 @@ def _throughput(session: Session) -> list[Verdict]:
             "rows/s",
             25_000,
             False,
-            f"single-row INSERT of 100 B; fdatasync {fdatasync_ms:.2f} ms; one writer {one:,.0f}/s, "
+            f"single-row INSERT of 100 B; fdatasync {fdatasync_ms:.2f} ms; leader not on one "
+            f"processor {spread:,.0f}/s; one writer {one:,.0f}/s, "
             f"SQLite alone {plain:,.0f}/s",
         ),
         Verdict(

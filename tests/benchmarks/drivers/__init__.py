@@ -9,6 +9,7 @@ from typing import Any
 # name: (module, function that says why it cannot run here or "", function that opens a cluster)
 OPENERS = {
     "ours": ("ours", "missing", "open_cluster"),
+    "ours-spread": ("ours", "missing", "open_cluster"),
     "ours-python": ("ours", "missing_python", "open_cluster"),
     "ours-network": ("network", "missing", "open_cluster"),
     "ours-network-python": ("network", "missing_python", "open_cluster"),
@@ -19,13 +20,18 @@ OPENERS = {
     "etcd": ("etcd", "missing", "open_cluster"),
     "hiqlite": ("hiqlite", "missing", "open_cluster"),
 }
+# The leader's process, which holds the client threads, stays on one processor (docs/performance.md says why).
+ONE_PROCESSOR = "BENCHMARK_ONE_PROCESSOR"
 ENVIRONMENT = {
-    name: {"DQLITE_PY_IMPL": "python" if name.endswith("python") else "c"}
+    name: {"DQLITE_PY_IMPL": "python" if name.endswith("python") else "c", ONE_PROCESSOR: ""}
     for name in OPENERS
     if name.startswith("ours")
 }
+for _name in ("ours", "ours-python"):
+    ENVIRONMENT[_name][ONE_PROCESSOR] = "1"
 TITLES = {
     "ours": "ours, in process (C)",
+    "ours-spread": "ours, in process (C), leader not kept on one processor",
     "ours-python": "ours, in process (Python)",
     "ours-network": "ours, over the network (C)",
     "ours-network-python": "ours, over the network (Python)",

@@ -18,7 +18,7 @@ from dqlite_py.cli.demo.processes import NodeProcess, free_addresses
 from dqlite_py.cli.remote import Remote
 from dqlite_py.errors import Error
 from dqlite_py.model import Address
-from tests.benchmarks import counters
+from tests.benchmarks import counters, drivers
 from tests.benchmarks.counters import NodeRef
 from tests.benchmarks.drivers.base import Cluster
 from tests.benchmarks.measures import LOST, Sample
@@ -38,6 +38,13 @@ def missing_python() -> str:
     return (
         "" if list((PACKAGE / "storage").glob("python_engine*")) else "apply has no Python twin in this tree"
     )
+
+
+def keep_on_one_processor() -> None:
+    """This process, AFTER it has started others: threads that take turns at one lock gain nothing from a second one."""
+    processor = {max(os.sched_getaffinity(0))}
+    for thread in os.listdir("/proc/self/task"):
+        os.sched_setaffinity(int(thread), processor)
 
 
 def open_cluster(folder: Path, nodes: int = 3, join: str = "", name: str = "ours") -> OurCluster:
@@ -83,6 +90,8 @@ class OurCluster(Cluster):
                 wait_for_voter(self._node)
             else:
                 self._start_others()
+            if os.environ.get(drivers.ONE_PROCESSOR):
+                keep_on_one_processor()
         except BaseException:
             self.close()
             raise

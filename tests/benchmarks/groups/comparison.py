@@ -28,7 +28,7 @@ def workloads(session: Session) -> None:
 def peers(session: Session) -> None:
     """The same workloads over the network, and on other databases."""
     for driver in drivers.OPENERS:
-        if driver in ("ours", "ours-python") or not session.can(driver):
+        if driver in ("ours", "ours-spread", "ours-python") or not session.can(driver):
             continue
         names = CHOSEN.get(driver, tuple(KNOWN))
         is_short = driver.startswith("sqlite") or driver.endswith("python")

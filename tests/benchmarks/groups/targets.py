@@ -35,6 +35,9 @@ def targets(session: Session) -> None:
                 # What a journal writes ahead comes in pieces of some MiB: bytes need a long window.
                 seconds = BYTES_FACTOR * session.effort.seconds if workload == BYTES else None
                 session.measure(host, ROUNDS, workload, clients, seconds=seconds)
+        with session.tolerant("targets: ours, not on one processor"), session.cluster("ours-spread") as host:
+            for workload, clients in (("kv1k", 1), ("kv1k", 16), ("insert", 1), ("insert", 64)):
+                session.measure(host, ROUNDS, workload, clients)
         with session.tolerant("targets: SQLite"), session.cluster("sqlite-apsw") as host:
             for workload in ("read-stale", "insert"):
                 session.measure(host, ROUNDS, workload, 1, seconds=min(1.0, session.effort.seconds))
@@ -53,12 +56,12 @@ def readers(session: Session) -> None:
     group, effort = "readers", session.effort
     with (
         session.tolerant(group),
-        session.cluster("ours", nodes=1) as leader,
+        session.cluster("ours-spread", nodes=1) as leader,
     ):
         address = leader.call("address")
         with (
-            session.cluster("ours", nodes=1, join=address) as second,
-            session.cluster("ours", nodes=1, join=address) as third,
+            session.cluster("ours-spread", nodes=1, join=address) as second,
+            session.cluster("ours-spread", nodes=1, join=address) as third,
         ):
             for number in range(effort.rounds):
                 for level in ("read-linearizable", "read-stale"):

@@ -165,15 +165,34 @@ def test_who_gave_up_gets_no_turn() -> None:
 def test_a_thread_that_keeps_its_turn_holds_nobody_up() -> None:
     loop = ManualLoop()
     turns = Turns(loop)  # type: ignore[arg-type]
-    answered = [Ticket(turns) for _ in range(4)]
+    answered = [Ticket(turns) for _ in range(6)]
     for ticket in answered:
         ticket.resolve(None, None)
-    loop.run_timers()  # nobody passed on since
+    loop.run_timers()  # nobody passed on since: one more turn
+    assert is_awake(answered[1])
+    assert not is_awake(answered[2])
+    for _ in range(tickets.STALLS_MAX - 1):
+        loop.run_timers()
     assert all(is_awake(ticket) for ticket in answered)
     later = [Ticket(turns) for _ in range(2)]
     for ticket in later:
         ticket.resolve(None, None)
     assert all(is_awake(ticket) for ticket in later)  # for a while they are woken together
+
+
+def test_stalls_one_after_the_other_end_the_turns_for_longer() -> None:
+    loop = ManualLoop()
+    turns = Turns(loop)  # type: ignore[arg-type]
+    together = []
+    for _ in range(3):
+        while turns._together:
+            Ticket(turns).resolve(None, None)
+        for _ in range(tickets.STALLS_MAX + 1):
+            Ticket(turns).resolve(None, None)
+        for _ in range(tickets.STALLS_MAX):
+            loop.run_timers()
+        together.append(turns._together)
+    assert together == [tickets.TOGETHER_MIN, 4 * tickets.TOGETHER_MIN, 16 * tickets.TOGETHER_MIN]
 
 
 def test_turns_that_go_on_are_left_alone() -> None:
@@ -197,7 +216,8 @@ def test_the_calls_of_threads_that_kept_their_turn_are_run() -> None:
     ran: list[int] = []
     inbox.put(ran.append, 1)  # another thread is still to be woken: its call may come too
     assert not loop.calls
-    loop.run_timers()
+    for _ in range(tickets.STALLS_MAX):
+        loop.run_timers()
     for call in loop.calls:
         call()
     assert ran == [1]
