@@ -91,7 +91,7 @@ static bool is_dml_word(const struct dq_token *word) {
 
 bool dq_guard_check(struct dq_guard *guard, const char *sql, size_t size) {
     guard->reason[0] = '\0';
-    guard->is_dml = false;
+    guard->is_dml = guard->is_alter = false;
     struct dq_sql words = {sql, sql + size};
     struct dq_token word;
     bool found = dq_sql_next(&words, &word);
@@ -109,7 +109,8 @@ bool dq_guard_check(struct dq_guard *guard, const char *sql, size_t size) {
         return false;
     }
     guard->is_dml = is_dml_word(&word);
-    bool defines = dq_token_is(&word, "CREATE") || dq_token_is(&word, "ALTER");
+    guard->is_alter = dq_token_is(&word, "ALTER");
+    bool defines = dq_token_is(&word, "CREATE") || guard->is_alter;
     if (defines && dq_sql_contains(sql, size, RESERVED)) {
         refuse(guard, "names beginning with " RESERVED " are reserved: choose another name");
         return true;
@@ -139,7 +140,9 @@ static int deny_temporary(struct dq_guard *guard) {
 
 static int check_table(struct dq_guard *guard, int action, const char *table, const char *schema) {
     if (schema != NULL && sqlite3_stricmp(schema, "temp") == 0) {
-        return deny_temporary(guard);
+        /* ALTER looks for the names that it changes there, too; nothing can be in it. */
+        bool is_own = guard->is_alter && sqlite3_stricmp(table, "sqlite_temp_master") == 0;
+        return is_own ? SQLITE_OK : deny_temporary(guard);
     }
     if (has_prefix(table, RESERVED)) {
         refuse(guard, "tables beginning with " RESERVED " are reserved for the cluster's own state");

@@ -14,11 +14,12 @@
 
 struct dq_guard {
     bool active;
+    bool is_alter;    /* the statement at hand begins with ALTER */
     bool is_dml;      /* the statement at hand begins with INSERT, REPLACE, UPDATE, DELETE or WITH */
     char reason[320]; /* of the last refusal; empty when there was none */
 };
 
-/* First words of `sql`; true when the statement is refused, with guard->reason set. Also sets guard->is_dml. */
+/* First words of `sql`; true when the statement is refused, with guard->reason set. Also sets guard->is_alter and guard->is_dml. */
 bool dq_guard_check(struct dq_guard *guard, const char *sql, size_t size);
 
 /* Install the authorizer on the writer connection (expires its prepared statements). */

@@ -109,6 +109,7 @@ class Guard:
 
     def __init__(self) -> None:
         self.active = False
+        self.is_alter = False  # the statement at hand begins with ALTER
         self.is_dml = False  # the statement at hand begins with INSERT, REPLACE, UPDATE, DELETE or WITH
         self.reason = b""
         self._callback = _AUTHORIZER(self._authorize)
@@ -119,9 +120,9 @@ class Guard:
         return code
 
     def check(self, sql: bytes) -> bool:
-        """First words of `sql`; True when the statement is refused, with the reason set. Also sets `is_dml`."""
+        """First words of `sql`; True when the statement is refused, with the reason set. Also sets `is_alter`, `is_dml`."""
         self.reason = b""
-        self.is_dml = False
+        self.is_dml = self.is_alter = False
         tokens = Tokens(sql)
         word = tokens.next()
         while word is not None and word == (b";", b""):
@@ -135,6 +136,7 @@ class Guard:
             return False
         first = word.text.upper()
         self.is_dml = first in _DML_WORDS
+        self.is_alter = first == b"ALTER"
         if first in (b"CREATE", b"ALTER") and RESERVED in sql.lower():
             return self._refuse(b"names beginning with _dqlite_ are reserved: choose another name")
         return self._check_word(first, tokens)
@@ -200,7 +202,9 @@ class Guard:
 
     def _check_table(self, action: int, table: Name, schema: Name) -> int:
         if (schema or b"").lower() == b"temp":
-            return self._deny_temporary()
+            # ALTER looks for the names that it changes there, too; nothing can be in it.
+            is_own = self.is_alter and (table or b"").lower() == b"sqlite_temp_master"
+            return apsw.SQLITE_OK if is_own else self._deny_temporary()
         shown = (table or b"(null)")[:60]
         name = (table or b"").lower()
         if name.startswith(RESERVED):
