@@ -120,7 +120,7 @@ class Guard:
         return code
 
     def check(self, sql: bytes) -> bool:
-        """First words of `sql`; True when the statement is refused, with the reason set. Also sets `is_alter`, `is_dml`."""
+        """First words of `sql`; True when refused, with the reason set. Also sets `is_alter` and `is_dml`."""
         self.reason = b""
         self.is_dml = self.is_alter = False
         tokens = Tokens(sql)

@@ -1,4 +1,4 @@
-"""ALTER TABLE through the log, on both engines: SQLite looks into the temporary schema for it, which is allowed there."""
+"""ALTER TABLE through the log, on both engines: SQLite looks into the temporary schema for it."""
 
 from __future__ import annotations
 
