@@ -119,7 +119,7 @@ def test_a_damaged_tree_is_named_or_found_by_comparison_and_the_node_rebuilt(
         if node.is_running:
             break
         assert node.exit_code() == 4, node.log_tail()
-        said = "\n".join(node.log_tail(3))
+        said = "\n".join(node.log_tail(20))
         assert str(path) in said
         assert "malformed" in said
         assert "cluster remove" in said

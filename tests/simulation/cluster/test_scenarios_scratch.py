@@ -23,7 +23,7 @@ def does(world: World, machine: Machine, *kinds: str) -> None:
 @pytest.mark.parametrize("anew", [False, True], ids=["gone", "made-anew"])
 def test_a_dropped_database_is_not_made_again_by_a_replay(anew: bool) -> None:
     """Found by seed 5010: the OPEN in the middle did nothing, but made an empty database when the log was replayed."""
-    with World.open(21, node_count=3, only=[]) as world:
+    with World.open(22, node_count=3, only=[]) as world:
         world.form()
         leader, follower = world.machines[0], world.machines[1]
         does(world, leader, "open", "write")

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ import pytest
 from dqlite_py.model import Address
 from dqlite_py.raft.rpc import RpcError
 from dqlite_py.wire.address import split_address
-from tests.support.wire import WAIT_S, Station, stations
+from tests.support.wire import FAST, WAIT_S, Station, stations
 
 ROOT = Path(__file__).parents[3]
 LIMIT = 64
@@ -62,13 +63,17 @@ async def flood(address: Address, count: int) -> list[asyncio.StreamWriter]:
 
 @pytest.mark.rf("RF-22")
 async def test_idle_strangers_leave_room_for_members() -> None:
-    a = Station(1)
+    a = Station(
+        1, timing=replace(FAST, handshake_ms=1000 * WAIT_S)
+    )  # the flood is taken first, however slowly
     async with server(lift=False) as (address, bound), stations(a):
         assert bound == LIMIT // 2
         writers = await flood(address, 2 * LIMIT)
-        assert await a.transport.call(address, "echo", 1, WAIT_S) == 1
-        for writer in writers:
-            writer.transport.abort()
+        try:
+            assert await a.transport.call(address, "echo", 1, WAIT_S) == 1
+        finally:
+            for writer in writers:
+                writer.transport.abort()
 
 
 @pytest.mark.rf("RF-22")
