@@ -17,7 +17,7 @@ from dqlite_py.errors import Error, NodeStopped, OutcomeUnknown
 from dqlite_py.node import gates
 
 STALL_S: Final = 0.001
-STALLS_MAX: Final = 3  # one after the other: all are woken
+WIDTH_MAX: Final = 8  # callers that have the turn at the same time, at most
 LOST_TURN_S: Final = 1.0
 GATHER_S: Final = 0.0003  # waited for more calls, and this much longer with each that comes:
 GATHER_MORE_S: Final = 0.0001
@@ -92,9 +92,10 @@ class Turns:
         self._is_active = False  # somebody has the turn
         self._is_watched = False
         self._passed = self._passed_before = 0
-        self._together = 0
-        self._penalty = TOGETHER_MIN
-        self._stalls = 0
+        self._stalls = 0  # one after the other
+        self._has_stalled = False  # since the queue was empty
+        self._width = 1  # callers that get the turn at the same time
+        self._given = 0
 
     @property
     def pending(self) -> int:
@@ -103,13 +104,15 @@ class Turns:
 
     def add(self, ticket: Ticket) -> None:
         """`ticket` is answered: its thread gets its turn."""
-        if self._together:
-            self._together -= 1
-            ticket.gate.open()
-            return
         self._ready.append(ticket)
         if not self._is_active:
             self._is_active = True
+            self._given = 0
+            if not self._has_stalled:
+                self._width = max(1, self._width // 2)
+            self._has_stalled = False
+        if self._given < self._width:
+            self._given += 1
             self._pass_on()
         if not self._is_watched:
             self._keep_watch()
@@ -143,31 +146,21 @@ class Turns:
             return
         if self._passed != self._passed_before:
             self._stalls = 0
-            self._penalty = TOGETHER_MIN
             self._keep_watch()
             return
         # Whoever has the turn has gone its own way, or the machine is busy with something else.
-        self._stalls += 1
-        if self._stalls < STALLS_MAX:
+        self._has_stalled = True
+        self._width = min(2 * self._width, WIDTH_MAX)
+        for _ in range(1 << min(self._stalls, 10)):
             self._pass_on()
-            if self._is_active:
-                self._keep_watch()
-            return
-        self._stalls = 0
-        if self._ready:
-            self._together = self._penalty
-            self._penalty = min(4 * self._penalty, TOGETHER_MAX)
-        self.wake_all()
+        self._stalls += 1
+        if self._is_active:
+            self._keep_watch()
 
     def _keep_watch(self) -> None:
         self._is_watched = True
         self._passed_before = self._passed  # AFTER a turn that the loop itself gave
         self._loop.call_later(STALL_S, self._watch)
-
-    def wake_all(self) -> None:
-        self._pass_on()
-        while self._is_active:
-            self._pass_on()
 
 
 class Inbox:

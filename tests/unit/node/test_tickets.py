@@ -165,34 +165,39 @@ def test_who_gave_up_gets_no_turn() -> None:
 def test_a_thread_that_keeps_its_turn_holds_nobody_up() -> None:
     loop = ManualLoop()
     turns = Turns(loop)  # type: ignore[arg-type]
-    answered = [Ticket(turns) for _ in range(6)]
+    answered = [Ticket(turns) for _ in range(8)]
     for ticket in answered:
         ticket.resolve(None, None)
-    loop.run_timers()  # nobody passed on since: one more turn
-    assert is_awake(answered[1])
-    assert not is_awake(answered[2])
-    for _ in range(tickets.STALLS_MAX - 1):
-        loop.run_timers()
-    assert all(is_awake(ticket) for ticket in answered)
-    later = [Ticket(turns) for _ in range(2)]
-    for ticket in later:
-        ticket.resolve(None, None)
-    assert all(is_awake(ticket) for ticket in later)  # for a while they are woken together
+    awake = [1]
+    for _ in range(3):
+        loop.run_timers()  # nobody passed on since: one more turn, then two, then four
+        awake.append(sum(is_awake(ticket) for ticket in answered))
+    assert awake == [1, 2, 4, 8]
+    loop.run_timers()
+    assert not loop.timers
 
 
-def test_stalls_one_after_the_other_end_the_turns_for_longer() -> None:
+def test_after_stalls_several_get_the_turn_at_once_until_all_goes_well_again() -> None:
     loop = ManualLoop()
     turns = Turns(loop)  # type: ignore[arg-type]
-    together = []
-    for _ in range(3):
-        while turns._together:
-            Ticket(turns).resolve(None, None)
-        for _ in range(tickets.STALLS_MAX + 1):
-            Ticket(turns).resolve(None, None)
-        for _ in range(tickets.STALLS_MAX):
-            loop.run_timers()
-        together.append(turns._together)
-    assert together == [tickets.TOGETHER_MIN, 4 * tickets.TOGETHER_MIN, 16 * tickets.TOGETHER_MIN]
+
+    def answer(count: int) -> int:
+        answered = [Ticket(turns) for _ in range(count)]
+        for ticket in answered:
+            ticket.resolve(None, None)
+        return sum(is_awake(ticket) for ticket in answered)
+
+    assert answer(20) == 1
+    while loop.timers:
+        loop.run_timers()
+    at_once = []
+    for _ in range(8):
+        at_once.append(answer(40))
+        while turns.next_gate() is not None:  # they come back, and nobody has to be helped
+            pass
+    assert at_once[0] > 4
+    assert sorted(at_once, reverse=True) == at_once
+    assert at_once[-1] == 1
 
 
 def test_turns_that_go_on_are_left_alone() -> None:
@@ -216,7 +221,7 @@ def test_the_calls_of_threads_that_kept_their_turn_are_run() -> None:
     ran: list[int] = []
     inbox.put(ran.append, 1)  # another thread is still to be woken: its call may come too
     assert not loop.calls
-    for _ in range(tickets.STALLS_MAX):
+    while loop.timers:
         loop.run_timers()
     for call in loop.calls:
         call()
