@@ -15,6 +15,7 @@ from typing import Any
 
 from dqlite_py.errors import Busy, Error, MalformedMessage, OutcomeUnknown, from_wire
 from dqlite_py.limits import ENTRY_BATCH_BYTES, PENDING_BYTES_MAX, PENDING_UNITS_MAX
+from dqlite_py.model import NodeId
 from dqlite_py.node.database_worker import unpack_result
 from dqlite_py.node.proposals import UnitCallback
 from dqlite_py.node.tickets import Deadline
@@ -38,11 +39,15 @@ class Forwarder:
         send: Send,
         spawn: Callable[[Coroutine[Any, Any, Any]], asyncio.Task[Any]],
         soon: Callable[[Callable[[], None]], Any],
+        leader: Callable[[], NodeId | None] = lambda: None,
     ) -> None:
         self.database = database
         self._send = send
         self._spawn = spawn
         self._soon = soon
+        self._leader = leader
+        self._sent_to: NodeId | None = None
+        self._era = 0  # changes with the leader
         self._queue: deque[Forwarded] = deque()
         self._queued_bytes = 0
         self._running = 0
@@ -54,6 +59,7 @@ class Forwarder:
             raise Busy(f"{len(self._queue)} writes wait to be sent to the leader: try again later")
         self._queue.append((unit, callback, deadline))
         self._queued_bytes += len(unit)
+        self._look_at_leader()
         if self._running < REQUESTS_MAX and not self._start_due:
             self._start_due = True
             self._soon(self._start)
@@ -65,14 +71,23 @@ class Forwarder:
         for _unit, callback, _deadline in queued:
             callback(None, error)
 
+    def _look_at_leader(self) -> None:
+        """Requests that hang at a leader of before, cut off perhaps, hold up nothing that goes to the present one."""
+        leader = self._leader()
+        if leader != self._sent_to:
+            self._sent_to = leader
+            self._era += 1
+            self._running = 0
+
     def _start(self) -> None:
         self._start_due = False
+        self._look_at_leader()
         while self._queue and self._running < REQUESTS_MAX:
             batch = self._take()
             deadline = max((deadline for _, _, deadline in batch), key=lambda d: d.left_s)
             self._running += 1
             task = self._spawn(self._send(self.database, [unit for unit, _, _ in batch], deadline))
-            task.add_done_callback(partial(self._finished, batch))
+            task.add_done_callback(partial(self._finished, batch, self._era))
 
     def _take(self) -> list[Forwarded]:
         batch: list[Forwarded] = []
@@ -86,8 +101,9 @@ class Forwarder:
         self._queued_bytes -= taken
         return batch
 
-    def _finished(self, batch: Sequence[Forwarded], task: asyncio.Task[Any]) -> None:
-        self._running -= 1
+    def _finished(self, batch: Sequence[Forwarded], era: int, task: asyncio.Task[Any]) -> None:
+        if era == self._era:
+            self._running -= 1
         self._start()
         for (_unit, callback, _deadline), answer in zip(batch, _answers(task, len(batch)), strict=True):
             if isinstance(answer, Error):

@@ -188,7 +188,11 @@ class Writes:
         forwarder = self._forwarders.get(database)
         if forwarder is None:
             forwarder = self._forwarders[database] = Forwarder(
-                database, send=self._send, spawn=self._spawn, soon=self._loop.call_soon
+                database,
+                send=self._send,
+                spawn=self._spawn,
+                soon=self._loop.call_soon,
+                leader=lambda: self._view.remote_leader,
             )
         forwarder.submit(unit, callback, deadline)
 

@@ -10,6 +10,7 @@ import pytest
 
 from dqlite_py.errors import Busy, Error, IntegrityError, NodeStopped, Outcome, OutcomeUnknown
 from dqlite_py.limits import PENDING_BYTES_MAX
+from dqlite_py.model import NodeId
 from dqlite_py.node.database_worker import pack_result
 from dqlite_py.node.forwarding import REQUESTS_MAX, UNITS_MAX, Forwarder
 from dqlite_py.node.tickets import Deadline
@@ -23,8 +24,11 @@ class Leader:
         self.batches: list[Sequence[bytes]] = []
         self.answers: list[asyncio.Future[Any]] = []
         self.heard: list[tuple[int, Any, Error | None]] = []
+        self.leads = NodeId(1)
         loop = asyncio.get_running_loop()
-        self.forwarder = Forwarder("app", send=self.send, spawn=loop.create_task, soon=loop.call_soon)
+        self.forwarder = Forwarder(
+            "app", send=self.send, spawn=loop.create_task, soon=loop.call_soon, leader=lambda: self.leads
+        )
 
     async def send(self, database: str, units: Sequence[bytes], _deadline: Deadline) -> Sequence[Any]:
         assert database == "app"
@@ -127,3 +131,20 @@ async def test_too_many_bytes_are_refused_before_they_are_kept() -> None:
         leader.submit(number, size)
     with pytest.raises(Busy):
         leader.submit(4, size)
+
+
+async def test_requests_that_hang_at_an_old_leader_hold_up_nothing() -> None:
+    leader = Leader()
+    for number in range(REQUESTS_MAX):
+        leader.submit(number)
+        await leader.settle()
+    leader.leads = NodeId(2)
+    leader.submit(REQUESTS_MAX)
+    await leader.settle()
+    assert len(leader.batches) == REQUESTS_MAX + 1
+    leader.answers[0].set_result([pack_result((0, ()))])  # it no longer counts against the bound
+    leader.submit(REQUESTS_MAX + 1)
+    await leader.settle()
+    leader.submit(REQUESTS_MAX + 2)
+    await leader.settle()
+    assert len(leader.batches) == REQUESTS_MAX + 2
