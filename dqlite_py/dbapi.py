@@ -36,7 +36,7 @@ from dqlite_py.errors import (
     ProgrammingError,
     Warning,
 )
-from dqlite_py.gateway import Gateway, ReadLevel
+from dqlite_py.gateway import PlainGateway, ReadLevel
 from dqlite_py.limits import REQUEST_TIMEOUT_MS
 from dqlite_py.rows import (
     BINARY,
@@ -96,7 +96,7 @@ TIMEOUT_S: Final = REQUEST_TIMEOUT_MS / 1000
 
 
 def connect(
-    gateway: Gateway,
+    gateway: PlainGateway,
     database: str,
     *,
     timeout: float = TIMEOUT_S,
@@ -134,7 +134,7 @@ class Connection:
 
     def __init__(
         self,
-        gateway: Gateway,
+        gateway: PlainGateway,
         database: str,
         *,
         timeout: float = TIMEOUT_S,

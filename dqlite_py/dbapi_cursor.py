@@ -61,7 +61,7 @@ class Cursor:
             if not statement.is_single:
                 raise ProgrammingError(_SEVERAL)
             if statement.kind is _READ:
-                self._columns, self._decltypes, self._rows = self._executor.read(sql, params)
+                self._columns, self._decltypes, self._rows = self._executor.read(sql, params)[:3]
             elif statement.kind is StatementKind.EMPTY:
                 pass
             elif self._executor.is_read(statement, sql):
@@ -130,7 +130,7 @@ class Cursor:
 
     def _show_query(self, found: QueryResult) -> None:
         if found.columns:  # a PRAGMA that only acts has none
-            self._columns, self._decltypes, self._rows = found
+            self._columns, self._decltypes, self._rows = found[:3]
 
     def _show_rows(self, columns: Sequence[str], rows: list[tuple[Any, ...]]) -> None:
         self._columns, self._decltypes, self._rows = columns, (None,) * len(columns), rows

@@ -13,7 +13,7 @@ from typing import Any
 
 from dqlite_py.command import encode_repeated, encode_unit
 from dqlite_py.errors import Error, InternalError, NotSupportedError, Outcome, ProgrammingError
-from dqlite_py.gateway import Gateway, QueryResult, ReadLevel, StatementResult
+from dqlite_py.gateway import PlainGateway, QueryResult, ReadLevel, StatementResult
 from dqlite_py.rows import adapt_many, adapt_params, sql_params
 from dqlite_py.sqltext import Statement, StatementKind
 
@@ -25,12 +25,12 @@ ATOMIC_HINT = (
 class Executor:
     """Runs reads and units on the gateway for one connection."""
 
-    def __init__(self, gateway: Gateway, database: str, timeout_s: float, read_level: ReadLevel) -> None:
+    def __init__(self, gateway: PlainGateway, database: str, timeout_s: float, read_level: ReadLevel) -> None:
         self.database = database
         self.timeout_s = timeout_s
         self.read_level = read_level
         self.is_closed = False
-        self._gateway: Gateway | None = gateway
+        self._gateway: PlainGateway | None = gateway
         self._lock = threading.Lock()
         self._writes = 0
 
@@ -40,7 +40,7 @@ class Executor:
         self.is_closed = True
         self._gateway = None
 
-    def check_open(self) -> Gateway:
+    def check_open(self) -> PlainGateway:
         gateway = self._gateway
         if gateway is None:
             raise ProgrammingError("the connection is closed")

@@ -15,6 +15,7 @@ class Outcome(enum.Enum):
 
     NOT_APPLIED = "NOT_APPLIED"
     UNKNOWN = "UNKNOWN"
+    APPLIED = "APPLIED"  # it took effect, and only its result is gone
 
 
 class Warning(Exception):
@@ -26,7 +27,7 @@ class Error(Exception):
 
     `code`: SQLite's extended result code for SQL errors, else None.
     `retryable`: True when the same call may succeed later without a change by the caller.
-    `outcome`: NOT_APPLIED when the write certainly left no trace, UNKNOWN when it may have happened.
+    `outcome`: NOT_APPLIED when the write certainly left no trace, UNKNOWN when it may have happened, APPLIED when it did.
     """
 
     retryable: bool = False
@@ -133,6 +134,45 @@ class SnapshotDamaged(OperationalError):
     """A received snapshot is not what its source announced; it was thrown away. Details file, expected, found."""
 
     retryable = True
+
+
+# -- transactions and client sessions ---------------------------------------------------------------------
+
+
+class DatabaseLocked(OperationalError):
+    """Another transaction writes to the database, and did not end within the time allowed (SQLITE_BUSY)."""
+
+    retryable = True
+
+
+class SnapshotConflict(OperationalError):
+    """The database was changed since this transaction read it, so that it cannot write (SQLITE_BUSY_SNAPSHOT)."""
+
+    retryable = True
+
+
+class TransactionEnded(OperationalError):
+    """The node rolled the transaction back: a time limit, lost leadership, a stop; the message says which."""
+
+    retryable = True
+
+
+class SessionExpired(OperationalError):
+    """The write's key is older than what the cluster remembers: whether it happened before cannot be told any more."""
+
+    outcome = Outcome.UNKNOWN
+
+
+class NeverApplied(OperationalError):
+    """The write did not happen and never will: the cluster has noted its key as void."""
+
+    retryable = True
+
+
+class ResultNotKept(OperationalError):
+    """The write took effect once, before; its result was too large to be kept for retries."""
+
+    outcome = Outcome.APPLIED
 
 
 # -- outcome unknown -----------------------------------------------------------------------------------

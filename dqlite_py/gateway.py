@@ -1,26 +1,47 @@
-"""What the API layers ask of a node: write a unit, read, open a database.
+"""What the API layers ask of a node: write a unit, read, run a transaction, open a database.
 
-Only the Protocol and its records; no logic. Implemented by the embedded node (node/) and, in tests, by
-tests/support/fakegateway.py; called by dbapi (and later by the protocol servers' adapters).
-Every method is thread-safe and blocks the calling user thread; a KeyboardInterrupt ends the wait.
+Only Protocols and their records; the one with logic is Interrupt. Implemented by the embedded node (node/) and, in
+tests, by tests/support/fakegateway.py; called by the DB-API packages (and later by the protocol servers' adapters).
+Methods of `Gateway` and its transactions block the calling user thread; those of `Gateway` are thread-safe, a
+transaction or stream serves one call at a time. A KeyboardInterrupt ends the wait and, where possible, the statement.
+`AsyncGateway` and its kin have the same methods as coroutines; cancelling one does what a KeyboardInterrupt does.
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, NamedTuple, Protocol
 
 from dqlite_py.command import SqlValue
 
 Row = tuple[SqlValue, ...]
+SqlParams = Sequence[SqlValue] | Mapping[str, SqlValue]
 
 
 class ReadLevel(enum.Enum):
-    """How fresh a read must be."""
+    """How fresh a read must be (docs/read-levels.md)."""
 
     LINEARIZABLE = "linearizable"  # sees every write acknowledged before the read began, by any node
+    LEADER = "leader"  # the same while clocks run at nearly the same rate: the leader's lease, no messages
+    SESSION = "session"  # one's own writes, and never an older state than before: at least a log index
     STALE = "stale"  # whatever this node has applied, at once
+
+
+class Freshness(NamedTuple):
+    """What one read asks for.
+
+    `log_index`: of level SESSION, the state it must at least see. `max_staleness_s`: of level STALE, how long ago this
+    node may have last been known to be up to date; None: any time.
+    """
+
+    level: ReadLevel = ReadLevel.LINEARIZABLE
+    log_index: int = 0
+    max_staleness_s: float | None = None
+
+
+LINEARIZABLE: Final = Freshness()
 
 
 class StatementResult(NamedTuple):
@@ -29,44 +50,182 @@ class StatementResult(NamedTuple):
     `rowcount`: rows changed by INSERT, UPDATE, DELETE or REPLACE; -1 for any other statement.
     `last_insert_rowid`: SQLite's value after the statement, starting from 0 in each unit.
     `columns`, `rows`: of a statement that returns rows (RETURNING, or a SELECT inside a unit), else None.
+    `decltypes`: the columns' declared types, where they are known (in a transaction), else None.
     """
 
     rowcount: int
     last_insert_rowid: int
     columns: tuple[str, ...] | None = None
     rows: Sequence[Row] | None = None
+    decltypes: tuple[str | None, ...] | None = None
+
+
+class UnitResult(NamedTuple):
+    """A committed unit: the log index of its entry (0: nothing was written), and one result per statement.
+
+    `statements` is None when the write was found to have taken effect before and its result was too large to be kept;
+    `rowcount` is then still the sum over its statements.
+    """
+
+    log_index: int
+    statements: list[StatementResult] | None
+    rowcount: int = -1
+
+
+class RowStream(Protocol):
+    """The rest of a result. Holds a reader of the node until it is exhausted or closed."""
+
+    def fetch(self) -> list[Row]:
+        """The next rows (some hundred, fewer when they are large); [] at the end, which closes the stream."""
+        ...
+
+    def close(self) -> None:
+        """Idempotent; any thread."""
+        ...
 
 
 class QueryResult(NamedTuple):
-    """All rows of a read. `decltypes` holds the declared type of each column, None for an expression."""
+    """The result of a read: its first rows, and a stream of the others when there are more.
+
+    `decltypes`: the declared type of each column, None for an expression.
+    `log_index`: of the state that was read, for levels SESSION and in transactions; else 0.
+    """
 
     columns: tuple[str, ...]
     decltypes: tuple[str | None, ...]
     rows: list[Row]
+    log_index: int = 0
+    more: RowStream | None = None
+
+
+class WriteKey(NamedTuple):
+    """Names a write for exactly-once retries: the client session (16 bytes) and the write's sequence number in it."""
+
+    session: bytes
+    sequence: int
+
+
+class TransactionLimits(NamedTuple):
+    """`idle_s`: the longest pause between two statements; `hold_s`: the longest time from begin to commit. A
+    transaction that is over one is rolled back by the node and says so (TransactionEnded)."""
+
+    idle_s: float
+    hold_s: float
+
+
+class Interrupt:
+    """Lets another thread end what a connection is running: `request` calls what the running call has set."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._callback: Callable[[], None] | None = None
+
+    def request(self) -> None:
+        """End the call under way, if there is one. Any thread."""
+        with self._lock:
+            if self._callback is not None:
+                self._callback()
+
+    def set(self, callback: Callable[[], None] | None) -> None:
+        """By the running call: what ends it, or None when it is over."""
+        with self._lock:
+            self._callback = callback
+
+
+class ReadTransaction(Protocol):
+    """One frozen state of the database, on this node; blocks nobody. Ended by the node after TransactionLimits."""
+
+    @property
+    def log_index(self) -> int:
+        """Log index of the state."""
+        ...
+
+    def query(
+        self, sql: str, params: SqlParams, timeout_s: float, interrupt: Interrupt | None = None
+    ) -> QueryResult:
+        """As Gateway.query, in the frozen state. Raises TransactionEnded when the node has ended it."""
+        ...
+
+    def close(self) -> None:
+        """Idempotent. Streams of this transaction end with it."""
+        ...
+
+
+class WriteTransaction(Protocol):
+    """The one writer of a database, on the leader. Nothing else is written to it until it ends."""
+
+    @property
+    def is_open(self) -> bool:
+        """False when it was committed, rolled back or, as far as is known here, ended by the node. Costs nothing."""
+        ...
+
+    def run(self, body: bytes, timeout_s: float, interrupt: Interrupt | None = None) -> list[StatementResult]:
+        """Run statements (`command.encode_statements`; reads, writes and savepoint control) and return their results.
+
+        At a failing statement the ones before it stay done, as in SQLite; `details["statement"]` of its error is its
+        position. A failure that ends the transaction (OR ROLLBACK, an interrupted write) leaves `is_open` False.
+        Raises TransactionEnded when the node had ended it before: nothing of the transaction happened.
+        """
+        ...
+
+    def commit(self, timeout_s: float) -> UnitResult:
+        """Replicate what was written; returns when it is durable on a majority and applied on the leader.
+
+        `statements` of the result is empty; `log_index` is 0 when nothing was written. Raises IntegrityError, the
+        transaction still open, when deferred foreign keys are violated; else the transaction is over, and the error's
+        `outcome` says what is true. An outcome that is not known at first is asked for until the time is over.
+        """
+        ...
+
+    def rollback(self) -> None:
+        """Undo everything; nothing to undo is no error. Never raises but for a KeyboardInterrupt."""
+        ...
 
 
 class Gateway(Protocol):
     """A node, as the API layers see it. Every call may raise any class of `errors`."""
 
-    def write(self, database: str, unit: bytes, timeout_s: float) -> list[StatementResult]:
-        """Commit one unit (from `command.encode_unit`), all or nothing; one result per statement.
+    def execute_unit(self, database: str, body: bytes, timeout_s: float, *, once: bool = True) -> UnitResult:
+        """Commit statements (`command.encode_statements`) as one unit, all or nothing.
 
         Returns when the unit is durable on a majority and applied on the leader. Raises the unit's own SQL error
-        (nothing of it was applied; `details["statement"]` is the position of the failing statement),
-        or a cluster error whose `outcome` says what is now true. A KeyboardInterrupt while waiting leaves the
-        outcome unknown to the caller.
+        (nothing of it was applied; `details["statement"]` is the position of the failing statement), or a cluster
+        error whose `outcome` says what is now true. `once`: the write is tried again inside, by its key, also when it
+        may have happened; an OutcomeUnknown then carries the key (details session, sequence) for `resolve`. A
+        KeyboardInterrupt while waiting leaves the outcome unknown to the caller.
         """
         ...
 
-    def read(
+    def resolve(self, database: str, key: WriteKey, timeout_s: float) -> UnitResult:
+        """Find out what became of a write: its original result or error, or NeverApplied, and then it never will be."""
+        ...
+
+    def query(
         self,
         database: str,
         sql: str,
-        params: Sequence[SqlValue] | Mapping[str, SqlValue],
-        level: ReadLevel,
+        params: SqlParams,
+        freshness: Freshness,
         timeout_s: float,
+        interrupt: Interrupt | None = None,
     ) -> QueryResult:
-        """Run one read-only statement and return all of its rows. `params` are checked (rows.sql_params)."""
+        """Run one reading statement. `params` are checked (rows.sql_params)."""
+        ...
+
+    def begin(
+        self, database: str, wait_s: float, limits: TransactionLimits, *, base_index: int | None = None
+    ) -> WriteTransaction:
+        """Become the database's writer; waiting writers are served in the order of their coming.
+
+        Raises DatabaseLocked (SQLITE_BUSY) when that takes longer than `wait_s`, SnapshotConflict
+        (SQLITE_BUSY_SNAPSHOT) when the database is not at log index `base_index` any more.
+        """
+        ...
+
+    def begin_read(
+        self, database: str, freshness: Freshness, timeout_s: float, limits: TransactionLimits
+    ) -> ReadTransaction:
+        """Freeze a state that is as fresh as asked for."""
         ...
 
     def open_database(self, database: str, timeout_s: float) -> None:
@@ -74,5 +233,69 @@ class Gateway(Protocol):
         ...
 
     def is_read(self, sql: str, database: str) -> bool:
-        """Tell whether `sql` only reads: it goes to `read`, not into the log. Raises for bad SQL."""
+        """Tell whether `sql` only reads: it goes to `query`, not into the log. Raises for bad SQL."""
         ...
+
+
+class PlainGateway(Protocol):
+    """What DB-API connections ask for until they have moved to `Gateway`."""
+
+    def write(self, database: str, unit: bytes, timeout_s: float) -> list[StatementResult]: ...
+
+    def read(
+        self, database: str, sql: str, params: SqlParams, level: ReadLevel, timeout_s: float
+    ) -> QueryResult: ...
+
+    def open_database(self, database: str, timeout_s: float) -> None: ...
+
+    def is_read(self, sql: str, database: str) -> bool: ...
+
+
+class AsyncRowStream(Protocol):
+    async def fetch(self) -> list[Row]: ...
+    async def close(self) -> None: ...
+
+
+class AsyncReadTransaction(Protocol):
+    @property
+    def log_index(self) -> int: ...
+    async def query(
+        self, sql: str, params: SqlParams, timeout_s: float, interrupt: Interrupt | None = None
+    ) -> QueryResult: ...
+    async def close(self) -> None: ...
+
+
+class AsyncWriteTransaction(Protocol):
+    @property
+    def is_open(self) -> bool: ...
+    async def run(
+        self, body: bytes, timeout_s: float, interrupt: Interrupt | None = None
+    ) -> list[StatementResult]: ...
+    async def commit(self, timeout_s: float) -> UnitResult: ...
+    async def rollback(self) -> None: ...
+
+
+class AsyncGateway(Protocol):
+    """`Gateway` with coroutines, for any event loop (not the node's own). `more` of a result is an AsyncRowStream."""
+
+    async def execute_unit(
+        self, database: str, body: bytes, timeout_s: float, *, once: bool = True
+    ) -> UnitResult: ...
+    async def resolve(self, database: str, key: WriteKey, timeout_s: float) -> UnitResult: ...
+    async def query(
+        self,
+        database: str,
+        sql: str,
+        params: SqlParams,
+        freshness: Freshness,
+        timeout_s: float,
+        interrupt: Interrupt | None = None,
+    ) -> QueryResult: ...
+    async def begin(
+        self, database: str, wait_s: float, limits: TransactionLimits, *, base_index: int | None = None
+    ) -> AsyncWriteTransaction: ...
+    async def begin_read(
+        self, database: str, freshness: Freshness, timeout_s: float, limits: TransactionLimits
+    ) -> AsyncReadTransaction: ...
+    async def open_database(self, database: str, timeout_s: float) -> None: ...
+    async def is_read(self, sql: str, database: str) -> bool: ...

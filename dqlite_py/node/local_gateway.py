@@ -7,6 +7,7 @@ barrier when it is linearizable. KeyboardInterrupt ends the wait, not a write th
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import starmap
 from typing import Any, Final
 
 from dqlite_py.errors import Error, NodeStopped, NoLeader, OperationalError
@@ -26,7 +27,7 @@ def statement_results(result: Any) -> list[StatementResult]:
     error = unit_error(result)
     if error is not None:
         raise error
-    return list(map(StatementResult._make, result[1]))
+    return list(starmap(StatementResult, result[1]))
 
 
 class LocalGateway:

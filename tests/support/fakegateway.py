@@ -16,7 +16,7 @@ import msgpack
 
 from dqlite_py.command import check_database_name, check_unit
 from dqlite_py.errors import Error, OperationalError, ProgrammingError
-from dqlite_py.gateway import Gateway, QueryResult, ReadLevel, StatementResult
+from dqlite_py.gateway import PlainGateway, QueryResult, ReadLevel, StatementResult
 from dqlite_py.storage.sqlerrors import error_from_apsw
 
 _CHANGING = ("INSERT", "REPLACE", "UPDATE", "DELETE", "WITH")
@@ -25,7 +25,7 @@ _CHANGING = ("INSERT", "REPLACE", "UPDATE", "DELETE", "WITH")
 class RecordingGateway:
     """Passes calls on to a gateway and notes them. `fail_next` makes the next write, read or open raise."""
 
-    def __init__(self, inner: Gateway) -> None:
+    def __init__(self, inner: PlainGateway) -> None:
         self.inner = inner
         self.calls: list[str] = []
         self.units: list[list[Any]] = []
@@ -62,7 +62,7 @@ class RecordingGateway:
 
 
 class FakeGateway:
-    """Implements dqlite_py.gateway.Gateway on databases in memory; thread-safe."""
+    """Implements dqlite_py.gateway.PlainGateway on databases in memory; thread-safe."""
 
     def __init__(self) -> None:
         self._databases: dict[str, apsw.Connection] = {}

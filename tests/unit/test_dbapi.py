@@ -104,7 +104,7 @@ def test_read_level(gateway: RecordingGateway, conn: Connection) -> None:
     conn.execute("SELECT 1")
     assert conn.read_level is ReadLevel.STALE
     assert gateway.levels == [ReadLevel.LINEARIZABLE, ReadLevel.STALE]
-    with pytest.raises(InterfaceError, match="linearizable, stale"):
+    with pytest.raises(InterfaceError, match="linearizable, leader, session, stale"):
         conn.read_level = "weak"
 
 
