@@ -27,7 +27,8 @@ class Error(Exception):
 
     `code`: SQLite's extended result code for SQL errors, else None.
     `retryable`: True when the same call may succeed later without a change by the caller.
-    `outcome`: NOT_APPLIED when the write certainly left no trace, UNKNOWN when it may have happened, APPLIED when it did.
+    `outcome`: NOT_APPLIED when the write certainly left no trace, UNKNOWN when it may have happened, APPLIED when
+    it did.
     """
 
     retryable: bool = False
