@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple, Protocol
 
 from dqlite_py.command import SqlValue
+from dqlite_py.model import WriteKey as WriteKey
 
 Row = tuple[SqlValue, ...]
 SqlParams = Sequence[SqlValue] | Mapping[str, SqlValue]
@@ -96,13 +97,6 @@ class QueryResult(NamedTuple):
     rows: list[Row]
     log_index: int = 0
     more: RowStream | None = None
-
-
-class WriteKey(NamedTuple):
-    """Names a write for exactly-once retries: the client session (16 bytes) and the write's sequence number in it."""
-
-    session: bytes
-    sequence: int
 
 
 class TransactionLimits(NamedTuple):

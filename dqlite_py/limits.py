@@ -20,6 +20,13 @@ PENDING_UNITS_MAX: Final = 16_384  # queued at one node, not yet in an entry
 PENDING_BYTES_MAX: Final = 256 * MIB
 PENDING_READS_MAX: Final = 1024  # queries waiting for a reader thread, per database
 
+# -- client sessions (exactly-once writes); part of the replicated state: every node must have the same
+SESSION_KEEP_US: Final = 3_600_000_000  # a result is kept for this long, in log time
+SESSION_AHEAD_US: Final = 10_000_000  # a sequence number may be ahead of log time by this
+SESSIONS_MAX: Final = 65_536  # per database
+SESSION_RESULT_BYTES_MAX: Final = 64 * KIB  # a larger result is kept as a summary
+SESSION_ROWS_BYTES_MAX: Final = 64 * MIB  # of kept results, per database
+
 # -- raft
 UNCOMMITTED_BYTES_MAX: Final = 128 * MIB
 APPEND_BYTES_MAX: Final = 1 * MIB  # per message, unless one entry is larger

@@ -41,6 +41,13 @@ class Entry(NamedTuple):
     payload: bytes
 
 
+class WriteKey(NamedTuple):
+    """Names a write for exactly-once retries: the client session (16 bytes) and the write's sequence number in it."""
+
+    session: bytes
+    sequence: int
+
+
 class HardState(NamedTuple):
     """What must be durable before any message that reveals it (Raft paper, figure 2)."""
 

@@ -96,11 +96,11 @@ static void put_unit_start(struct dq_buffer *results, uint32_t statement_count) 
 }
 
 /* Run all statements up to the first failure; *failed_at is its position. */
-static enum dq_verdict run_statements(struct dq_engine *engine, const struct dq_unit *unit, struct pass *pass,
+static enum dq_verdict run_statements(struct dq_engine *engine, const struct dq_body *body, struct pass *pass,
                                       uint32_t *failed_at) {
-    struct dq_reader reader = unit->statements;
-    for (uint32_t i = 0; i < unit->statement_count; i++) {
-        enum dq_verdict verdict = run_next(engine, &reader, unit->statement_count == 1, &pass->error);
+    struct dq_reader reader = body->statements;
+    for (uint32_t i = 0; i < body->statement_count; i++) {
+        enum dq_verdict verdict = run_next(engine, &reader, body->statement_count == 1, &pass->error);
         if (verdict != DQ_DONE) {
             *failed_at = i;
             return verdict;
@@ -108,7 +108,7 @@ static enum dq_verdict run_statements(struct dq_engine *engine, const struct dq_
     }
     if (has_open_foreign_keys(engine)) { /* COMMIT would fail and take the other units along */
         dq_error_set(&pass->error, SQLITE_CONSTRAINT_FOREIGNKEY, "FOREIGN KEY constraint failed");
-        *failed_at = unit->statement_count - 1;
+        *failed_at = body->statement_count - 1;
         return DQ_FAILED_WRITING;
     }
     return DQ_DONE;
@@ -136,8 +136,8 @@ static enum pass_verdict note_killer(struct dq_engine *engine, struct pass *pass
 }
 
 static enum pass_verdict run_unit(struct dq_engine *engine, struct pass *pass, uint32_t position) {
-    const struct dq_unit *unit = &engine->payload.units[position];
-    bool has_savepoint = engine->use_savepoints || unit->statement_count > 1;
+    const struct dq_body *body = &engine->payload.units[position].as.body;
+    bool has_savepoint = engine->use_savepoints || body->statement_count > 1;
     size_t results_start = engine->results.size;
     uint64_t row_bytes_start = engine->row_bytes;
     uint32_t failed_at = 0;
@@ -146,9 +146,9 @@ static enum pass_verdict run_unit(struct dq_engine *engine, struct pass *pass, u
     if (code != SQLITE_OK) {
         return broken(engine, pass, code);
     }
-    begin_unit(engine, pass, position, unit->statement_count);
-    put_unit_start(&engine->results, unit->statement_count);
-    enum dq_verdict verdict = run_statements(engine, unit, pass, &failed_at);
+    begin_unit(engine, pass, position, body->statement_count);
+    put_unit_start(&engine->results, body->statement_count);
+    enum dq_verdict verdict = run_statements(engine, body, pass, &failed_at);
     if (verdict == DQ_BROKEN) {
         return PASS_BROKEN;
     }
@@ -285,6 +285,9 @@ int dq_apply(dq_engine *engine, const uint8_t *payload, size_t size, int64_t ind
     case DQ_PAYLOAD_OK: break;
     case DQ_PAYLOAD_UNKNOWN_VERSION: return DQ_VERSION;
     default: return DQ_FORMAT;
+    }
+    if (engine->payload.has_sessions || engine->payload.units[0].digest != NULL) {
+        return DQ_FORMAT; /* of a later release */
     }
     struct pass pass = {.seed = engine->payload.seed};
     engine->results.discard = !want_results;

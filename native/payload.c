@@ -83,21 +83,13 @@ static bool check_statement(struct dq_reader *reader, int64_t *texts) {
     return check_params(reader);
 }
 
-static bool open_unit(struct dq_reader *reader, struct dq_unit *unit) {
-    uint32_t fields;
-    struct dq_item session;
-    int64_t sequence, texts = 0;
-    if (!read_array(reader, &fields) || fields != 3) {
+static bool open_statements(struct dq_reader *reader, struct dq_body *body) {
+    int64_t texts = 0;
+    if (!read_array(reader, &body->statement_count)) {
         return false;
     }
-    if (!dq_read(reader, &session) || session.type != DQ_NIL || !read_int(reader, &sequence) || sequence != 0) {
-        return false;
-    }
-    if (!read_array(reader, &unit->statement_count) || unit->statement_count == 0) {
-        return false;
-    }
-    unit->statements = *reader;
-    for (uint32_t i = 0; i < unit->statement_count; i++) {
+    body->statements = *reader;
+    for (uint32_t i = 0; i < body->statement_count; i++) {
         if (!check_statement(reader, &texts)) {
             return false;
         }
@@ -105,7 +97,56 @@ static bool open_unit(struct dq_reader *reader, struct dq_unit *unit) {
     return true;
 }
 
-static bool open_body(struct dq_payload *payload, struct dq_reader *reader) {
+bool dq_body_open(struct dq_reader *reader, struct dq_body *body) {
+    return open_statements(reader, body) && body->statement_count > 0;
+}
+
+/* nil and 0, or 16 bytes and a number from 1. */
+static bool open_key(struct dq_reader *reader, struct dq_unit *unit) {
+    struct dq_item session;
+    if (!dq_read(reader, &session) || !read_int(reader, &unit->sequence)) {
+        return false;
+    }
+    if (session.type == DQ_NIL) {
+        unit->session = NULL;
+        return unit->sequence == 0;
+    }
+    unit->session = session.as.bytes;
+    return session.type == DQ_BLOB && session.size == DQ_SESSION_BYTES && unit->sequence > 0;
+}
+
+static bool open_groups(struct dq_reader *reader, struct dq_unit *unit) {
+    struct dq_item digest;
+    struct dq_body group;
+    if (!read_array(reader, &unit->as.groups.count) || unit->as.groups.count == 0) {
+        return false;
+    }
+    unit->as.groups.reader = *reader;
+    for (uint32_t i = 0; i < unit->as.groups.count; i++) {
+        if (!dq_body_open(reader, &group)) {
+            return false;
+        }
+    }
+    if (!dq_read(reader, &digest) || digest.type != DQ_BLOB || digest.size != DQ_DIGEST_BYTES) {
+        return false;
+    }
+    unit->digest = digest.as.bytes;
+    return true;
+}
+
+static bool open_unit(struct dq_reader *reader, struct dq_unit *unit) {
+    uint32_t fields;
+    if (!read_array(reader, &fields) || (fields != 3 && fields != 4) || !open_key(reader, unit)) {
+        return false;
+    }
+    if (fields == 4) {
+        return open_groups(reader, unit);
+    }
+    unit->digest = NULL;
+    return open_statements(reader, &unit->as.body) && (unit->as.body.statement_count > 0 || unit->session != NULL);
+}
+
+static bool open_units(struct dq_payload *payload, struct dq_reader *reader) {
     int64_t kind;
     struct dq_item item;
     if (!read_int(reader, &kind) || kind != KIND_UNITS) {
@@ -124,10 +165,13 @@ static bool open_body(struct dq_payload *payload, struct dq_reader *reader) {
     if (payload->unit_count == 0 || payload->unit_count > DQ_UNITS_MAX) {
         return false;
     }
+    payload->has_sessions = false;
     for (uint32_t i = 0; i < payload->unit_count; i++) {
-        if (!open_unit(reader, &payload->units[i])) {
+        struct dq_unit *unit = &payload->units[i];
+        if (!open_unit(reader, unit) || (unit->digest != NULL && payload->unit_count > 1)) {
             return false;
         }
+        payload->has_sessions = payload->has_sessions || unit->session != NULL;
     }
     return reader->at == reader->end;
 }
@@ -142,5 +186,5 @@ enum dq_payload_verdict dq_payload_open(struct dq_payload *payload, const uint8_
     if (version != COMMAND_VERSION) {
         return DQ_PAYLOAD_UNKNOWN_VERSION;
     }
-    return fields == 7 && open_body(payload, &reader) ? DQ_PAYLOAD_OK : DQ_PAYLOAD_MALFORMED;
+    return fields == 7 && open_units(payload, &reader) ? DQ_PAYLOAD_OK : DQ_PAYLOAD_MALFORMED;
 }

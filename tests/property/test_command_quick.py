@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dqlite_py import command
+from dqlite_py import command, units
 from dqlite_py.command import (
     StateHash,
     check_params,
@@ -53,8 +53,10 @@ def plainly(database: str, now_us: int, seed: bytes, claim: StateHash | None, un
 def test_units_are_joined_as_msgpack_would(
     database: str, now_us: int, seed: bytes, claim: StateHash | None, count: int
 ) -> None:
-    units = [UNIT] * count
-    assert encode_units(database, now_us, seed, claim, units) == plainly(database, now_us, seed, claim, units)
+    joined = [UNIT] * count
+    assert encode_units(database, now_us, seed, claim, joined) == plainly(
+        database, now_us, seed, claim, joined
+    )
 
 
 def outcome(function: Any, *args: Any) -> Any:
@@ -99,7 +101,7 @@ def test_a_repeated_statement_is_a_unit_of_as_many(sets: list[Any]) -> None:
 
 @given(SETS)
 def test_parameters_that_pass_unchecked_are_those_that_need_no_check(params: Any) -> None:
-    if not command._is_plain(params):
+    if not units._is_plain(params):
         return
     checked = outcome(check_params, params)
     if checked == list(params):

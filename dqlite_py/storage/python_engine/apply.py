@@ -102,7 +102,7 @@ class Application:
             elif position >= self._refused_from:
                 _put_failure(results, _UnitFailed(_NOT_EXECUTED, 0))
             else:
-                self._run_unit(position, unit)
+                self._run_unit(position, unit.body)
 
     # -- one unit -------------------------------------------------------------------------------------
 

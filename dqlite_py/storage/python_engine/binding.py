@@ -71,7 +71,10 @@ class PythonEngine:
         engine = self._open_state()
         self.passes = 0
         try:
-            self.passes = apply(engine, open_payload(payload), index, want_results=want_results)
+            opened = open_payload(payload)
+            if any(unit.session or unit.digest for unit in opened.units):
+                raise Malformed  # of a later release
+            self.passes = apply(engine, opened, index, want_results=want_results)
             return _state(engine, engine.results.content())
         except Malformed:
             raise ApplyFailed(Verdict.FORMAT, 0, 0, "") from None

@@ -14,6 +14,8 @@ from dqlite_py.storage.python_engine.utf8 import utf8_valid
 COMMAND_VERSION: Final = 1
 KIND_UNITS: Final = 1
 SEED_BYTES: Final = 16
+SESSION_BYTES: Final = 16
+DIGEST_BYTES: Final = 8
 _VALUE_KINDS: Final = frozenset({Kind.NIL, Kind.INT, Kind.FLOAT, Kind.BLOB})
 
 
@@ -28,10 +30,24 @@ class Statement(NamedTuple):
     params: list[Item] | dict[bytes, Item]
 
 
+Body = list[Statement]
+
+
+class Unit(NamedTuple):
+    """`session` is None without retries; `sequence` then is 0. `body` is empty in a fence. A transaction unit has
+    `digest` and `groups`, every other neither."""
+
+    session: bytes | None
+    sequence: int
+    body: Body
+    groups: list[Body]
+    digest: bytes | None
+
+
 class Payload(NamedTuple):
     now_us: int
     seed: bytes
-    units: list[list[Statement]]
+    units: list[Unit]
 
 
 def open_payload(data: bytes) -> Payload:
@@ -41,10 +57,10 @@ def open_payload(data: bytes) -> Payload:
     if _read_int(reader) != COMMAND_VERSION:
         raise UnknownVersion
     _require(fields == 7)
-    return _open_body(reader)
+    return _open_units(reader)
 
 
-def _open_body(reader: ItemReader) -> Payload:
+def _open_units(reader: ItemReader) -> Payload:
     _require(_read_int(reader) == KIND_UNITS)
     _require(_is_text(reader.read()))
     now_us = _read_int(reader)
@@ -53,17 +69,48 @@ def _open_body(reader: ItemReader) -> Payload:
     count = _read_array(reader)
     _require(0 < count <= ENTRY_UNITS_MAX)
     units = [_open_unit(reader) for _ in range(count)]
+    _require(count == 1 or not any(unit.digest for unit in units))
     _require(reader.is_at_end)
     return Payload(now_us, seed, units)
 
 
-def _open_unit(reader: ItemReader) -> list[Statement]:
-    _require(_read_array(reader) == 3)
-    _require(reader.read().kind is Kind.NIL)
-    _require(_read_int(reader) == 0)
+def _open_unit(reader: ItemReader) -> Unit:
+    fields = _read_array(reader)
+    _require(fields in (3, 4))
+    session, sequence = _read_key(reader)
+    if fields == 4:
+        count = _read_array(reader)
+        _require(count > 0)
+        groups = [open_body(reader) for _ in range(count)]
+        return Unit(session, sequence, [], groups, _read_blob(reader, DIGEST_BYTES))
+    body = _read_statements(reader)
+    _require(bool(body) or session is not None)
+    return Unit(session, sequence, body, [], None)
+
+
+def open_body(reader: ItemReader) -> Body:
+    """The next array of statements, which is not empty; raises Malformed."""
+    body = _read_statements(reader)
+    _require(bool(body))
+    return body
+
+
+def _read_key(reader: ItemReader) -> tuple[bytes | None, int]:
+    """nil and 0, or 16 bytes and a number from 1."""
+    session = reader.read()
+    sequence = _read_int(reader)
+    if session.kind is Kind.NIL:
+        _require(sequence == 0)
+        return None, 0
+    _require(session.kind is Kind.BLOB)
+    assert isinstance(session.value, bytes)
+    _require(len(session.value) == SESSION_BYTES and sequence > 0)
+    return session.value, sequence
+
+
+def _read_statements(reader: ItemReader) -> Body:
     count = _read_array(reader)
-    _require(count > 0)
-    texts: list[bytes] = []  # string SQL of the unit, for references by position
+    texts: list[bytes] = []  # string SQL of the body, for references by position
     return [_read_statement(reader, texts) for _ in range(count)]
 
 
