@@ -65,7 +65,7 @@ WRITE_BUFFER_BYTES_MAX: Final = (
     2 * FRAME_FRAGMENT_BYTES
 )  # handed to a socket; what control messages wait behind
 PARTIAL_MESSAGES_MAX: Final = 4  # partly received at once, per connection
-STRANGER_BYTES_MAX: Final = 64 * KIB  # a message from a caller that has no cluster id
+STRANGER_BYTES_MAX: Final = 64 * KIB  # a message from a caller that names another cluster or none
 RPC_VALUES_MAX: Final = 64 * KIB  # elements of one array or map in an RPC body
 RPC_RUNNING_MAX: Final = 1024  # requests in work, per connection
 RPC_RUNNING_BYTES_MAX: Final = 256 * MIB  # their bodies, per connection

@@ -8,7 +8,8 @@ from dqlite_py.cli.cluster_view import database_table, member_addresses, member_
 from dqlite_py.cli.exits import CommandFailed, ExitCode, explain
 from dqlite_py.cli.options import AddressType, tls_options, tls_settings
 from dqlite_py.cli.printing import print_json, print_table
-from dqlite_py.cli.remote import Remote, Status
+from dqlite_py.cli.remote import Remote
+from dqlite_py.client.caller import Status
 from dqlite_py.errors import Error
 from dqlite_py.model import Address
 

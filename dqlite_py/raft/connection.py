@@ -28,6 +28,7 @@ from dqlite_py.raft.quietlog import QuietLog
 from dqlite_py.raft.tls import certified_names
 from dqlite_py.wire.frames import FrameDecoder, FrameType, OutgoingMessage, Received
 from dqlite_py.wire.handshake import (
+    NO_CLUSTER,
     PROTOCOL_VERSION,
     Hello,
     LocalIdentity,
@@ -311,7 +312,8 @@ class Connection(asyncio.Protocol):
             self.abort("this node's cluster id changed during the handshake")
             return
         self.verified = is_verified(local, remote)
-        self._decoder.established(FRAME_BYTES_MAX if self.verified or self.dialled else STRANGER_BYTES_MAX)
+        names_us = remote.cluster_id == local.cluster_id != NO_CLUSTER
+        self._decoder.established(FRAME_BYTES_MAX if names_us or self.dialled else STRANGER_BYTES_MAX)
         self._carries_raft = self.verified and not self.dialled and self.purpose is Purpose.PEER
         self.state = ConnectionState.ESTABLISHED
         if isinstance(remote, Hello):

@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from dqlite_py.cli.demo.connection import open_caller
 from dqlite_py.cli.demo.processes import Processes
+from dqlite_py.client.caller import open_caller
 from dqlite_py.command import encode_unit
 from dqlite_py.errors import Error
 from dqlite_py.limits import MIB

@@ -10,10 +10,10 @@ from pathlib import Path
 from rich.console import Console
 
 from dqlite_py.cli.demo.client import DemoClient
-from dqlite_py.cli.demo.connection import open_caller
 from dqlite_py.cli.demo.processes import Processes
 from dqlite_py.cli.demo.scenario import Plan, Scenario
 from dqlite_py.cli.demo.screen import PlainScreen
+from dqlite_py.client.caller import open_caller
 from tests.benchmarks.figures import Figure
 
 

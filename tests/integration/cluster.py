@@ -6,18 +6,21 @@ Processes come from cli.demo.processes (they die with the test run); calls go th
 from __future__ import annotations
 
 import asyncio
+import random
 import threading
 import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, Self
 
-from dqlite_py.cli.demo.connection import ClusterCaller
 from dqlite_py.cli.demo.processes import NodeProcess, Processes
+from dqlite_py.client.caller import ClusterCaller
 from dqlite_py.command import encode_unit
 from dqlite_py.errors import Error
-from dqlite_py.model import Address
+from dqlite_py.model import Address, NodeId
 from dqlite_py.raft.rpc import RpcError
+from dqlite_py.raft.transport import PeerTransport
+from dqlite_py.wire.handshake import LocalIdentity
 
 DATABASE = "app"
 WAIT_S = 60.0
@@ -40,6 +43,21 @@ def wait_until(condition: Callable[[], Any], what: str, timeout_s: float = WAIT_
         time.sleep(0.03)
 
 
+class MemberCaller(ClusterCaller):
+    """Says that it is a node of the cluster: the methods that nodes have for each other answer too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        node_id, nowhere = NodeId(random.randrange(1, 2**63)), Address("127.0.0.1:1")
+        self.transport = PeerTransport(
+            identity=lambda: LocalIdentity(self.cluster_id, node_id),
+            listen=nowhere,
+            advertise=nowhere,
+            on_message=lambda _sender, _message: None,
+            accept_sender=lambda _sender: False,
+        )
+
+
 class Client:
     """Blocking RPC calls from any thread, over one loop thread of its own."""
 
@@ -50,9 +68,7 @@ class Client:
         self._caller = self._run(self._open())
 
     async def _open(self) -> ClusterCaller:
-        caller = ClusterCaller()
-        await caller.transport.start()
-        return caller
+        return MemberCaller()
 
     def _run(self, coroutine: Coroutine[Any, Any, Any], timeout_s: float = 30.0) -> Any:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(timeout_s)
@@ -75,7 +91,7 @@ class Client:
         return [tuple(row) for row in self.call(address, "sql.read", body, 11.0)[1]]
 
     def close(self) -> None:
-        self._run(self._caller.transport.stop())
+        self._run(self._caller.stop())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()

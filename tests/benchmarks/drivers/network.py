@@ -13,9 +13,9 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
-from dqlite_py.cli.demo.connection import ClusterCaller, open_caller
 from dqlite_py.cli.demo.processes import Processes
 from dqlite_py.cli.remote import Remote
+from dqlite_py.client.caller import ClusterCaller, open_caller
 from dqlite_py.command import encode_unit
 from dqlite_py.errors import Error
 from dqlite_py.model import Address

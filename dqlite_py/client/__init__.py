@@ -1,0 +1,1 @@
+"""Programs outside the nodes' processes: how they reach a cluster."""

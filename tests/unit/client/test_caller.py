@@ -1,0 +1,72 @@
+"""Calls of a program that is no member: whose cluster it belongs to, and what it may send."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from dqlite_py.client.caller import open_caller
+from dqlite_py.errors import WrongCluster
+from dqlite_py.limits import STRANGER_BYTES_MAX
+from dqlite_py.raft.rpc import RpcContext, RpcNotSent
+from dqlite_py.wire.handshake import NO_CLUSTER
+from tests.support.wire import CLUSTER, WAIT_S, Station, stations
+
+
+def serve(station: Station) -> list[RpcContext]:
+    contexts: list[RpcContext] = []
+
+    async def status(_context: RpcContext, _body: Any) -> Any:
+        return {"cluster_id": station.cluster.hex()}
+
+    async def size(context: RpcContext, body: Any) -> Any:
+        contexts.append(context)
+        return len(body)
+
+    station.transport.register("status", status, open_to_joiners=True)
+    station.transport.register("sql.size", size, open_to_joiners=True)
+    station.transport.register("leader.size", size)
+    return contexts
+
+
+async def test_large_requests_of_a_program() -> None:
+    node = Station(1)
+    async with stations(node), open_caller() as caller:
+        contexts = serve(node)
+        body = bytes(4 * STRANGER_BYTES_MAX)
+        calls = [caller.call(node.address, "sql.size", body, WAIT_S) for _ in range(3)]
+        assert await asyncio.gather(*calls) == [len(body)] * 3
+        assert caller.cluster_id == CLUSTER
+        assert [context.verified for context in contexts] == [False] * 3
+        assert node.learned == []
+
+
+async def test_what_is_for_nodes_is_refused() -> None:
+    node = Station(1)
+    async with stations(node), open_caller() as caller:
+        contexts = serve(node)
+        with pytest.raises(WrongCluster, match="nodes of this cluster only"):
+            await caller.call(node.address, "leader.size", b"", WAIT_S)
+        assert contexts == []
+
+
+async def test_another_cluster_is_not_spoken_to() -> None:
+    node, other = Station(1), Station(2, cluster=b"some-other-group")
+    async with stations(node, other), open_caller() as caller:
+        serve(node)
+        contexts = serve(other)
+        assert await caller.call(node.address, "sql.size", b"x", WAIT_S) == 1
+        with pytest.raises(WrongCluster, match="belongs to cluster"):
+            await caller.call(other.address, "sql.size", b"x", WAIT_S)
+        assert contexts == []
+
+
+async def test_a_node_without_a_cluster_is_asked_for_nothing() -> None:
+    node = Station(1, cluster=NO_CLUSTER)
+    async with stations(node), open_caller() as caller:
+        contexts = serve(node)
+        with pytest.raises(RpcNotSent, match="no cluster"):
+            await caller.call(node.address, "sql.size", b"x", WAIT_S)
+        assert contexts == []
