@@ -10,8 +10,7 @@
  */
 #include <string.h>
 
-#include "memory.h"
-#include "run_statement.h"
+#include "body.h"
 
 #define NO_UNIT UINT32_MAX
 
@@ -22,15 +21,6 @@ struct pass {
     struct dq_error error; /* of the unit at hand, or why the pass broke */
 };
 
-/* -- results ---------------------------------------------------------------------------------------------- */
-
-static void put_failure(struct dq_buffer *results, const struct dq_error *error, uint32_t position) {
-    dq_put_array(results, 3);
-    dq_put_int(results, error->code);
-    dq_put_text(results, error->message, (uint32_t)strlen(error->message));
-    dq_put_int(results, position);
-}
-
 static enum pass_verdict broken(struct dq_engine *engine, struct pass *pass, int code) {
     dq_error_take(&pass->error, engine->db, code);
     return PASS_BROKEN;
@@ -38,36 +28,8 @@ static enum pass_verdict broken(struct dq_engine *engine, struct pass *pass, int
 
 /* -- one unit ---------------------------------------------------------------------------------------------- */
 
-/* For references by position. */
-static bool remember_text(struct dq_engine *engine, struct dq_sql_text text) {
-    void *texts = engine->texts;
-    if (!dq_grow(&texts, &engine->text_capacity, engine->text_count + 1, sizeof *engine->texts)) {
-        return false;
-    }
-    engine->texts = texts;
-    engine->texts[engine->text_count++] = text;
-    return true;
-}
-
-static enum dq_verdict run_next(struct dq_engine *engine, struct dq_reader *reader, bool is_alone,
-                                struct dq_error *error) {
-    struct dq_item item;
-    dq_read(reader, &item); /* the array [sql, params]; checked by dq_payload_open, as all that follows */
-    dq_read(reader, &item);
-    if (item.type == DQ_INT) {
-        return dq_run_statement(engine, engine->texts[item.as.integer], reader, error);
-    }
-    struct dq_sql_text text = {(const char *)item.as.bytes, item.size};
-    if (!is_alone && !remember_text(engine, text)) {
-        dq_error_set(error, SQLITE_NOMEM, "out of memory");
-        return DQ_BROKEN;
-    }
-    return dq_run_statement(engine, text, reader, error);
-}
-
 static void begin_unit(struct dq_engine *engine, const struct pass *pass, uint32_t position, uint32_t statement_count) {
-    engine->text_count = 0;
-    engine->max_rowid_used = false;
+    dq_body_start(engine);
     engine->schema_changed = false;
     engine->changes_are_old = true;
     dq_functions_begin_unit(&engine->functions, pass->seed, position);
@@ -80,38 +42,15 @@ static void begin_unit(struct dq_engine *engine, const struct pass *pass, uint32
     }
 }
 
-static bool has_open_foreign_keys(const struct dq_engine *engine) {
-    if (engine->words.is_known && !engine->words.has_references) {
-        return false;
-    }
-    int current = 0, highest = 0;
-    int code = sqlite3_db_status(engine->db, SQLITE_DBSTATUS_DEFERRED_FKS, &current, &highest, 0);
-    return code == SQLITE_OK && current != 0;
-}
-
-static void put_unit_start(struct dq_buffer *results, uint32_t statement_count) {
-    static const uint8_t success[] = {0x92, 0x00}; /* an array of 2, the first of them 0 */
-    dq_put_raw(results, success, sizeof success);
-    dq_put_array(results, statement_count);
-}
-
-/* Run all statements up to the first failure; *failed_at is its position. */
 static enum dq_verdict run_statements(struct dq_engine *engine, const struct dq_body *body, struct pass *pass,
                                       uint32_t *failed_at) {
-    struct dq_reader reader = body->statements;
-    for (uint32_t i = 0; i < body->statement_count; i++) {
-        enum dq_verdict verdict = run_next(engine, &reader, body->statement_count == 1, &pass->error);
-        if (verdict != DQ_DONE) {
-            *failed_at = i;
-            return verdict;
-        }
-    }
-    if (has_open_foreign_keys(engine)) { /* COMMIT would fail and take the other units along */
-        dq_error_set(&pass->error, SQLITE_CONSTRAINT_FOREIGNKEY, "FOREIGN KEY constraint failed");
+    enum dq_verdict verdict = dq_body_run(engine, body, &pass->error, failed_at);
+    if (verdict == DQ_DONE && dq_has_open_foreign_keys(engine)) { /* COMMIT would fail and take the other units along */
+        dq_open_foreign_keys(&pass->error);
         *failed_at = body->statement_count - 1;
         return DQ_FAILED_WRITING;
     }
-    return DQ_DONE;
+    return verdict;
 }
 
 static int undo_unit(struct dq_engine *engine) {
@@ -147,7 +86,7 @@ static enum pass_verdict run_unit(struct dq_engine *engine, struct pass *pass, u
         return broken(engine, pass, code);
     }
     begin_unit(engine, pass, position, body->statement_count);
-    put_unit_start(&engine->results, body->statement_count);
+    dq_put_success(&engine->results, body->statement_count);
     enum dq_verdict verdict = run_statements(engine, body, pass, &failed_at);
     if (verdict == DQ_BROKEN) {
         return PASS_BROKEN;
@@ -163,7 +102,7 @@ static enum pass_verdict run_unit(struct dq_engine *engine, struct pass *pass, u
     if (verdict != DQ_DONE) {
         engine->results.size = results_start;
         engine->row_bytes = row_bytes_start;
-        put_failure(&engine->results, &pass->error, failed_at);
+        dq_put_failure(&engine->results, &pass->error, failed_at);
         code = has_savepoint ? undo_unit(engine) : SQLITE_OK;
     }
     if (code == SQLITE_OK && has_savepoint) {
@@ -178,7 +117,7 @@ static enum pass_verdict run_unit(struct dq_engine *engine, struct pass *pass, u
 static bool put_skipped(struct dq_engine *engine, uint32_t position) {
     for (uint32_t i = 0; i < engine->killer_count; i++) {
         if (engine->killers[i].unit == position) {
-            put_failure(&engine->results, &engine->killers[i].error, engine->killers[i].failed_at);
+            dq_put_failure(&engine->results, &engine->killers[i].error, engine->killers[i].failed_at);
             return true;
         }
     }
@@ -186,7 +125,7 @@ static bool put_skipped(struct dq_engine *engine, uint32_t position) {
         struct dq_error error;
         dq_error_set(&error, SQLITE_ABORT_ROLLBACK,
                      "not executed: too many units before it in the same log entry used ROLLBACK; send it again");
-        put_failure(&engine->results, &error, 0);
+        dq_put_failure(&engine->results, &error, 0);
         return true;
     }
     return false;

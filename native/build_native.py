@@ -14,6 +14,7 @@ ROOT = os.path.dirname(HERE)
 
 SOURCES = [
     "apply.c",
+    "body.c",
     "bootstrap.c",
     "crc32c.c",
     "engine.c",
