@@ -141,6 +141,11 @@ def is_transaction(unit: bytes) -> bool:
     return unit[0] == _TRANSACTION
 
 
+def has_key(unit: bytes) -> bool:
+    """Whether a well-formed unit may be tried again."""
+    return unit[1:2] == b"\xc4"
+
+
 def encode_unit(statements: Iterable[tuple[str, Any]]) -> bytes:
     """A unit without a key of `encode_statements`."""
     return stamp_unit(encode_statements(statements), None)

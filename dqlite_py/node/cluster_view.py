@@ -28,6 +28,7 @@ class ClusterView:
         self._blocked: dict[str, Callable[[], Error]] = {}
         self._write_blocked: dict[str, Callable[[], Error]] = {}
         self._waiters: list[asyncio.Future[None]] = []
+        self.watchers: list[Callable[[], None]] = []  # told of every change
 
     @property
     def is_ready_leader(self) -> bool:
@@ -37,6 +38,11 @@ class ClusterView:
     def remote_leader(self) -> NodeId | None:
         leader = self._core.leader_id
         return None if leader is None or leader == self._core.node_id else leader
+
+    @property
+    def writing_leader(self) -> NodeId | None:
+        """Who takes writes, as far as is known: this node once it is ready to, or another."""
+        return self._core.node_id if self.is_ready_leader else self.remote_leader
 
     @property
     def takes_writes(self) -> bool:
@@ -87,6 +93,8 @@ class ClusterView:
         for future in waiters:
             if not future.done():
                 future.set_result(None)
+        for watcher in self.watchers:
+            watcher()
 
     async def wait_for_leader(self, deadline: Deadline) -> None:
         """Return when a leader may be there; raises NoLeader (nothing was sent) at the deadline."""

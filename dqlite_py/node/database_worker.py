@@ -307,8 +307,9 @@ def unpack_result(data: Any) -> Any:
     except (ValueError, TypeError, msgpack.UnpackException) as error:
         raise MalformedMessage(f"a write's result is not valid: {error}", what="result") from None
     succeeded = type(result) is tuple and len(result) == 2 and result[0] == 0 and type(result[1]) is tuple
+    kept = type(result) is tuple and len(result) == 4 and result[:2] == (0, None) and type(result[2]) is int
     failed = type(result) is tuple and len(result) == 3 and type(result[0]) is int and type(result[1]) is str
-    if not (succeeded or failed):
+    if not (succeeded or failed or kept):
         raise MalformedMessage("a write's result has the wrong shape", what="result")
     return result
 

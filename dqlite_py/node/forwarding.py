@@ -1,7 +1,8 @@
 """A follower's writes on their way to the leader: what arrives while requests are under way travels together.
 
 Loop thread. A batch is sent once; what certainly did not happen is sent again inside `send` (node.writes), never what
-may have happened. Every caller hears exactly once.
+may have happened. Every caller hears exactly once. A request that hangs at a leader of before is given up as soon as
+there is another, if all its units have keys: whoever sent them repeats them (node.writes).
 """
 
 from __future__ import annotations
@@ -11,26 +12,28 @@ import logging
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
-from typing import Any
+from struct import Struct
+from typing import Any, Final
 
 from dqlite_py.errors import Busy, Error, MalformedMessage, OutcomeUnknown, from_wire
 from dqlite_py.limits import ENTRY_BATCH_BYTES, PENDING_BYTES_MAX, PENDING_UNITS_MAX
 from dqlite_py.model import NodeId
-from dqlite_py.node.database_worker import unpack_result
-from dqlite_py.node.proposals import UnitCallback
+from dqlite_py.node.database_worker import pack_result, unpack_result
+from dqlite_py.node.proposals import Queued, UnitCallback
 from dqlite_py.node.tickets import Deadline
+from dqlite_py.units import has_key
 
 log = logging.getLogger("dqlite_py.node")
 
 REQUESTS_MAX = 2  # under way at once, per database
 UNITS_MAX = 512  # per request: their results come back together
-Forwarded = tuple[bytes, UnitCallback, Deadline]
-Send = Callable[[str, Sequence[bytes], Deadline], Coroutine[Any, Any, Sequence[Any]]]
+LOG_INDEX: Final = Struct(">Q")
+Send = Callable[[str, Sequence[Queued], Deadline], Coroutine[Any, Any, Sequence[Any]]]
 
 
 class Forwarder:
-    """The queue of one database. `send` gives an answer for each unit: its packed result, an error's wire form, or,
-    when this node turns out to lead, the result or the error itself."""
+    """The queue of one database. `send` gives an answer for each unit: `pack_outcome`, an error's wire form, or,
+    when this node turns out to lead, (log index, result) or the error itself. `leader`: who takes writes now."""
 
     def __init__(
         self,
@@ -48,74 +51,100 @@ class Forwarder:
         self._leader = leader
         self._sent_to: NodeId | None = None
         self._era = 0  # changes with the leader
-        self._queue: deque[Forwarded] = deque()
+        self._queue: deque[Queued] = deque()
         self._queued_bytes = 0
         self._running = 0
+        self._repeatable: dict[asyncio.Task[Any], int] = {}  # requests of units with keys: their era
         self._start_due = False
 
-    def submit(self, unit: bytes, callback: UnitCallback, deadline: Deadline) -> None:
+    def submit(self, unit: bytes, callback: UnitCallback, deadline: Deadline) -> Queued:
         """Queue a unit; raises Busy (nothing was queued) when the bounds are reached."""
         if len(self._queue) >= PENDING_UNITS_MAX or self._queued_bytes + len(unit) > PENDING_BYTES_MAX:
             raise Busy(f"{len(self._queue)} writes wait to be sent to the leader: try again later")
-        self._queue.append((unit, callback, deadline))
+        queued = Queued(unit, callback, deadline)
+        self._queue.append(queued)
         self._queued_bytes += len(unit)
-        self._look_at_leader()
+        self.look_at_leader()
         if self._running < REQUESTS_MAX and not self._start_due:
             self._start_due = True
             self._soon(self._start)
+        return queued
 
     def fail_queued(self, error: Error) -> None:
         """What was not sent certainly did not happen."""
-        queued, self._queue = self._queue, deque()
+        waiting, self._queue = self._queue, deque()
         self._queued_bytes = 0
-        for _unit, callback, _deadline in queued:
-            callback(None, error)
+        for queued in waiting:
+            if queued.withdraw():
+                queued.callback(None, error)
 
-    def _look_at_leader(self) -> None:
+    def look_at_leader(self) -> None:
         """Requests that hang at a leader of before, cut off perhaps, hold up nothing that goes to the present one."""
         leader = self._leader()
-        if leader != self._sent_to:
-            self._sent_to = leader
-            self._era += 1
-            self._running = 0
+        if leader == self._sent_to:
+            return
+        self._sent_to = leader
+        self._era += 1
+        self._running = 0
+        if leader is not None:
+            for task in list(self._repeatable):
+                task.cancel()
 
     def _start(self) -> None:
         self._start_due = False
-        self._look_at_leader()
+        self.look_at_leader()
         while self._queue and self._running < REQUESTS_MAX:
             batch = self._take()
-            deadline = max((deadline for _, _, deadline in batch), key=lambda d: d.left_s)
+            if not batch:
+                continue
+            deadline = max((queued.deadline for queued in batch), key=lambda d: d.left_s)
             self._running += 1
-            task = self._spawn(self._send(self.database, [unit for unit, _, _ in batch], deadline))
+            task = self._spawn(self._send(self.database, batch, deadline))
+            if has_key(batch[0].unit):
+                self._repeatable[task] = self._era
             task.add_done_callback(partial(self._finished, batch, self._era))
 
-    def _take(self) -> list[Forwarded]:
-        batch: list[Forwarded] = []
+    def _take(self) -> list[Queued]:
+        """Units that all have keys, or none of which has one."""
+        batch: list[Queued] = []
         taken = 0
-        while self._queue and len(batch) < UNITS_MAX:
-            size = len(self._queue[0][0])
-            if batch and taken + size > ENTRY_BATCH_BYTES:
+        queue = self._queue
+        while queue and len(batch) < UNITS_MAX:
+            head = queue[0]
+            size = len(head.unit)
+            if batch and (
+                taken + size > ENTRY_BATCH_BYTES or has_key(head.unit) is not has_key(batch[0].unit)
+            ):
                 break
-            taken += size
-            batch.append(self._queue.popleft())
-        self._queued_bytes -= taken
+            queue.popleft()
+            self._queued_bytes -= size
+            if head.withdraw():
+                taken += size
+                batch.append(head)
         return batch
 
-    def _finished(self, batch: Sequence[Forwarded], era: int, task: asyncio.Task[Any]) -> None:
+    def _finished(self, batch: Sequence[Queued], era: int, task: asyncio.Task[Any]) -> None:
+        self._repeatable.pop(task, None)
         if era == self._era:
             self._running -= 1
         self._start()
-        for (_unit, callback, _deadline), answer in zip(batch, _answers(task, len(batch)), strict=True):
+        for queued, answer in zip(batch, _answers(task, len(batch)), strict=True):
             if isinstance(answer, Error):
-                callback(None, answer)
+                queued.callback(None, answer)
             else:
-                callback(answer, None)
+                queued.callback(answer, None)
+
+
+def pack_outcome(outcome: tuple[int, Any]) -> bytes:
+    """(log index, result) as an answer to a follower."""
+    index, result = outcome
+    return LOG_INDEX.pack(index) + pack_result(result)
 
 
 def _answers(task: asyncio.Task[Any], count: int) -> Sequence[Any]:
     """One answer for each unit, an Error among them is that unit's."""
     if task.cancelled():
-        return [OutcomeUnknown("the node stopped before the write's outcome was known")] * count
+        return [OutcomeUnknown("the request was given up before the write's outcome was known")] * count
     error = task.exception()
     if error is None:
         answers = task.result()
@@ -131,7 +160,9 @@ def _answers(task: asyncio.Task[Any], count: int) -> Sequence[Any]:
 def _answer(answer: Any) -> Any:
     if type(answer) is bytes:
         try:
-            return unpack_result(answer)
+            if len(answer) <= LOG_INDEX.size:
+                raise MalformedMessage("an answer holds a log index and a result", what="result")
+            return LOG_INDEX.unpack_from(answer)[0], unpack_result(answer[LOG_INDEX.size :])
         except MalformedMessage as error:
             return OutcomeUnknown(f"the leader's answer cannot be read: {error}")
     if type(answer) is list:

@@ -7,27 +7,20 @@ barrier when it is linearizable. KeyboardInterrupt ends the wait, not a write th
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import starmap
 from typing import Any, Final
 
 from dqlite_py.errors import Error, NodeStopped, NoLeader, OperationalError
-from dqlite_py.gateway import QueryResult, ReadLevel, StatementResult
+from dqlite_py.gateway import QueryResult, ReadLevel, StatementResult, UnitResult
+from dqlite_py.model import WriteKey
 from dqlite_py.node.applier import Applier
+from dqlite_py.node.client_sessions import KEYS_ARE_KNOWN
 from dqlite_py.node.cluster_view import ClusterView
-from dqlite_py.node.database_worker import unit_error
+from dqlite_py.node.pending_write import PendingWrite, fence, unit_result
 from dqlite_py.node.reads import ReadBarriers
 from dqlite_py.node.tickets import Deadline, Inbox, Ticket, unknown_after
 from dqlite_py.node.writes import Writes
 
 _LINEARIZABLE: Final = ReadLevel.LINEARIZABLE
-
-
-def statement_results(result: Any) -> list[StatementResult]:
-    """Records of one unit's result, or its error raised."""
-    error = unit_error(result)
-    if error is not None:
-        raise error
-    return list(starmap(StatementResult, result[1]))
 
 
 class LocalGateway:
@@ -50,11 +43,30 @@ class LocalGateway:
         self._applier = applier
         self._spawn = spawn
 
+    def execute_unit(self, database: str, body: bytes, timeout_s: float, *, once: bool = True) -> UnitResult:
+        ticket = Ticket(self._inbox.turns)
+        write = PendingWrite(
+            database, body, ticket.resolve, Deadline(timeout_s), once=once and KEYS_ARE_KNOWN
+        )
+        return self._written(write, ticket)
+
+    def resolve(self, database: str, key: WriteKey, timeout_s: float) -> UnitResult:
+        ticket = Ticket(self._inbox.turns)
+        return self._written(fence(database, key, ticket.resolve, Deadline(timeout_s)), ticket)
+
+    def _written(self, write: PendingWrite, ticket: Ticket) -> UnitResult:
+        self._inbox.put(self._writes.submit, write)
+        try:
+            # The loop answers at the deadline by itself when it can say more; the margin covers a busy loop.
+            return unit_result(ticket.wait(write.deadline.timeout_s + 0.25, write.give_up))
+        except KeyboardInterrupt:
+            write.give_up()
+            raise
+
     def write(self, database: str, unit: bytes, timeout_s: float) -> list[StatementResult]:
         ticket = Ticket(self._inbox.turns)
-        self._inbox.put(self._writes.submit, database, unit, ticket.resolve, Deadline(timeout_s))
-        # The loop answers at the deadline by itself when it can say more; the margin covers a busy loop.
-        return statement_results(ticket.wait(timeout_s + 0.25, lambda: unknown_after(timeout_s)))
+        write = PendingWrite(database, b"", ticket.resolve, Deadline(timeout_s), once=False, unit=unit)
+        return self._written(write, ticket).statements or []
 
     def read(self, database: str, sql: str, params: Any, level: ReadLevel, timeout_s: float) -> QueryResult:
         if level is _LINEARIZABLE:

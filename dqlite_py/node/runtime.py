@@ -18,17 +18,16 @@ from dqlite_py.errors import Error, NodeStopped, OperationalError
 from dqlite_py.model import Entry, EntryKind, NodeId, Term
 from dqlite_py.node.applier import Applier
 from dqlite_py.node.background import BackgroundTasks
+from dqlite_py.node.client_sessions import ClientSessions
 from dqlite_py.node.cluster_view import ClusterView
 from dqlite_py.node.compaction import Compaction
 from dqlite_py.node.divergence import Divergence
 from dqlite_py.node.inbound import Inbound
 from dqlite_py.node.leadership import Leadership
 from dqlite_py.node.local_gateway import LocalGateway
-from dqlite_py.node.log_clock import LogClock
 from dqlite_py.node.membership import Membership
 from dqlite_py.node.pinning import pin_all
 from dqlite_py.node.presence import Presence
-from dqlite_py.node.proposals import DatabaseProposals
 from dqlite_py.node.raft_events import RaftEvents
 from dqlite_py.node.reads import ReadBarriers
 from dqlite_py.node.services import Services
@@ -40,7 +39,7 @@ from dqlite_py.node.startup import OpenFolder
 from dqlite_py.node.status import node_status
 from dqlite_py.node.storage_watch import StorageWatch
 from dqlite_py.node.tickets import Deadline, Inbox
-from dqlite_py.node.writes import Writes
+from dqlite_py.node.write_path import make_writes
 from dqlite_py.ports import Clock, Disk
 from dqlite_py.raft.core import RaftCore
 from dqlite_py.raft.host import RaftHost
@@ -108,17 +107,17 @@ class NodeRuntime:
         self.view = ClusterView(loop, self.core)
         self.leadership = Leadership(self.host, self.view)
         self._applier = self._new_applier()
-        self.log_clock = LogClock(clock, lambda: self._applier.last_now_us)
         self.inbox = Inbox(loop)
-        self.writes = Writes(
+        self.sessions = ClientSessions(lambda: self._applier.last_now_us)
+        self.writes = make_writes(
             loop=loop,
             view=self.view,
-            propose=self.host.propose,
-            pump=self.host.pump,
+            host=self.host,
             call=self.call,
-            make_proposals=self._make_proposals,
-            now_us=self.log_clock.now_us,
-            databases=lambda: self._applier.workers,
+            applier=self.applier,
+            clock=clock,
+            inbox=self.inbox,
+            sessions=self.sessions,
         )
         self.reads = ReadBarriers(
             loop=loop,
@@ -320,7 +319,7 @@ class NodeRuntime:
         if entry.kind is EntryKind.NOOP and entry.term == self.core.term and self.core.is_leader:
             self.view.ready_term = entry.term
             self.view.changed()
-        self.host.entry_applied(entry, results, error)
+        self.host.entry_applied(entry, (entry.index, results), error)
         self.core.applied(self._applier.applied_index)
 
     def hash_at(self, database: str, index: int) -> int | None:
@@ -363,22 +362,8 @@ class NodeRuntime:
     def _on_storage_low(self, low: bool) -> None:
         self.host.storage_low = low
 
-    def _make_proposals(self, database: str, propose: Any) -> DatabaseProposals:
-        return DatabaseProposals(
-            database,
-            propose=propose,
-            now_us=self.log_clock.now_us,
-            state_hash=self._state_hash,
-            call_soon=self.inbox.soon,
-            pump=self.host.pump,
-        )
-
     def _states(self) -> dict[str, StateHash | None]:
         return {name: worker.last_hash for name, worker in self._applier.workers.items()}
-
-    def _state_hash(self, database: str) -> StateHash | None:
-        worker = self._applier.workers.get(database)
-        return None if worker is None else worker.last_hash
 
     # -- requests -------------------------------------------------------------------------------------------------
 

@@ -6,10 +6,11 @@ node and are passed on to the leader once. Errors travel as errors.Error.to_wire
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-from dqlite_py.command import check_database_name, check_params, check_unit
+from dqlite_py.command import check_database_name, check_params, check_unit, is_transaction
 from dqlite_py.errors import (
     Error,
     InterfaceError,
@@ -21,7 +22,9 @@ from dqlite_py.errors import (
 from dqlite_py.gateway import ReadLevel
 from dqlite_py.limits import FRAME_BYTES_MAX, MIB, REQUEST_TIMEOUT_MS
 from dqlite_py.model import Address, NodeId
-from dqlite_py.node.database_worker import pack_result, unit_error
+from dqlite_py.node.database_worker import unit_error
+from dqlite_py.node.forwarding import pack_outcome
+from dqlite_py.node.pending_write import PendingWrite
 from dqlite_py.node.runtime_parts import Parts
 from dqlite_py.node.tickets import Deadline
 from dqlite_py.wire.address import split_address
@@ -107,12 +110,15 @@ class Services:
     # -- the leader's -----------------------------------------------------------------------------------------
 
     async def leader_write(self, _ctx: Any, body: Any) -> Any:
-        """One answer for each unit: its packed result, or the wire form of its error."""
+        """One answer for each unit: its packed outcome, or the wire form of its error."""
         database, units = _database(body), field(body, "units", list)
         if not units or any(type(unit) is not bytes for unit in units):
             raise MalformedMessage("field 'units' must be a list of units", what="units")
-        checked = [check_unit(unit) for unit in units]
-        return _pack_answers(await self._parts.writes.submit_many_here(database, checked))
+        for unit in units:
+            if is_transaction(check_unit(unit)):
+                raise MalformedMessage("the unit of a transaction is proposed where it ran", what="units")
+        deadlines = _deadlines(body, len(units))
+        return _pack_answers(await self._parts.writes.submit_many_here(database, units, deadlines))
 
     async def leader_open(self, _ctx: Any, body: Any) -> Any:
         await self._parts.writes.open_here(_database(body))
@@ -147,18 +153,12 @@ class Services:
 
     async def sql_write(self, _ctx: Any, body: Any) -> Any:
         database, unit = _database(body), check_unit(field(body, "unit", bytes))
-        loop = self._parts.loop
-        future = loop.create_future()
-
-        def done(result: Any, error: BaseException | None) -> None:
-            if not future.done():
-                if error is None:
-                    future.set_result(result)
-                else:
-                    future.set_exception(error)
-
-        self._parts.writes.submit(database, unit, done, Deadline(self._timeout(body)))
-        result = await future
+        if is_transaction(unit):
+            raise MalformedMessage("the unit of a transaction is proposed where it ran", what="unit")
+        done: asyncio.Future[Any] = self._parts.loop.create_future()
+        deadline = Deadline(self._timeout(body))
+        self._parts.writes.submit(PendingWrite(database, b"", settle(done), deadline, once=False, unit=unit))
+        _index, result = await done
         error = unit_error(result)
         if error is not None:
             raise error
@@ -237,6 +237,33 @@ class Services:
         return {"target": chosen}
 
 
+def settle(future: asyncio.Future[Any]) -> Callable[[Any, Error | None], None]:
+    """A callback that ends `future`."""
+
+    def done(value: Any, error: Error | None) -> None:
+        if not future.done():
+            if error is None:
+                future.set_result(value)
+            else:
+                future.set_exception(error)
+
+    return done
+
+
+def _deadlines(body: Any, count: int) -> list[Deadline]:
+    """How long each unit may wait here before it is proposed."""
+    waits = body.get("wait_ms", [int(TIMEOUT_S * 1000)] * count)
+    if not (
+        type(waits) is list
+        and len(waits) == count
+        and all(type(wait) is int and 0 < wait <= 3_600_000 for wait in waits)
+    ):
+        raise MalformedMessage(
+            "field 'wait_ms' must be a number of milliseconds for each unit", what="wait_ms"
+        )
+    return [Deadline(wait / 1000) for wait in waits]
+
+
 def _pack_answers(answers: list[Any]) -> list[Any]:
     packed: list[Any] = []
     room = RESULTS_BYTES_MAX
@@ -244,7 +271,7 @@ def _pack_answers(answers: list[Any]) -> list[Any]:
         if isinstance(answer, Error):
             packed.append(error_body(answer))
             continue
-        result = pack_result(answer)
+        result = pack_outcome(answer)
         if len(result) > room:
             too_large = OutcomeUnknown(
                 f"the write was committed, but its result of {len(result)} bytes does not fit into the leader's answer"

@@ -238,9 +238,10 @@ class Inbox:
 class Deadline:
     """A monotonic point in time, for calls that retry."""
 
-    __slots__ = ("_end",)
+    __slots__ = ("_end", "timeout_s")
 
     def __init__(self, timeout_s: float) -> None:
+        self.timeout_s = timeout_s
         self._end = time.monotonic() + timeout_s
 
     @property

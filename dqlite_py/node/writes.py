@@ -1,6 +1,8 @@
-"""A write on any node: to the log when we lead, else to the leader, once. Loop thread.
+"""A write on any node: to the log when we lead, else to the leader. Loop thread.
 
-Certain failures (never appended, never sent) are routed again until the deadline; an uncertain one never is.
+Certain failures (never appended, never sent) are routed again until the deadline. An uncertain one is only when the
+unit has a key, by which the database knows it again (docs/decisions/0011): the same bytes, until the log has answered
+or the time is over.
 """
 
 from __future__ import annotations
@@ -8,27 +10,35 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, Final
 
 from dqlite_py.command import encode_drop, encode_open
 from dqlite_py.errors import (
     Error,
+    NeverApplied,
     NodeStopped,
     NoLeader,
     NotLeader,
     OperationalError,
+    Outcome,
     OutcomeUnknown,
+    Overwritten,
 )
 from dqlite_py.limits import DATABASES_MAX
 from dqlite_py.model import NodeId
+from dqlite_py.node.client_sessions import SESSION_EXPIRED, ClientSessions, is_refusal, told_log_time
 from dqlite_py.node.cluster_view import ClusterView
 from dqlite_py.node.forwarding import Forwarder
-from dqlite_py.node.proposals import DatabaseProposals, UnitCallback
+from dqlite_py.node.pending_write import PendingWrite
+from dqlite_py.node.proposals import DatabaseProposals, Queued, UnitCallback, WriteLock
 from dqlite_py.node.tickets import Deadline
 from dqlite_py.raft.rpc import RpcLost, RpcNotSent
+from dqlite_py.units import stamp_unit
 
 Call = Callable[[NodeId, str, Any, float], Any]  # awaitable
 Propose = Callable[[bytes, Callable[[Any, Error | None], None]], None]
+REPEAT_S: Final = 0.02  # before a unit whose attempt had an uncertain end is tried again
 
 
 class Writes:
@@ -45,6 +55,7 @@ class Writes:
         make_proposals: Callable[[str, Propose], DatabaseProposals],
         now_us: Callable[[], int],
         databases: Callable[[], Collection[str]],
+        sessions: ClientSessions,
     ) -> None:
         self._loop = loop
         self._view = view
@@ -54,21 +65,35 @@ class Writes:
         self._make_proposals = make_proposals
         self._now_us = now_us
         self._databases = databases
+        self.sessions = sessions
         self._opening: Counter[str] = Counter()
         self._queues: dict[str, DatabaseProposals] = {}
         self._forwarders: dict[str, Forwarder] = {}
+        self._pausing: dict[PendingWrite, asyncio.TimerHandle] = {}  # uncertain, about to be tried again
         self._tasks: dict[asyncio.Task[Any], None] = {}  # in the order of their start
+        self._stopped = False
+        view.watchers.append(self._look_at_leader)
 
     # -- on the leader --------------------------------------------------------------------------------
 
-    def submit_here(self, database: str, unit: bytes, callback: UnitCallback) -> None:
+    def submit_here(self, database: str, unit: bytes, callback: UnitCallback, deadline: Deadline) -> Queued:
         """Write through this node's log; raises NotLeader or another refusal before anything is queued."""
+        return self.queue_here(database).submit(unit, callback, deadline)
+
+    def lock_here(
+        self, database: str, on_granted: Callable[[Error | None], None], wait_s: float
+    ) -> WriteLock:
+        """Ask for a database of this leader's for oneself; raises as `submit_here`."""
+        return self.queue_here(database).lock(on_granted, wait_s)
+
+    def queue_here(self, database: str) -> DatabaseProposals:
+        """Raises NotLeader or another refusal of writes."""
         if not self._view.takes_writes:
             raise self._refusal()
         queue = self._queues.get(database)
         if queue is None:
             queue = self._queues[database] = self._make_proposals(database, self._propose)
-        queue.submit(unit, callback)
+        return queue
 
     def _refusal(self) -> Error:
         view = self._view
@@ -77,8 +102,11 @@ class Writes:
             return refusal
         return view.not_compared() if view.is_ready_leader else view.not_leader()
 
-    async def submit_many_here(self, database: str, units: Sequence[bytes]) -> list[Any]:
-        """For forwarded writes: each unit's result or its Error, when all are known. Raises what refuses them all."""
+    async def submit_many_here(
+        self, database: str, units: Sequence[bytes], deadlines: Sequence[Deadline]
+    ) -> list[Any]:
+        """For forwarded writes: each unit's (log index, result) or its Error, when all are known. Raises what refuses
+        them all."""
         if not self._view.takes_writes:
             raise self._refusal()
         answers: list[Any] = [None] * len(units)
@@ -86,19 +114,19 @@ class Writes:
         all_known: asyncio.Future[None] = self._loop.create_future()
 
         def answered(position: int) -> UnitCallback:
-            def done(result: Any, error: Error | None) -> None:
+            def done(outcome: Any, error: Error | None) -> None:
                 nonlocal left
-                answers[position] = result if error is None else error
+                answers[position] = outcome if error is None else error
                 left -= 1
                 if not left and not all_known.done():
                     all_known.set_result(None)
 
             return done
 
-        for position, unit in enumerate(units):
+        for position, (unit, deadline) in enumerate(zip(units, deadlines, strict=True)):
             done = answered(position)
             try:
-                self.submit_here(database, unit, done)
+                self.submit_here(database, unit, done, deadline)
             except Error as error:
                 done(None, error)
         await all_known
@@ -113,7 +141,7 @@ class Writes:
             raise self._view.not_leader()
         future: asyncio.Future[None] = self._loop.create_future()
 
-        def done(_result: Any, error: Error | None) -> None:
+        def done(_outcome: Any, error: Error | None) -> None:
             if not future.done():
                 if error is None:
                     future.set_result(None)
@@ -149,38 +177,95 @@ class Writes:
 
     # -- on any node ------------------------------------------------------------------------------------
 
-    def submit(self, database: str, unit: bytes, callback: UnitCallback, deadline: Deadline) -> None:
-        """Write from anywhere; `callback` hears exactly once."""
+    def submit(self, write: PendingWrite) -> None:
+        """Write from anywhere; the write's callback hears exactly once."""
+        if write.unit is None:
+            if write.once:
+                write.key = self.sessions.take(write.database)
+            write.unit = stamp_unit(write.body, write.key)
+        self._route(write)
 
-        def done(result: Any, error: Error | None) -> None:
-            if error is not None and isinstance(error, NotLeader) and not deadline.passed:
-                self._retry(database, unit, done, callback, deadline)
-            else:
-                callback(result, error)
+    def withdraw(self, write: PendingWrite) -> None:
+        """Nobody waits for it any more: it certainly does not happen if it is neither proposed nor sent; else it goes
+        on."""
+        write.is_abandoned = True
+        if (
+            not write.is_over
+            and not write.is_uncertain
+            and write.queued is not None
+            and write.queued.withdraw()
+        ):
+            write.is_abandoned = False  # the key was never used
+            self._end(write, None, OperationalError("the write was withdrawn before it was sent"))
 
-        queue = self._queues.get(database)
+    def _route(self, write: PendingWrite) -> None:
+        assert write.unit is not None
+        view = self._view
+        answered = partial(self._answered, write)
         try:
-            if queue is not None and self._view.takes_writes:
-                queue.submit(unit, done)
-            elif self._view.is_ready_leader:
-                self.submit_here(database, unit, done)
+            if view.is_ready_leader:
+                write.queued = self.submit_here(write.database, write.unit, answered, write.deadline)
             else:
-                self._forward(database, unit, done, deadline)
+                write.queued = self._forward(write.database, write.unit, answered, write.deadline)
         except NotLeader:
-            self._retry(database, unit, done, callback, deadline)
+            self._route_away(write)
         except Error as error:
-            callback(None, error)
+            self._answered(write, None, error)
 
-    def _retry(
-        self, database: str, unit: bytes, done: UnitCallback, callback: UnitCallback, deadline: Deadline
-    ) -> None:
-        """It certainly did not happen: to whoever leads now."""
+    def _route_away(self, write: PendingWrite) -> None:
+        """To whoever will lead; this node's log has just refused it."""
+        assert write.unit is not None
         try:
-            self._forward(database, unit, done, deadline)
+            answered = partial(self._answered, write)
+            write.queued = self._forward(write.database, write.unit, answered, write.deadline)
         except Error as error:
-            callback(None, error)
+            self._answered(write, None, error)
 
-    def _forward(self, database: str, unit: bytes, callback: UnitCallback, deadline: Deadline) -> None:
+    def _answered(self, write: PendingWrite, outcome: Any, error: Error | None) -> None:
+        """An attempt has come to an end."""
+        if error is None:
+            self._decided(write, outcome)
+            return
+        if error.outcome is Outcome.UNKNOWN:
+            write.is_uncertain = True
+        if self._stopped or write.deadline.passed or isinstance(error, NodeStopped):
+            self._end(write, None, error)
+        elif isinstance(error, NotLeader):
+            self._route_away(write)
+        elif write.key is not None and (write.is_uncertain or isinstance(error, Overwritten)):
+            self._pausing[write] = self._loop.call_later(REPEAT_S, self._repeat, write)
+        else:
+            self._end(write, None, error)
+
+    def _repeat(self, write: PendingWrite) -> None:
+        del self._pausing[write]
+        self._route(write)
+
+    def _decided(self, write: PendingWrite, outcome: Any) -> None:
+        """The log has answered."""
+        _index, result = outcome
+        if result[0] == SESSION_EXPIRED and write.once and not write.is_uncertain:
+            # The key is new, and so is the write: certainly not applied.
+            if not write.was_reissued:
+                write.was_reissued = True
+                write.key = self.sessions.fresh(told_log_time(result[1]))
+                write.unit = stamp_unit(write.body, write.key)
+                self._route(write)
+                return
+            self._end(write, None, NeverApplied(f"the write did not happen: {result[1]}"))
+            return
+        self._end(write, outcome, None)
+
+    def _end(self, write: PendingWrite, outcome: Any, error: Error | None) -> None:
+        write.is_over = True
+        if error is not None and write.is_uncertain:
+            if write.key is not None:
+                error = write.unknown(str(error))
+        elif write.once and write.key is not None and not write.is_abandoned and not is_refusal(outcome):
+            self.sessions.give_back(write.database, write.key)
+        write.callback(outcome, error)
+
+    def _forward(self, database: str, unit: bytes, callback: UnitCallback, deadline: Deadline) -> Queued:
         """Raises Busy or, when the node stops, NodeStopped; nothing was queued then."""
         refusal = self._view.refusal(write=False)
         if refusal is not None:
@@ -192,18 +277,28 @@ class Writes:
                 send=self._send,
                 spawn=self._spawn,
                 soon=self._loop.call_soon,
-                leader=lambda: self._view.remote_leader,
+                leader=lambda: self._view.writing_leader,
             )
-        forwarder.submit(unit, callback, deadline)
+        return forwarder.submit(unit, callback, deadline)
 
-    async def _send(self, database: str, units: Sequence[bytes], deadline: Deadline) -> list[Any]:
+    async def _send(self, database: str, batch: Sequence[Queued], deadline: Deadline) -> list[Any]:
+        units = [queued.unit for queued in batch]
+        body = {
+            "database": database,
+            "units": units,
+            "wait_ms": [max(1, int(queued.deadline.left_s * 1000)) for queued in batch],
+        }
         answers: list[Any] = await self.on_leader(
             "leader.write",
-            {"database": database, "units": units},
+            body,
             deadline,
-            lambda: self.submit_many_here(database, units),
+            lambda: self.submit_many_here(database, units, [queued.deadline for queued in batch]),
         )
         return answers
+
+    def _look_at_leader(self) -> None:
+        for forwarder in self._forwarders.values():
+            forwarder.look_at_leader()
 
     async def on_leader(self, method: str, body: Any, deadline: Deadline, here: Callable[[], Any]) -> Any:
         """Run `here()` if we lead, else `method` on the leader; tries again only what certainly did not happen."""
@@ -240,9 +335,15 @@ class Writes:
 
     async def stop(self) -> None:
         """Cancel what is under way; every callback hears an error whose outcome is true."""
+        self._stopped = True
         self.lost_leadership()
+        stopping = NodeStopped("the node is stopping")
         for forwarder in self._forwarders.values():
-            forwarder.fail_queued(NodeStopped("the node is stopping"))
+            forwarder.fail_queued(stopping)
+        for write, pause in list(self._pausing.items()):
+            pause.cancel()
+            self._end(write, None, stopping)
+        self._pausing.clear()
         await asyncio.sleep(0)  # what is cancelled BEFORE its first step cannot tell its caller
         for task in list(self._tasks):
             task.cancel()

@@ -26,8 +26,10 @@ from dqlite_py.errors import (
 )
 from dqlite_py.limits import PENDING_UNITS_MAX
 from dqlite_py.model import NodeId
+from dqlite_py.node.client_sessions import ClientSessions
 from dqlite_py.node.cluster_view import ClusterView
-from dqlite_py.node.database_worker import pack_result
+from dqlite_py.node.forwarding import pack_outcome
+from dqlite_py.node.pending_write import PendingWrite
 from dqlite_py.node.proposals import DatabaseProposals
 from dqlite_py.node.tickets import Deadline
 from dqlite_py.node.writes import Writes
@@ -284,22 +286,23 @@ async def forwarded(*answers: Any) -> tuple[Answers, list[str]]:
         make_proposals=lambda *_: None,
         now_us=lambda: 1,
         databases=dict,
+        sessions=ClientSessions(lambda: 1),
     )
     heard = Answers()
-    writes.submit("main", UNIT, heard, Deadline(20))
+    writes.submit(PendingWrite("main", b"", heard, Deadline(20), once=False, unit=UNIT))
     await until(lambda: bool(heard), "the writer hears")
     await writes.stop()
     return heard, asked
 
 
 async def test_ours_repeats_only_what_certainly_did_not_happen() -> None:
-    done = [pack_result((0, ()))]
+    done = [pack_outcome((7, (0, ())))]
     heard, asked = await forwarded(RpcNotSent("no connection"), NotLeader("not I"), done)
-    assert heard == [((0, ()), None)]
+    assert heard == [((7, (0, ())), None)]
     assert len(asked) == 3
     not_i = error_body(NotLeader("not I any more, and this one was not proposed"))
     heard, asked = await forwarded([not_i], [not_i], done)
-    assert heard == [((0, ()), None)]
+    assert heard == [((7, (0, ())), None)]
     assert len(asked) == 3
     heard, asked = await forwarded(RpcLost("the connection broke"), done)
     ((_, error),) = heard
@@ -342,14 +345,15 @@ def test_ours_refuses_before_it_queues() -> None:
         now_us=lambda: 1,
         state_hash=lambda _database: None,
         call_soon=soon.append,
+        call_later=lambda *_: None,
         pump=lambda: None,
     )
     accepted = Answers()
     for _ in range(PENDING_UNITS_MAX):
-        queue.submit(UNIT, accepted)
+        queue.submit(UNIT, accepted, Deadline(20))
     refused = Answers()
     with pytest.raises(Busy) as caught:
-        queue.submit(UNIT, refused)
+        queue.submit(UNIT, refused, Deadline(20))
     assert caught.value.outcome is Outcome.NOT_APPLIED
     queue.fail_queued(NotLeader("leadership went away"))
     assert len(accepted) == PENDING_UNITS_MAX

@@ -31,8 +31,12 @@ class CallerWatch:
         waiting: dict[int, str] = {}
         self._open[name] = waiting
         self._reads[name] = reads._asked
+        submit = writes.submit
+        wrapped = self._wrapped(
+            name, waiting, "submit", lambda write, callback: _with(submit, write, callback), 1
+        )
+        writes.submit = lambda write: wrapped(write, write.callback)
         for owner, method, place in (
-            (writes, "submit", 2),
             (writes, "submit_here", 2),
             (writes, "_propose", 1),
             (reads, "barrier", 1),
@@ -73,3 +77,8 @@ class CallerWatch:
         """What callers of the machine's newest life still wait for, sorted."""
         asked = ["read_index"] * len(self._reads.get(name, ()))
         return sorted([*self._open.get(name, {}).values(), *asked])
+
+
+def _with(submit: Callable[[Any], None], write: Any, callback: Any) -> None:
+    write.callback = callback
+    submit(write)

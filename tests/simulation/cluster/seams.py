@@ -23,6 +23,7 @@ THREADING = (
     "dqlite_py.app",
     "dqlite_py.dbapi_cursor",
     "dqlite_py.dbapi_executor",
+    "dqlite_py.gateway",
     "dqlite_py.node.database_worker",
     "dqlite_py.node.gates",
     "dqlite_py.node.snapshot_incoming",
@@ -45,7 +46,12 @@ TIME = (
 )
 RANDOM_MODULE = ("dqlite_py.node.runtime", "dqlite_py.raft.transport", "dqlite_py.raft.rpc")
 RANDOM_CLASS = ("dqlite_py.node.proposals",)
-SECRETS = ("dqlite_py.node.startup", "dqlite_py.node.snapshot_source", "dqlite_py.raft.journal.journal")
+SECRETS = (
+    "dqlite_py.node.client_sessions",
+    "dqlite_py.node.startup",
+    "dqlite_py.node.snapshot_source",
+    "dqlite_py.raft.journal.journal",
+)
 # Modules that import one of these names for something that needs no replacement.
 HARMLESS = {
     "dqlite_py.cli": "commands; no part of a node",

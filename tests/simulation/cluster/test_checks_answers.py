@@ -31,12 +31,12 @@ class Writes:
         self.kept: list[Any] = []
         self.refuses = False
 
-    def submit(self, database: str, unit: bytes, callback: Any, deadline: Any) -> None:
+    def submit(self, write: Any) -> None:
         if self.refuses:
             raise MembershipRefused("not now")
-        self.kept.append(callback)
+        self.kept.append(write.callback)
 
-    def submit_here(self, database: str, unit: bytes, callback: Any) -> None:
+    def submit_here(self, database: str, unit: bytes, callback: Any, deadline: Any) -> None:
         self.kept.append(callback)
 
     def _propose(self, payload: bytes, callback: Any) -> None:
@@ -61,7 +61,7 @@ def watched() -> tuple[CallerWatch, Any]:
 def test_answers_are_counted() -> None:
     watch, runtime = watched()
     heard: list[Any] = []
-    runtime.writes.submit("db", b"", lambda *answer: heard.append(answer), None)
+    runtime.writes.submit(SimpleNamespace(callback=lambda *answer: heard.append(answer)))
     runtime.writes._propose(b"", lambda *answer: heard.append(answer))
     runtime.reads.barrier("db", lambda *answer: heard.append(answer), None)
     assert heard == [(7, None)]
@@ -74,7 +74,7 @@ def test_answers_are_counted() -> None:
 
 def test_who_stops_in_order_answers_before() -> None:
     watch, runtime = watched()
-    runtime.writes.submit("db", b"", print, None)
+    runtime.writes.submit(SimpleNamespace(callback=print))
     with pytest.raises(SafetyViolation, match=r"without an answer: \['submit'\]"):
         watch.ended("n1")
     watch.ended("n2")
@@ -84,13 +84,13 @@ def test_a_refused_call_waits_for_nothing() -> None:
     watch, runtime = watched()
     runtime.writes.refuses = True
     with pytest.raises(MembershipRefused):
-        runtime.writes.submit("db", b"", print, None)
+        runtime.writes.submit(SimpleNamespace(callback=print))
     assert watch.unanswered("n1") == []
 
 
 def test_a_second_answer_is_noticed() -> None:
     _, runtime = watched()
-    runtime.writes.submit_here("db", b"", lambda *_: None)
+    runtime.writes.submit_here("db", b"", lambda *_: None, None)
     runtime.writes.kept[0]("done", None)
     with pytest.raises(SafetyViolation, match="twice"):
         runtime.writes.kept[0](None, OutcomeUnknown("late"))

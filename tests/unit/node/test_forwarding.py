@@ -10,10 +10,11 @@ import pytest
 
 from dqlite_py.errors import Busy, Error, IntegrityError, NodeStopped, Outcome, OutcomeUnknown
 from dqlite_py.limits import PENDING_BYTES_MAX
-from dqlite_py.model import NodeId
-from dqlite_py.node.database_worker import pack_result
-from dqlite_py.node.forwarding import REQUESTS_MAX, UNITS_MAX, Forwarder
+from dqlite_py.model import NodeId, WriteKey
+from dqlite_py.node.forwarding import REQUESTS_MAX, UNITS_MAX, Forwarder, pack_outcome
+from dqlite_py.node.proposals import Queued
 from dqlite_py.node.tickets import Deadline
+from dqlite_py.units import stamp_unit
 from dqlite_py.wire.rpc import error_body
 
 
@@ -30,18 +31,19 @@ class Leader:
             "app", send=self.send, spawn=loop.create_task, soon=loop.call_soon, leader=lambda: self.leads
         )
 
-    async def send(self, database: str, units: Sequence[bytes], _deadline: Deadline) -> Sequence[Any]:
+    async def send(self, database: str, batch: Sequence[Queued], _deadline: Deadline) -> Sequence[Any]:
         assert database == "app"
-        self.batches.append(units)
+        self.batches.append([queued.unit for queued in batch])
         self.answers.append(asyncio.get_running_loop().create_future())
         answer: Sequence[Any] = await self.answers[-1]
         return answer
 
-    def submit(self, number: int, size: int = 1) -> None:
+    def submit(self, number: int, size: int = 1, *, key: WriteKey | None = None) -> Queued:
         def callback(result: Any, error: Error | None) -> None:
             self.heard.append((number, result, error))
 
-        self.forwarder.submit(bytes([number % 256]) * size, callback, Deadline(10))
+        unit = bytes([number % 256]) * size if key is None else stamp_unit(b"\x90", key)
+        return self.forwarder.submit(unit, callback, Deadline(10))
 
     async def settle(self) -> None:
         for _ in range(5):
@@ -57,24 +59,26 @@ async def test_what_comes_while_requests_are_under_way_travels_together() -> Non
         leader.submit(number)
     await leader.settle()
     assert [len(batch) for batch in leader.batches] == [1] * REQUESTS_MAX
-    leader.answers[0].set_result([pack_result((0, ()))])
+    leader.answers[0].set_result([pack_outcome((7, (0, ())))])
     await leader.settle()
     assert [len(batch) for batch in leader.batches] == [1] * REQUESTS_MAX + [5]
-    assert leader.heard == [(0, (0, ()), None)]
+    assert leader.heard == [(0, (7, (0, ())), None)]
 
 
 async def test_each_unit_has_its_own_answer() -> None:
     leader = Leader()
-    for number in range(4):
+    for number in range(5):
         leader.submit(number)
     await leader.settle()
     refused = error_body(IntegrityError("UNIQUE constraint failed", code=2067))
-    leader.answers[0].set_result([pack_result((0, ())), refused, b"\xc1", ["no error"]])
+    leader.answers[0].set_result(
+        [pack_outcome((7, (0, ()))), refused, bytes(8) + b"\xc1", ["no error"], bytes(8)]
+    )
     await leader.settle()
-    (_, first, none), (_, _, integrity), (_, _, unreadable), (_, _, no_error) = leader.heard
-    assert (first, none) == ((0, ()), None)
+    (_, first, none), (_, _, integrity), (_, _, unreadable), (_, _, no_error), (_, _, empty) = leader.heard
+    assert (first, none) == ((7, (0, ())), None)
     assert isinstance(integrity, IntegrityError)
-    for error in (unreadable, no_error):
+    for error in (unreadable, no_error, empty):
         assert isinstance(error, OutcomeUnknown)
 
 
@@ -107,7 +111,7 @@ async def test_large_batches_are_split() -> None:
     leader.submit(1, size=3 << 20)
     await leader.settle()
     assert [len(batch) for batch in leader.batches] == [UNITS_MAX, 1]
-    leader.answers[1].set_result([pack_result((0, ()))])
+    leader.answers[1].set_result([pack_outcome((7, (0, ())))])
     await leader.settle()
     assert [len(batch) for batch in leader.batches] == [UNITS_MAX, 1, 1]
 
@@ -142,9 +146,41 @@ async def test_requests_that_hang_at_an_old_leader_hold_up_nothing() -> None:
     leader.submit(REQUESTS_MAX)
     await leader.settle()
     assert len(leader.batches) == REQUESTS_MAX + 1
-    leader.answers[0].set_result([pack_result((0, ()))])  # it no longer counts against the bound
+    leader.answers[0].set_result([pack_outcome((7, (0, ())))])  # it no longer counts against the bound
     leader.submit(REQUESTS_MAX + 1)
     await leader.settle()
     leader.submit(REQUESTS_MAX + 2)
     await leader.settle()
     assert len(leader.batches) == REQUESTS_MAX + 2
+
+
+async def test_units_with_keys_leave_a_request_that_hangs_at_an_old_leader() -> None:
+    leader = Leader()
+    leader.leads = NodeId(1)
+    leader.submit(0, key=WriteKey(bytes(16), 1))
+    leader.submit(1)
+    await leader.settle()
+    assert len(leader.batches) == 2  # they do not travel together
+    leader.leads = NodeId(2)
+    leader.forwarder.look_at_leader()
+    await leader.settle()
+    ((number, _, error),) = leader.heard
+    assert number == 0
+    assert isinstance(error, OutcomeUnknown)  # whoever asked repeats it
+    leader.answers[1].set_result([pack_outcome((7, (0, ())))])
+    await leader.settle()
+    assert leader.heard[1:] == [(1, (7, (0, ())), None)]
+
+
+async def test_a_unit_that_is_withdrawn_is_not_sent() -> None:
+    leader = Leader()
+    for number in range(REQUESTS_MAX):
+        leader.submit(number)
+        await leader.settle()
+    first, second = leader.submit(8), leader.submit(9)
+    assert first.withdraw()
+    assert not first.withdraw()
+    leader.answers[0].set_result([pack_outcome((7, (0, ())))])
+    await leader.settle()
+    assert leader.batches[-1] == [bytes([9])]
+    assert not second.withdraw()

@@ -11,7 +11,20 @@ import pytest
 from dqlite_py.command import StateHash, decode_header, encode_unit
 from dqlite_py.errors import Busy, Error, NotLeader
 from dqlite_py.limits import ENTRY_BATCH_BYTES, PENDING_UNITS_MAX
-from dqlite_py.node.proposals import PIPELINE_MAX, DatabaseProposals
+from dqlite_py.node.proposals import PIPELINE_MAX, SWEEP_S, DatabaseProposals
+from dqlite_py.node.tickets import Deadline
+
+
+class Timer:
+    """What call_later gives."""
+
+    def __init__(self, delay_s: float, run: Callable[[], None]) -> None:
+        self.delay_s = delay_s
+        self.run = run
+        self.is_cancelled = False
+
+    def cancel(self) -> None:
+        self.is_cancelled = True
 
 
 class Bench:
@@ -20,6 +33,7 @@ class Bench:
     def __init__(self) -> None:
         self.proposed: list[tuple[bytes, Callable[[Any, Error | None], None]]] = []
         self.soon: list[Callable[[], None]] = []
+        self.timers: list[Timer] = []
         self.hash: StateHash | None = None
         self.heard: list[tuple[int, Any, Error | None]] = []
         self.queue = DatabaseProposals(
@@ -28,12 +42,24 @@ class Bench:
             now_us=lambda: 1,
             state_hash=lambda _database: self.hash,
             call_soon=lambda call: self.soon.append(call),
+            call_later=self.later,
             pump=lambda: None,
         )
 
-    def submit(self, number: int, size: int = 10) -> None:
+    def submit(self, number: int, size: int = 10, timeout_s: float = 10.0) -> None:
         unit = encode_unit([("INSERT INTO t VALUES (?)", ["x" * size])])
-        self.queue.submit(unit, lambda result, error: self.heard.append((number, result, error)))
+        self.queue.submit(
+            unit, lambda result, error: self.heard.append((number, result, error)), Deadline(timeout_s)
+        )
+
+    def later(self, delay_s: float, call: Callable[..., None], *args: Any) -> Timer:
+        timer = Timer(delay_s, lambda: call(*args))
+        self.timers.append(timer)
+        return timer
+
+    def sweep(self) -> None:
+        """The time has come to look who waits in vain."""
+        next(timer for timer in self.timers if timer.delay_s == SWEEP_S).run()
 
     def turn(self) -> None:
         soon, self.soon = self.soon, []
@@ -49,8 +75,8 @@ def test_a_lone_unit_is_proposed_in_the_next_turn() -> None:
     bench.submit(1)
     bench.turn()
     assert len(bench.proposed) == 1
-    bench.proposed[0][1]([[0, []]], None)
-    assert bench.heard == [(1, [0, []], None)]
+    bench.proposed[0][1]((5, [[0, []]]), None)
+    assert bench.heard == [(1, (5, [0, []]), None)]
 
 
 def test_units_of_one_turn_share_an_entry_and_later_ones_collect() -> None:
@@ -62,7 +88,7 @@ def test_units_of_one_turn_share_an_entry_and_later_ones_collect() -> None:
         bench.submit(number)
         bench.turn()
     assert [bench.units(i) for i in range(len(bench.proposed))] == [10] + [1] * (PIPELINE_MAX - 1)
-    bench.proposed[0][1]([[0, []]] * 10, None)
+    bench.proposed[0][1]((5, [[0, []]] * 10), None)
     bench.turn()
     assert bench.units(PIPELINE_MAX) == 6
 
