@@ -19,6 +19,12 @@ DATABASES_MAX: Final = 64
 PENDING_UNITS_MAX: Final = 16_384  # queued at one node, not yet in an entry
 PENDING_BYTES_MAX: Final = 256 * MIB
 PENDING_READS_MAX: Final = 1024  # queries waiting for a reader thread, per database
+STREAM_CHUNK_BYTES: Final = 64 * KIB  # of a result that is handed over in pieces, unless one row is larger
+STREAM_IDLE_MS: Final = 60_000  # a result that nobody goes on reading is given up after this,
+STREAM_HOLD_MS: Final = 3_600_000  # any result after this: the WAL cannot begin anew while it is open
+READERS_HELD_MAX: Final = 64  # results and read transactions open at a time, per database
+READER_THREADS_MAX: Final = 16  # for reads of asyncio programs, per database; started when needed
+EXTRA_READER_CACHE_BYTES: Final = 2 * MIB  # of a reader that is there because others are held
 
 # -- client sessions (exactly-once writes); part of the replicated state: every node must have the same
 SESSION_KEEP_US: Final = 3_600_000_000  # a result is kept for this long, in log time

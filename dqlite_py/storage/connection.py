@@ -96,9 +96,9 @@ def open_checkpointer(path: str) -> apsw.Connection:
     return _open(path, apsw.SQLITE_OPEN_READWRITE, ("wal_autocheckpoint = 0", "cache_size = -64"))
 
 
-def open_reader(path: str) -> apsw.Connection:
+def open_reader(path: str, *, cache_bytes: int = READER_CACHE_BYTES) -> apsw.Connection:
     """Open a connection that cannot write. The writer must be open."""
-    pragmas = (f"cache_size = -{READER_CACHE_BYTES // 1024}", "query_only = ON")
+    pragmas = (f"cache_size = -{cache_bytes // 1024}", "query_only = ON")
     connection = _open(path, apsw.SQLITE_OPEN_READONLY, pragmas)
     connection.set_busy_timeout(READER_BUSY_MS)
     return connection

@@ -1,10 +1,14 @@
-"""One reader connection: a query in, bounded rows out. Used by one thread at a time (readers.py sees to that)."""
+"""One reader connection: a query in, rows out, as many as asked for at a time.
+
+Used by one thread at a time (readers.py and held.py see to that); `ending` and interrupts come from any.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from copy import copy
 from typing import Any, Final
 
 import apsw
@@ -12,22 +16,23 @@ import apsw
 from dqlite_py.command import check_params
 from dqlite_py.errors import (
     DataError,
+    Error,
     InternalError,
     NotSupportedError,
     OperationalError,
     ProgrammingError,
-    RequestTooLarge,
 )
-from dqlite_py.gateway import QueryResult
-from dqlite_py.limits import RESULT_BYTES_MAX
+from dqlite_py.gateway import Interrupt, QueryResult
 from dqlite_py.sqltext import CACHED_LENGTH_MAX, describe
 from dqlite_py.storage.authorizer import ReadAuthorizer
-from dqlite_py.storage.connection import open_reader
+from dqlite_py.storage.connection import READER_CACHE_BYTES, open_reader
 from dqlite_py.storage.implementation import inspect
 from dqlite_py.storage.sqlerrors import AUTH, RANGE, error_class, error_from_apsw
+from dqlite_py.storage.state_index import StateIndex
 
 PROGRESS_OPS: Final = 20_000  # VDBE steps between two looks at the clock
-VALUE_BYTES: Final = 16  # what a value counts for besides its text or blob
+ROW_BYTES: Final = 96  # what a row counts for besides its values,
+VALUE_BYTES: Final = 16  # and a value besides its text or blob
 KNOWN_MAX: Final = 256  # texts per connection
 ERROR: Final = 1
 INTERRUPT: Final = 9
@@ -44,20 +49,28 @@ class Reader:
     A text that ran once is known: to be one statement that only reads (a matter of the text alone), and with which
     columns. Those may change with the schema, but not unless SQLite prepares the statement again; it then asks the
     authorizer, which notes that it was asked.
+
+    A result that is over `bytes_max` is left where it is: `unread` is then the cursor with the rest, for `fetch`.
+    Several may be open. `ending` is set from other threads: why everything that runs here has to stop, or None.
     """
 
-    def __init__(self, path: str, *, result_bytes_max: int = RESULT_BYTES_MAX) -> None:
-        self._connection = open_reader(path)
-        self._result_bytes_max = result_bytes_max
+    def __init__(self, path: str, *, cache_bytes: int = READER_CACHE_BYTES) -> None:
+        self._connection = open_reader(path, cache_bytes=cache_bytes)
         self._authorizer = ReadAuthorizer()
         self._deadline = 0.0
         self._is_cancelled: Callable[[], bool] | None = None
+        self._is_interrupted = False
         self._known: dict[str, Columns] = {}
         self._cursor = self._connection.cursor()  # for known texts
-        self._has_begun = False
         self._columns: Columns | None = None
+        self._open: set[apsw.Cursor] = set()  # with rows left
+        self._state = StateIndex(self._connection, self._authorizer)
+        self.unread: apsw.Cursor | None = None
+        self.ending: Error | None = None
         self._connection.authorizer = self._authorizer
         self._connection.set_progress_handler(self._must_stop, PROGRESS_OPS)
+
+    # -- queries ----------------------------------------------------------------------------------------
 
     def query(
         self,
@@ -65,27 +78,36 @@ class Reader:
         params: Any,
         *,
         timeout_s: float | None,
+        bytes_max: int,
         is_cancelled: Callable[[], bool] | None = None,
+        interrupt: Interrupt | None = None,
     ) -> QueryResult:
-        """Run one reading statement to its end. `params` are checked (command.check_params).
+        """Run one reading statement and return its first rows; `params` are checked (command.check_params).
 
-        Raises ProgrammingError (several statements, parameters), NotSupportedError (refused), RequestTooLarge,
-        OperationalError (timed out or cancelled: code INTERRUPT), and what SQLite reports.
+        Raises ProgrammingError (several statements, parameters), NotSupportedError (refused), OperationalError
+        (timed out, interrupted or cancelled: code INTERRUPT), and what SQLite reports.
         """
         self._deadline = float("inf") if timeout_s is None else time.monotonic() + timeout_s
         self._is_cancelled = is_cancelled
+        self._is_interrupted = False
+        self.unread = None
         authorizer = self._authorizer
         authorizer.reason = None
         authorizer.was_asked = False
         columns = self._known.get(sql)
+        if interrupt is not None:
+            interrupt.set(self._interrupt)
         try:
             if columns is None:
-                return self._query_unknown(sql, params)
+                return self._query_unknown(sql, params, bytes_max)
             cursor = self._cursor
             cursor.execute(sql, params)
             if authorizer.was_asked:
                 columns = self._known[sql] = self._columns_now(cursor, sql, params)
-            return QueryResult(columns[0], columns[1], self._collect(cursor))
+            rows = self._collect(cursor, bytes_max)
+            if self.unread is not None:
+                self._cursor = self._connection.cursor()
+            return QueryResult(columns[0], columns[1], rows)
         except BaseException as error:
             if columns is not None:
                 self._cursor.close(True)  # it may be amidst its rows
@@ -93,28 +115,109 @@ class Reader:
             if isinstance(error, Exception):
                 self._raise_translated(error, params)
             raise
+        finally:
+            if interrupt is not None:
+                interrupt.set(None)
 
-    def _query_unknown(self, sql: str, params: Any) -> QueryResult:
+    def _query_unknown(self, sql: str, params: Any, bytes_max: int) -> QueryResult:
         statement = describe(sql)
         if not statement.is_single:
             raise ProgrammingError(SEVERAL_STATEMENTS, code=MISUSE)
         bindings = check_params(params)
         explains = self._authorizer.explains = statement.keyword == "EXPLAIN"
-        cursor = self._checked_cursor()
+        check = _Check()
+        cursor = self._connection.cursor()
+        cursor.exec_trace = check
         try:
             cursor.execute(sql, bindings)
-            if not self._has_begun:
+            if not check.has_begun:
                 raise ProgrammingError("the SQL text holds no statement", code=ERROR)
             columns = self._columns_now(cursor, sql, bindings)
-            rows = self._collect(cursor)
+            rows = self._collect(cursor, bytes_max)
         finally:
-            cursor.close(True)
+            if self.unread is None:
+                cursor.close(True)
             self._authorizer.explains = False
         if len(sql) <= CACHED_LENGTH_MAX and not explains:
             if len(self._known) >= KNOWN_MAX:
                 self._known.clear()
             self._known[sql] = columns
         return QueryResult(*columns, rows)
+
+    def fetch(
+        self,
+        cursor: apsw.Cursor,
+        *,
+        timeout_s: float | None,
+        bytes_max: int,
+        interrupt: Interrupt | None = None,
+    ) -> list[tuple[Any, ...]]:
+        """The next rows of what was `unread`; at the end, and on an error, the cursor is closed and `unread` None."""
+        self._deadline = float("inf") if timeout_s is None else time.monotonic() + timeout_s
+        self._is_cancelled = None
+        self._is_interrupted = False
+        self.unread = None
+        self._authorizer.reason = None
+        if interrupt is not None:
+            interrupt.set(self._interrupt)
+        try:
+            return self._collect(cursor, bytes_max)
+        except Exception as error:
+            self._raise_translated(error, ())
+            raise
+        finally:
+            if interrupt is not None:
+                interrupt.set(None)
+            if self.unread is None:
+                self.drop(cursor)
+
+    def drop(self, cursor: apsw.Cursor) -> None:
+        """Nobody wants the rest of its rows."""
+        self._open.discard(cursor)
+        cursor.close(True)
+
+    def state_index(self) -> int:
+        """Log index of the state that is seen, which stays the same until `let_go`, `end` or the next query's end."""
+        try:
+            return self._state.look()
+        except apsw.Error as error:
+            raise error_from_apsw(error) from error
+
+    def let_go(self) -> None:
+        """See new states from the next query on (unless a result is unread, or a transaction open)."""
+        self._state.let_go()
+
+    # -- transactions -----------------------------------------------------------------------------------
+
+    def begin(self) -> int:
+        """Freeze the present state until `reset`; returns its log index."""
+        try:
+            self._control("BEGIN")
+            index = self._state.look()
+            self._state.let_go()
+        except apsw.Error as error:
+            self.reset()
+            raise error_from_apsw(error) from error
+        return index
+
+    def _control(self, sql: str) -> None:
+        self._authorizer.is_internal = True
+        try:
+            self._connection.execute(sql)
+        finally:
+            self._authorizer.is_internal = False
+
+    def reset(self) -> None:
+        """Drop unread results and end a transaction: as good as new."""
+        self._state.let_go()
+        while self._open:
+            self._open.pop().close(True)
+        self.unread = None
+        self._deadline = float("inf")
+        self._is_cancelled = None
+        self._is_interrupted = False
+        if not self._connection.getautocommit():
+            self._control("ROLLBACK")
 
     def is_readonly(self, sql: str) -> bool:
         """Ask SQLite, by preparing; raises as `query` does. A refused write counts as a write."""
@@ -133,23 +236,6 @@ class Reader:
 
     # -- called by apsw ---------------------------------------------------------------------------------
 
-    def _checked_cursor(self) -> apsw.Cursor:
-        self._has_begun = False
-        cursor = self._connection.cursor()
-        cursor.exec_trace = self._before_execution
-        return cursor
-
-    def _before_execution(self, cursor: apsw.Cursor, sql: str, bindings: Any) -> bool:
-        """Before a statement's first step: nothing may be left to chance by what `query` saw in the text."""
-        if not cursor.has_vdbe:  # comments behind the statement
-            return True
-        if self._has_begun:
-            raise ProgrammingError(SEVERAL_STATEMENTS, code=MISUSE)
-        if not (cursor.is_readonly or cursor.is_explain):
-            raise NotSupportedError("the statement changes the database: send it as a write", code=AUTH)
-        self._has_begun = True
-        return True
-
     def _look_at_columns(self, cursor: apsw.Cursor, sql: str, bindings: Any) -> bool:
         """Instead of an execution. Not in the one above: a cursor remembers the columns from before its first step."""
         if not cursor.has_vdbe:  # a semicolon before the statement
@@ -158,9 +244,15 @@ class Reader:
         return False
 
     def _must_stop(self) -> bool:
+        if self._is_interrupted or self.ending is not None:
+            return True
         if self._is_cancelled is not None and self._is_cancelled():
             return True
         return time.monotonic() >= self._deadline
+
+    def _interrupt(self) -> None:
+        """Any thread: end the call under way."""
+        self._is_interrupted = True
 
     # -- columns ----------------------------------------------------------------------------------------
 
@@ -181,26 +273,32 @@ class Reader:
 
     # -- rows -------------------------------------------------------------------------------------------
 
-    def _collect(self, cursor: apsw.Cursor) -> list[tuple[Any, ...]]:
+    def _collect(self, cursor: apsw.Cursor, bytes_max: int) -> list[tuple[Any, ...]]:
         rows: list[tuple[Any, ...]] = []
         size = 0
         for row in cursor:
-            size += VALUE_BYTES * len(row)
+            size += ROW_BYTES + VALUE_BYTES * len(row)
             for value in row:
                 kind = type(value)
                 if kind is str or kind is bytes:
                     size += len(value)
-            if size > self._result_bytes_max:
-                raise RequestTooLarge(
-                    f"the result is over {self._result_bytes_max} bytes: use LIMIT or select fewer columns"
-                )
             rows.append(row)
+            if size >= bytes_max:
+                self.unread = cursor
+                self._open.add(cursor)
+                break
         return rows
 
     def _raise_translated(self, error: Exception, params: Any) -> None:
         if isinstance(error, apsw.InterruptError):
-            cancelled = self._is_cancelled is not None and self._is_cancelled()
-            why = "cancelled" if cancelled else "not finished in time"
+            if self.ending is not None:
+                raise copy(self.ending) from None
+            if self._is_interrupted:
+                why = "interrupted"
+            elif self._is_cancelled is not None and self._is_cancelled():
+                why = "cancelled"
+            else:
+                why = "not finished in time"
             raise OperationalError(f"the query was {why}", code=INTERRUPT) from error
         if isinstance(error, apsw.Error):
             reason = self._authorizer.reason
@@ -215,6 +313,25 @@ class Reader:
             ) from None
         if isinstance(error, (TypeError, OverflowError, UnicodeEncodeError)):
             check_params(params)  # names the parameter that SQLite cannot take
+
+
+class _Check:
+    """Before a statement's first step: nothing may be left to chance by what `query` saw in the text."""
+
+    __slots__ = ("has_begun",)
+
+    def __init__(self) -> None:
+        self.has_begun = False
+
+    def __call__(self, cursor: apsw.Cursor, sql: str, bindings: Any) -> bool:
+        if not cursor.has_vdbe:  # comments behind the statement
+            return True
+        if self.has_begun:
+            raise ProgrammingError(SEVERAL_STATEMENTS, code=MISUSE)
+        if not (cursor.is_readonly or cursor.is_explain):
+            raise NotSupportedError("the statement changes the database: send it as a write", code=AUTH)
+        self.has_begun = True
+        return True
 
 
 def _split(description: tuple[tuple[str, str | None], ...]) -> Columns:

@@ -1,29 +1,51 @@
-"""Reading a database: a bounded set of reader connections, used directly or through the pool's threads.
+"""Reading a database: reader connections, used directly or through the pool's threads.
 
-`query` runs on the caller's thread with a connection of the pool (a local read pays no thread hop); `submit` runs
-on a thread of the pool. Readers see the last SQL commit when they begin, and never block the writer. Any thread.
+`query` and `stream` run on the caller's thread with a connection of the pool (a local read pays no thread hop);
+`submit` runs on a thread of the pool. Readers see the last SQL commit when they begin, and never block the writer. Any
+thread.
 """
 
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final, Literal
 
 from dqlite_py.command import check_params
-from dqlite_py.errors import Busy, InterfaceError, NotSupportedError, ProgrammingError
-from dqlite_py.gateway import QueryResult
-from dqlite_py.limits import PENDING_READS_MAX, REQUEST_TIMEOUT_MS, RESULT_BYTES_MAX
+from dqlite_py.errors import (
+    Busy,
+    Error,
+    InterfaceError,
+    NotSupportedError,
+    OperationalError,
+    ProgrammingError,
+    RequestTooLarge,
+    TransactionEnded,
+)
+from dqlite_py.gateway import Interrupt, QueryResult
+from dqlite_py.limits import (
+    PENDING_READS_MAX,
+    READER_THREADS_MAX,
+    READERS_HELD_MAX,
+    REQUEST_TIMEOUT_MS,
+    RESULT_BYTES_MAX,
+    STREAM_CHUNK_BYTES,
+    STREAM_HOLD_MS,
+    STREAM_IDLE_MS,
+)
 from dqlite_py.sqltext import StatementKind, describe
 from dqlite_py.storage.authorizer import RESERVED_PREFIX
+from dqlite_py.storage.held import HeldStream, HeldTransaction, HoldLimits
 from dqlite_py.storage.implementation import refusal
-from dqlite_py.storage.reader import MISUSE, SEVERAL_STATEMENTS, Reader
+from dqlite_py.storage.reader import MISUSE, SEVERAL_STATEMENTS
+from dqlite_py.storage.reader_connections import ReaderConnections
 from dqlite_py.storage.sqlerrors import AUTH
 
-__all__ = ["QueryResult", "ReadFuture", "ReaderPool"]
+__all__ = ["HoldLimits", "QueryResult", "ReadFuture", "ReaderPool"]
 
+SQL_NAMED_MAX: Final = 80
+STREAM_LIMITS: Final = HoldLimits(STREAM_IDLE_MS / 1000, STREAM_HOLD_MS / 1000)
 _READS: Final = (StatementKind.READ,)
 _WRITES: Final = (StatementKind.INSERT, StatementKind.CHANGE, StatementKind.SCHEMA, StatementKind.TRANSACTION)
 
@@ -41,25 +63,23 @@ class ReadFuture(Future[QueryResult]):
 
 
 class ReaderPool:
-    """`size` connections and as many threads. Open it after the writer, close it before."""
+    """`size` connections for reads that are short, more for those that are not: up to `held_max` that are held (unread
+    results, read transactions), and as many again when short reads wait for long ones. Open it after the writer, close
+    it before.
+    """
 
-    def __init__(self, path: str, size: int, *, result_bytes_max: int = RESULT_BYTES_MAX) -> None:
+    def __init__(
+        self, path: str, size: int, *, held_max: int = READERS_HELD_MAX, threads_max: int = READER_THREADS_MAX
+    ) -> None:
         if size < 1:
             raise InterfaceError("a reader pool needs at least one connection")
-        self._path = path
-        self._size = size
-        self._idle: list[Reader] = []
-        self._changed = threading.Condition()
+        self._connections = ReaderConnections(path, size, held_max)
+        self._idle = self._connections.idle
+        self._give_back = self._connections.give_back
+        self._lock = threading.Lock()
         self._pending = 0
-        self._waiting = 0
-        self._closed = False
-        self._threads = ThreadPoolExecutor(size, thread_name_prefix="reader")
-        try:
-            for _ in range(size):
-                self._idle.append(Reader(path, result_bytes_max=result_bytes_max))
-        except BaseException:
-            self._close_idle()
-            raise
+        self._is_closed = False
+        self._threads = ThreadPoolExecutor(threads_max, thread_name_prefix="reader")
 
     # -- reading --------------------------------------------------------------------------------------
 
@@ -70,24 +90,89 @@ class ReaderPool:
         *,
         timeout_s: float | None = REQUEST_TIMEOUT_MS / 1000,
         is_cancelled: Callable[[], bool] | None = None,
+        bytes_max: int = RESULT_BYTES_MAX,
     ) -> QueryResult:
-        """Run one reading statement on this thread; waits for a free connection within the same time.
+        """Run one reading statement to its end on this thread; waits for a free connection within the same time.
 
-        Raises what Reader.query raises, Busy (no connection came free in time; nothing ran), InterfaceError.
+        Raises what Reader.query raises, RequestTooLarge, Busy (no connection came free in time; nothing ran),
+        InterfaceError, and why the pool was closed meanwhile.
         """
         try:
             reader = self._idle.pop()
         except IndexError:
-            began = time.monotonic()
-            reader = self._wait_for_reader(timeout_s)
-            if timeout_s is not None:
-                timeout_s = max(0.0, timeout_s - (time.monotonic() - began))
+            reader, timeout_s = self._connections.wait(timeout_s)
         try:
-            return reader.query(sql, params, timeout_s=timeout_s, is_cancelled=is_cancelled)
+            found = reader.query(
+                sql, params, timeout_s=timeout_s, bytes_max=bytes_max, is_cancelled=is_cancelled
+            )
+            if reader.unread is not None:
+                reader.reset()
+                raise RequestTooLarge(
+                    f"the result is over {bytes_max} bytes: use LIMIT or select fewer columns"
+                )
+            return found
         finally:
-            self._idle.append(reader)
-            if self._waiting or self._closed:
-                self._tell_given_back()
+            self._give_back(reader)
+
+    def stream(
+        self,
+        sql: str,
+        params: Any = (),
+        *,
+        timeout_s: float | None = REQUEST_TIMEOUT_MS / 1000,
+        interrupt: Interrupt | None = None,
+        with_index: bool = False,
+    ) -> QueryResult:
+        """As `query`, but a result that is not small comes in pieces (`more`); `timeout_s` is for each of them.
+
+        `with_index`: `log_index` of the result tells the state that was read. Raises Busy as well when too many
+        results are unread.
+        """
+        try:
+            reader = self._idle.pop()
+        except IndexError:
+            reader, timeout_s = self._connections.wait(timeout_s)
+        is_held = False
+        try:
+            index = reader.state_index() if with_index else 0
+            found = reader.query(
+                sql, params, timeout_s=timeout_s, bytes_max=STREAM_CHUNK_BYTES, interrupt=interrupt
+            )
+            cursor = reader.unread
+            if with_index:
+                reader.let_go()
+            if cursor is not None:
+                hold = self._connections.hold(
+                    reader, f"the result of {shortened(sql)}", STREAM_LIMITS, OperationalError
+                )
+                is_held = True
+                more = HeldStream(hold, cursor, timeout_s, interrupt, owns_hold=True)
+                found = QueryResult(found.columns, found.decltypes, found.rows, index, more)
+            elif with_index:
+                found = found._replace(log_index=index)
+            return found
+        finally:
+            if not is_held:
+                if with_index:
+                    reader.let_go()
+                self._give_back(reader)
+
+    def begin(self, limits: HoldLimits, *, timeout_s: float | None) -> HeldTransaction:
+        """Freeze the present state. Raises Busy, InterfaceError, OperationalError."""
+        try:
+            reader = self._idle.pop()
+        except IndexError:
+            reader, _ = self._connections.wait(timeout_s)
+        is_held = False
+        try:
+            index = reader.begin()
+            hold = self._connections.hold(reader, "the read transaction", limits, TransactionEnded)
+            is_held = True
+            return HeldTransaction(hold, index)
+        finally:
+            if not is_held:
+                reader.reset()
+                self._give_back(reader)
 
     def submit(
         self, sql: str, params: Any = (), *, timeout_s: float | None = REQUEST_TIMEOUT_MS / 1000
@@ -95,9 +180,9 @@ class ReaderPool:
         """Run it on a thread of the pool; raises Busy when too many wait already."""
         params = check_params(params)
         future = ReadFuture()
-        with self._changed:
-            if self._closed:
-                raise InterfaceError("the database's readers are closed")
+        with self._lock:
+            if self._is_closed:
+                raise self._connections.closed()
             if self._pending >= PENDING_READS_MAX:
                 raise Busy(f"{self._pending} queries wait already: try again later")
             self._pending += 1
@@ -125,13 +210,11 @@ class ReaderPool:
         try:
             reader = self._idle.pop()
         except IndexError:
-            reader = self._wait_for_reader(REQUEST_TIMEOUT_MS / 1000)
+            reader, _ = self._connections.wait(REQUEST_TIMEOUT_MS / 1000)
         try:
             return "read" if reader.is_readonly(sql) else "write"
         finally:
-            self._idle.append(reader)
-            if self._waiting or self._closed:
-                self._tell_given_back()
+            self._give_back(reader)
 
     def tables(self) -> list[str]:
         """Ordinary tables of clients, by name."""
@@ -141,18 +224,27 @@ class ReaderPool:
         names = [str(name) for (name,) in found.rows]
         return [name for name in names if not name.startswith(("sqlite_", RESERVED_PREFIX))]
 
-    def close(self) -> None:
-        """Wait for the queries under way, then close all connections. Idempotent."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
+    # -- closing ----------------------------------------------------------------------------------------
+
+    def close(self, why: Error | None = None) -> None:
+        """End everything that runs or is held, saying `why`, and close all connections. Idempotent."""
+        with self._lock:
+            self._is_closed = True
+        self._connections.end_all(why)
         self._threads.shutdown(wait=True, cancel_futures=False)
-        with self._changed:
-            self._waiting += 1
-            self._changed.wait_for(lambda: len(self._idle) == self._size)
-            self._waiting -= 1
-            self._size = 0
-            self._close_idle()
+        self._connections.close()
+
+    # -- readers that are held --------------------------------------------------------------------------
+
+    @property
+    def has_held(self) -> bool:
+        return bool(self._connections.held)
+
+    def sweep(self) -> None:
+        """End what was held for too long, on a thread of the pool; call it every second or so while `has_held`."""
+        with self._lock:
+            if not self._is_closed:
+                self._threads.submit(self._connections.end_overdue)
 
     # -- inside ---------------------------------------------------------------------------------------
 
@@ -168,32 +260,10 @@ class ReaderPool:
         else:
             future.set_result(result)
         finally:
-            with self._changed:
+            with self._lock:
                 self._pending -= 1
 
-    def _wait_for_reader(self, timeout_s: float | None) -> Reader:
-        """Take a connection when none is idle: the callers above try that first, it is the whole cost then."""
-        with self._changed:
-            self._waiting += 1  # BEFORE looking again: whoever gives back then notifies
-            try:
-                self._changed.wait_for(lambda: bool(self._idle) or self._closed, timeout_s)
-                if self._idle:
-                    return self._idle.pop()
-            finally:
-                self._waiting -= 1
-            if self._closed:
-                raise InterfaceError("the database's readers are closed")
-            raise Busy("no reader connection came free in time: nothing was read")
 
-    def _tell_given_back(self) -> None:
-        with self._changed:
-            if self._size == 0:  # closed meanwhile
-                self._close_idle()
-            elif self._closed:
-                self._changed.notify_all()
-            else:
-                self._changed.notify()
-
-    def _close_idle(self) -> None:
-        while self._idle:
-            self._idle.pop().close()
+def shortened(sql: str) -> str:
+    text = " ".join(sql[: 2 * SQL_NAMED_MAX].split())
+    return text if len(text) <= SQL_NAMED_MAX else text[:SQL_NAMED_MAX] + " ..."

@@ -30,6 +30,8 @@ THREADING = (
     "dqlite_py.raft.journal.table",
     "dqlite_py.raft.journal.thread",
     "dqlite_py.storage.checkpoint",
+    "dqlite_py.storage.held",
+    "dqlite_py.storage.reader_connections",
     "dqlite_py.storage.readers",
     "dqlite_py.storage.state_folder",
 )
@@ -41,8 +43,9 @@ TIME = (
     "dqlite_py.node.joining",
     "dqlite_py.node.tickets",
     "dqlite_py.raft.journal.thread",
+    "dqlite_py.storage.held",
     "dqlite_py.storage.reader",
-    "dqlite_py.storage.readers",
+    "dqlite_py.storage.reader_connections",
 )
 RANDOM_MODULE = ("dqlite_py.node.runtime", "dqlite_py.raft.transport", "dqlite_py.raft.rpc")
 RANDOM_CLASS = ("dqlite_py.node.proposals",)

@@ -105,10 +105,8 @@ def test_columns_without_rows(pool: ReaderPool, sql: str) -> None:
 
 def test_full_text_search_prepares_statements_of_its_own(pool: ReaderPool) -> None:
     for word, rows in (("hello", [("hello world",)]), ("nothing", []), ("world", [("hello world",)])):
-        assert pool.query("SELECT body FROM f WHERE f MATCH ? ORDER BY rank", [word]) == (
-            ("body",),
-            (None,),
-            rows,
+        assert pool.query("SELECT body FROM f WHERE f MATCH ? ORDER BY rank", [word]) == QueryResult(
+            ("body",), (None,), rows
         )
 
 
@@ -140,18 +138,14 @@ def test_parameters_are_judged_every_time(pool: ReaderPool) -> None:
         pool.query("SELECT :a", {"b": 1})
 
 
-def test_an_error_amidst_the_rows_leaves_the_text_usable(db: Database) -> None:
-    small = ReaderPool(str(db.path), 1, result_bytes_max=1_000)
+def test_an_error_amidst_the_rows_leaves_the_text_usable(db: Database, pool: ReaderPool) -> None:
     sql = "WITH RECURSIVE c (x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < ?) SELECT abs(x) FROM c"
-    try:
-        for _ in range(3):
-            assert len(small.query(sql, [10]).rows) == 10
-            with pytest.raises(RequestTooLarge):
-                small.query(sql, [10_000])
-        db.run(*script("INSERT INTO t VALUES (3, 'z')"))
-        assert small.query("SELECT count(*) FROM t").rows == [(3,)]  # no old view of the data is held open
-    finally:
-        small.close()
+    for _ in range(3):
+        assert len(pool.query(sql, [5], bytes_max=1_000).rows) == 5
+        with pytest.raises(RequestTooLarge):
+            pool.query(sql, [10_000], bytes_max=1_000)
+    db.run(*script("INSERT INTO t VALUES (3, 'z')"))
+    assert pool.query("SELECT count(*) FROM t").rows == [(3,)]  # no old view of the data is held open
 
 
 def test_what_is_remembered_is_bounded(pool: ReaderPool, monkeypatch: pytest.MonkeyPatch) -> None:
