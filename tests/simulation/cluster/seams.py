@@ -24,6 +24,7 @@ THREADING = (
     "dqlite_py.dbapi_cursor",
     "dqlite_py.dbapi_executor",
     "dqlite_py.gateway",
+    "dqlite_py.gateway",
     "dqlite_py.node.database_worker",
     "dqlite_py.node.gates",
     "dqlite_py.node.snapshot_incoming",
