@@ -7,8 +7,33 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from dqlite_py import dbapi
 from dqlite_py.config import TlsSettings
-from dqlite_py.dbapi import Connection, Cursor, Row, apilevel, paramstyle, threadsafety
+from dqlite_py.dbapi import (
+    LEGACY_TRANSACTION_CONTROL,
+    PARSE_COLNAMES,
+    PARSE_DECLTYPES,
+    Binary,
+    Connection,
+    Cursor,
+    Date,
+    DateFromTicks,
+    PrepareProtocol,
+    Row,
+    Time,
+    TimeFromTicks,
+    Timestamp,
+    TimestampFromTicks,
+    adapt,
+    apilevel,
+    complete_statement,
+    paramstyle,
+    register_adapter,
+    register_converter,
+    sqlite_version,
+    sqlite_version_info,
+    threadsafety,
+)
 from dqlite_py.errors import (
     DatabaseError,
     DataError,
@@ -30,10 +55,16 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "LEGACY_TRANSACTION_CONTROL",
+    "PARSE_COLNAMES",
+    "PARSE_DECLTYPES",
+    "Binary",
     "Connection",
     "Cursor",
     "DataError",
     "DatabaseError",
+    "Date",
+    "DateFromTicks",
     "Error",
     "IntegrityError",
     "InterfaceError",
@@ -42,13 +73,24 @@ __all__ = [
     "NotSupportedError",
     "OperationalError",
     "Outcome",
+    "PrepareProtocol",
     "ProgrammingError",
     "ReadLevel",
     "Row",
+    "Time",
+    "TimeFromTicks",
+    "Timestamp",
+    "TimestampFromTicks",
     "TlsSettings",
     "Warning",
+    "adapt",
     "apilevel",
+    "complete_statement",
     "paramstyle",
+    "register_adapter",
+    "register_converter",
+    "sqlite_version",
+    "sqlite_version_info",
     "threadsafety",
 ]
 
@@ -59,4 +101,6 @@ def __getattr__(name: str) -> Any:
         from dqlite_py.app import Node
 
         return Node
+    if name.startswith("SQLITE_"):
+        return getattr(dbapi, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -15,18 +15,18 @@ from typing import Any
 
 from dqlite_py.command import check_database_name
 from dqlite_py.config import TlsSettings
-from dqlite_py.dbapi import Connection
+from dqlite_py.dbapi import Connection, connect
 from dqlite_py.errors import (
     InterfaceError,
     NodeStopped,
     OperationalError,
     OutcomeUnknown,
 )
-from dqlite_py.gateway import ReadLevel
 from dqlite_py.limits import REQUEST_TIMEOUT_MS
 from dqlite_py.model import Address, NodeId
 from dqlite_py.node.inbound import Inbound
 from dqlite_py.node.joining import join_cluster
+from dqlite_py.node.plain_as_gateway import PlainAsGateway
 from dqlite_py.node.runtime import NodeRuntime
 from dqlite_py.node.settings import node_settings
 from dqlite_py.node.startup import (
@@ -134,19 +134,15 @@ class Node:
 
     # -- use --------------------------------------------------------------------------------------------------
 
-    def connect(
-        self,
-        database: str,
-        *,
-        timeout: float = DEFAULT_TIMEOUT_S,
-        read_level: ReadLevel = ReadLevel.LINEARIZABLE,
-        **options: Any,
-    ) -> Connection:
-        """A PEP 249 connection to `database`, created cluster-wide when it does not exist. Works on every member."""
-        check_database_name(database)
+    def connect(self, database: str, *, factory: Any = Connection, **options: Any) -> Connection:
+        """A PEP 249 connection to `database`, created cluster-wide when it does not exist. Works on every member.
+
+        `options`: see dqlite_py.dbapi.baseconnection.BaseConnection.
+        """
         runtime = self._running()
-        runtime.gateway.open_database(database, timeout)
-        return Connection(runtime.gateway, database, timeout=timeout, read_level=read_level, **options)
+        gateway = PlainAsGateway(runtime.gateway)
+        connection: Connection = connect(gateway, database, factory=factory, **options)
+        return connection
 
     def wait_ready(self, timeout: float = DEFAULT_TIMEOUT_S) -> None:
         """Return when a leader is known; raises OperationalError with the reason."""

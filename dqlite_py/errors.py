@@ -1,6 +1,6 @@
 """The error tree: PEP 249 classes, each with `code`, `retryable` and `outcome`.
 
-Used everywhere; imports nothing of ours. Every error survives pickling and crosses the wire by its
+Used everywhere. Every error survives pickling and crosses the wire by its
 class name (`to_wire` / `from_wire`), so that a follower's caller sees exactly what the leader raised.
 """
 
@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import enum
 from typing import Any
+
+from dqlite_py.sqlite_codes import code_name
 
 
 class Outcome(enum.Enum):
@@ -39,6 +41,16 @@ class Error(Exception):
         self.message = message
         self.code = code
         self.details = details
+
+    @property
+    def sqlite_errorcode(self) -> int | None:
+        """As of sqlite3's exceptions: SQLite's extended result code; None where SQLite was not asked."""
+        return self.code
+
+    @property
+    def sqlite_errorname(self) -> str | None:
+        """The name of `sqlite_errorcode`: SQLITE_CONSTRAINT_UNIQUE, …"""
+        return None if self.code is None else code_name(self.code)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (_rebuild, (type(self), self.message, self.code, self.details))
@@ -117,6 +129,10 @@ class NodeStopped(OperationalError):
 
 class RequestTooLarge(DataError):
     """A statement, unit or message is over a limit of limits.py."""
+
+
+class IntegerTooLarge(DataError, OverflowError):
+    """An integer parameter is outside SQLite's 64 bits; an OverflowError too, which sqlite3 raises."""
 
 
 class Overwritten(OperationalError):

@@ -75,7 +75,7 @@ def split_script(script: str) -> list[str]:
     _check_text(script)
     statements, begin, content = [], 0, False
     ends = _StatementEnd()
-    for token in _tokens(script):
+    for token in tokens(script):
         content = content or token.group() != ";"
         if ends.feed(token):
             if content:
@@ -84,6 +84,18 @@ def split_script(script: str) -> list[str]:
     if content:
         statements.append(script[begin:].strip())
     return statements
+
+
+def is_complete(sql: str) -> bool:
+    """Whether a text ends with a whole statement and its semicolon (sqlite.org/c3ref/complete.html)."""
+    ends, complete = _StatementEnd(), False
+    for token in _TOKEN.finditer(sql):
+        text = token.group()
+        if token.lastgroup == "blank":
+            complete = complete and not (text.startswith("/*") and not text[2:].endswith("*/"))
+        else:
+            complete = ends.feed(token)
+    return complete
 
 
 def _check_text(sql: str) -> None:
@@ -97,17 +109,17 @@ def _check_text(sql: str) -> None:
 
 def _describe(sql: str) -> Statement:
     _check_text(sql)
-    tokens = [*_tokens(sql)]
-    if all(token.group() == ";" for token in tokens):
+    found = [*tokens(sql)]
+    if all(token.group() == ";" for token in found):
         return Statement(StatementKind.EMPTY, "", True)
-    keyword = _deciding_keyword(tokens)
-    return Statement(_KINDS.get(keyword, StatementKind.ASK), keyword, _is_single(tokens))
+    keyword = _deciding_keyword(found)
+    return Statement(_KINDS.get(keyword, StatementKind.ASK), keyword, _is_single(found))
 
 
 _describe_cached = lru_cache(maxsize=512)(_describe)
 
 
-def _tokens(sql: str) -> Iterator[re.Match[str]]:
+def tokens(sql: str) -> Iterator[re.Match[str]]:
     return (token for token in _TOKEN.finditer(sql) if token.lastgroup != "blank")
 
 
@@ -117,13 +129,13 @@ def _deciding_keyword(tokens: list[re.Match[str]]) -> str:
     In `WITH name (…) AS (…), … SELECT` a word right after a parenthesis that closes to depth 0 is AS or the
     verb.
     """
-    first = _word(next(token for token in tokens if token.group() != ";"))
+    first = word_of(next(token for token in tokens if token.group() != ";"))
     if first != "WITH":
         return first
     depth, previous = 0, ""
     for token in tokens:
         text = token.group()
-        if depth == 0 and previous == ")" and (word := _word(token)) not in ("", "AS"):
+        if depth == 0 and previous == ")" and (word := word_of(token)) not in ("", "AS"):
             return word
         depth += (text == "(") - (text == ")")
         previous = text
@@ -141,7 +153,7 @@ def _is_single(tokens: list[re.Match[str]]) -> bool:
     return statements <= 1
 
 
-def _word(token: re.Match[str]) -> str:
+def word_of(token: re.Match[str]) -> str:
     return token.group().upper() if token.lastgroup == "word" else ""
 
 
@@ -162,7 +174,7 @@ class _StatementEnd:
         self._state = _Scan.START
 
     def feed(self, token: re.Match[str]) -> bool:
-        word = _word(token)
+        word = word_of(token)
         state = self._state
         if token.group() == ";" and state not in (_Scan.TRIGGER, _Scan.TRIGGER_SEMICOLON):
             self._state = _Scan.START

@@ -81,7 +81,7 @@ class Session:
 
     def _connect(self, timeout_s: float) -> dqlite_py.Connection:
         if self._connection is None:
-            self._connection = self._node.connect(DATABASE, timeout=timeout_s)
+            self._connection = self._node.connect(DATABASE, isolation_level=None, timeout=timeout_s)
         self._connection.timeout = timeout_s
         return self._connection
 

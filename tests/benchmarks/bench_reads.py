@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def _fill(node: dqlite_py.Node) -> None:
-    conn = node.connect("app")
+    conn = node.connect("app", isolation_level=None)
     for _ in range(ROWS // 1_000):
         conn.executemany(embedded.INSERT, [(embedded.VALUE,)] * 1_000)
 
@@ -65,7 +65,7 @@ def _beside_apsw(node: dqlite_py.Node, path: Path) -> None:
     plain.close()
     plain = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
     plain.execute(f"PRAGMA cache_size = -{READER_CACHE_BYTES // 1024}").fetchall()
-    ours = node.connect("app", read_level="stale")
+    ours = node.connect("app", isolation_level=None, read_level="stale")
     for what, unit, run in (
         ("point read, fetchone", "us", _points_fetchone),
         ("point read, fetchall", "us", _points_fetchall),
@@ -126,7 +126,9 @@ def _follower(folder: Path) -> Iterator[dqlite_py.Node]:
             other.start()
         with dqlite_py.Node(folder / "node3", listen=addresses[2], join=[addresses[0]]) as node:
             embedded._wait_for_voters(node, 3)
-            node.connect("app").execute("CREATE TABLE t(id INTEGER PRIMARY KEY, value TEXT)")
+            node.connect("app", isolation_level=None).execute(
+                "CREATE TABLE t(id INTEGER PRIMARY KEY, value TEXT)"
+            )
             _fill(node)
             if node.status()["state"] != "follower":
                 raise AssertionError("this node was to follow, but leads")
@@ -142,7 +144,7 @@ def _follower(folder: Path) -> Iterator[dqlite_py.Node]:
 
 def _linearizable(node: dqlite_py.Node, where: str, seconds: float) -> None:
     def make() -> Callable[[], Any]:
-        cursor = node.connect("app").cursor()
+        cursor = node.connect("app", isolation_level=None).cursor()
         return lambda: cursor.execute(POINT, [7]).fetchone()
 
     others = _children()

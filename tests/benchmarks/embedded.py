@@ -30,7 +30,9 @@ def cluster(folder: Path) -> Iterator[dqlite_py.Node]:
             for other in others:
                 other.start()
             _wait_for_voters(node, 3)
-            node.connect("app").execute("CREATE TABLE t(id INTEGER PRIMARY KEY, value TEXT)")
+            node.connect("app", isolation_level=None).execute(
+                "CREATE TABLE t(id INTEGER PRIMARY KEY, value TEXT)"
+            )
             yield node
             for other in others:
                 other.terminate()

@@ -60,7 +60,7 @@ def test_every_method_survives_every_body(tmp_path: Path) -> None:
     try:
         with dqlite_py.Node(tmp_path / "n") as node:
             node.wait_ready()
-            connection = node.connect("app")
+            connection = node.connect("app", isolation_level=None)
             connection.execute("CREATE TABLE t(v)")
             for method in METHODS:
                 for body in BODIES:
@@ -69,7 +69,7 @@ def test_every_method_survives_every_body(tmp_path: Path) -> None:
             assert isinstance(client.call(node.address, "raft.read_index"), int)  # it is heard as a node
             assert node.status()["healthy"]
             assert [member["id"] for member in node.members()] == [node.node_id]
-            again = node.connect("app")  # one body was a valid sql.drop
+            again = node.connect("app", isolation_level=None)  # one body was a valid sql.drop
             again.execute("CREATE TABLE IF NOT EXISTS t(v)")
             again.execute("INSERT INTO t VALUES (1)")
     finally:

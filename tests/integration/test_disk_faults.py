@@ -52,7 +52,7 @@ def test_a_follower_below_its_reserve_lags_and_catches_up(tmp_path: Path, free: 
     with embedded_cluster(tmp_path, disk_reserve_bytes=RESERVE_BYTES) as nodes:
         leader = leader_of(nodes)
         position, follower = next((i, n) for i, n in enumerate(nodes) if n is not leader)
-        connection = leader.connect("app")
+        connection = leader.connect("app", isolation_level=None)
         connection.execute("CREATE TABLE t(v)")
         check_same_state(nodes)
         term = leader.status()["term"]
@@ -62,7 +62,7 @@ def test_a_follower_below_its_reserve_lags_and_catches_up(tmp_path: Path, free: 
         for number in range(50):
             connection.execute("INSERT INTO t VALUES (?)", (number,))
         assert follower.status()["last_index"] == stands_at, "it takes no more entries"
-        stale = follower.connect("app", read_level=dqlite_py.ReadLevel.STALE)
+        stale = follower.connect("app", isolation_level=None, read_level=dqlite_py.ReadLevel.STALE)
         assert stale.execute("SELECT count(*) FROM t").fetchone() == (0,)
         assert leader.status()["term"] == term, "and does not disturb"
         free.clear()
@@ -77,7 +77,10 @@ def test_a_leader_below_its_reserve_refuses_writes_and_resumes(tmp_path: Path, f
         leader = leader_of(nodes)
         position = nodes.index(leader)
         follower = next(node for node in nodes if node is not leader)
-        connections = [leader.connect("app", timeout=5), follower.connect("app", timeout=5)]
+        connections = [
+            leader.connect("app", isolation_level=None, timeout=5),
+            follower.connect("app", isolation_level=None, timeout=5),
+        ]
         connections[0].execute("CREATE TABLE t(v)")
         free[str(tmp_path / f"n{position}")] = 0
         wait_until(lambda: not leader.status()["healthy"], "the leader notices")

@@ -29,14 +29,14 @@ def test_one_node_is_a_cluster(tmp_path: Path, loop: str, monkeypatch: pytest.Mo
     monkeypatch.setenv("DQLITE_PY_LOOP", loop)
     with dqlite_py.Node(tmp_path / "n") as node:
         node.wait_ready()
-        connection = node.connect("app")
+        connection = node.connect("app", isolation_level=None)
         connection.execute("CREATE TABLE t(id INTEGER PRIMARY KEY, v)")
         cursor = connection.execute("INSERT INTO t(v) VALUES (?) RETURNING id", ("x",))
         assert cursor.fetchone() == (1,)
         assert connection.execute("SELECT v FROM t").fetchall() == [("x",)]
     with dqlite_py.Node(tmp_path / "n") as again:
         again.wait_ready()
-        assert again.connect("app").execute("SELECT v FROM t").fetchall() == [("x",)]
+        assert again.connect("app", isolation_level=None).execute("SELECT v FROM t").fetchall() == [("x",)]
 
 
 def test_an_unknown_loop_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,7 +46,7 @@ def test_an_unknown_loop_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_reads_follow_writes_on_every_node(nodes: list[dqlite_py.Node]) -> None:
-    connections = [node.connect("app") for node in nodes]
+    connections = [node.connect("app", isolation_level=None) for node in nodes]
     connections[0].execute("CREATE TABLE t(id INTEGER PRIMARY KEY, v)")
     for number in range(30):
         writer, reader = connections[number % 3], connections[(number + 1) % 3]
@@ -58,7 +58,7 @@ def test_reads_follow_writes_on_every_node(nodes: list[dqlite_py.Node]) -> None:
 def test_values_survive_the_round_trip(nodes: list[dqlite_py.Node]) -> None:
     values = (None, 0, -(2**63), 2**63 - 1, 1.5, float("inf"), "", "é\0z", b"", b"\0\xff", "x" * 100_000)
     for node in nodes:
-        connection = node.connect("app")
+        connection = node.connect("app", isolation_level=None)
         connection.execute("CREATE TABLE IF NOT EXISTS t(v)")
         connection.executemany("INSERT INTO t VALUES (?)", [(value,) for value in values])
         rows = [row[0] for row in connection.execute("SELECT v FROM t ORDER BY rowid DESC LIMIT 11")]
@@ -66,7 +66,7 @@ def test_values_survive_the_round_trip(nodes: list[dqlite_py.Node]) -> None:
 
 
 def test_functions_of_time_and_chance_are_the_same_everywhere(nodes: list[dqlite_py.Node]) -> None:
-    connection = nodes[1].connect("app")
+    connection = nodes[1].connect("app", isolation_level=None)
     connection.execute(
         "CREATE TABLE t(id INTEGER PRIMARY KEY, at DEFAULT CURRENT_TIMESTAMP, r DEFAULT (random()), "
         "b DEFAULT (randomblob(8)))"
@@ -76,7 +76,9 @@ def test_functions_of_time_and_chance_are_the_same_everywhere(nodes: list[dqlite
     connection.execute("UPDATE t SET at = datetime('now'), r = random() WHERE id % 3 = 0")
     check_same_state(nodes)
     contents = [
-        node.connect("app", read_level=dqlite_py.ReadLevel.STALE).execute("SELECT * FROM t").fetchall()
+        node.connect("app", isolation_level=None, read_level=dqlite_py.ReadLevel.STALE)
+        .execute("SELECT * FROM t")
+        .fetchall()
         for node in nodes
     ]
     assert contents[0] == contents[1] == contents[2]
@@ -84,13 +86,13 @@ def test_functions_of_time_and_chance_are_the_same_everywhere(nodes: list[dqlite
 
 
 def test_a_failing_statement_harms_only_its_unit(nodes: list[dqlite_py.Node]) -> None:
-    connection = nodes[0].connect("app")
+    connection = nodes[0].connect("app", isolation_level=None)
     connection.execute("CREATE TABLE t(id INTEGER PRIMARY KEY)")
     outcomes: list[bool] = []
     lock = threading.Lock()
 
     def write(node: dqlite_py.Node, number: int) -> None:
-        mine = node.connect("app")
+        mine = node.connect("app", isolation_level=None)
         for step in range(20):
             try:
                 mine.execute_atomic([(INSERT, (step + 1,)), (INSERT, (-step - 1 - number * 100,))])
@@ -123,14 +125,13 @@ def test_a_failing_statement_harms_only_its_unit(nodes: list[dqlite_py.Node]) ->
         ("CREATE TEMP TABLE x(a)", "(?i)temp"),
         ("VACUUM", "VACUUM"),
         ("INSERT INTO _dqlite_meta VALUES (1)", "_dqlite"),
-        ("BEGIN", "BEGIN"),
         ("SELECT 1; SELECT 2", "(?i)statement"),
     ],
 )
 def test_what_cannot_be_replicated_is_refused_by_name(tmp_path: Path, sql: str, words: str) -> None:
     with dqlite_py.Node(tmp_path / "n") as node:
         node.wait_ready()
-        connection = node.connect("app")
+        connection = node.connect("app", isolation_level=None)
         with pytest.raises(errors.Error, match=words) as caught:
             connection.execute(sql)
         assert caught.value.outcome is errors.Outcome.NOT_APPLIED
@@ -139,7 +140,7 @@ def test_what_cannot_be_replicated_is_refused_by_name(tmp_path: Path, sql: str, 
 
 def test_a_statement_of_seconds_costs_no_election(nodes: list[dqlite_py.Node]) -> None:
     leader = leader_of(nodes)
-    connection = leader.connect("app", timeout=60)
+    connection = leader.connect("app", isolation_level=None, timeout=60)
     connection.execute("CREATE TABLE t(v)")
     term = leader.status()["term"]
     slow = (
@@ -147,7 +148,7 @@ def test_a_statement_of_seconds_costs_no_election(nodes: list[dqlite_py.Node]) -
         "SELECT count(*) FROM n WHERE i % 3 = length(i) % 3"
     )
     connection.execute(slow)
-    other = leader.connect("other")
+    other = leader.connect("other", isolation_level=None)
     other.execute("CREATE TABLE t(v)")  # another database is not held up
     wait_until(
         lambda: len({node.status()["applied_index"] for node in nodes}) == 1, "all applied the slow statement"
@@ -157,10 +158,10 @@ def test_a_statement_of_seconds_costs_no_election(nodes: list[dqlite_py.Node]) -
 
 
 def test_a_dropped_database_is_gone_everywhere_and_can_come_back(nodes: list[dqlite_py.Node]) -> None:
-    nodes[1].connect("gone").execute("CREATE TABLE t(v)")
+    nodes[1].connect("gone", isolation_level=None).execute("CREATE TABLE t(v)")
     nodes[2].drop_database("gone")
     wait_until(lambda: all("gone" not in node.status()["databases"] for node in nodes), "dropped everywhere")
-    again = nodes[0].connect("gone")
+    again = nodes[0].connect("gone", isolation_level=None)
     with pytest.raises(errors.OperationalError, match="no such table"):
         again.execute("SELECT * FROM t")
 
@@ -168,10 +169,10 @@ def test_a_dropped_database_is_gone_everywhere_and_can_come_back(nodes: list[dql
 def test_below_the_reserve_writes_are_refused_and_reads_go_on(tmp_path: Path) -> None:
     with dqlite_py.Node(tmp_path / "n") as node:
         node.wait_ready()
-        node.connect("app").execute("CREATE TABLE t(v)")
+        node.connect("app", isolation_level=None).execute("CREATE TABLE t(v)")
     with dqlite_py.Node(tmp_path / "n", disk_reserve_bytes=2**60) as full:
         full.wait_ready()
-        connection = full.connect("app")
+        connection = full.connect("app", isolation_level=None)
         with pytest.raises(errors.StorageFull, match="free space") as caught:
             connection.execute("INSERT INTO t VALUES (1)")
         assert caught.value.outcome is errors.Outcome.NOT_APPLIED
@@ -180,7 +181,7 @@ def test_below_the_reserve_writes_are_refused_and_reads_go_on(tmp_path: Path) ->
 
 def test_without_a_majority_writes_say_what_is_true(nodes: list[dqlite_py.Node]) -> None:
     leader = leader_of(nodes)
-    connection = leader.connect("app", timeout=1.5)
+    connection = leader.connect("app", isolation_level=None, timeout=1.5)
     connection.execute("CREATE TABLE t(v)")
     for node in nodes:
         if node is not leader:
@@ -194,14 +195,14 @@ def test_without_a_majority_writes_say_what_is_true(nodes: list[dqlite_py.Node])
     assert second.value.outcome is errors.Outcome.NOT_APPLIED
     with pytest.raises(errors.NoLeader):
         connection.execute("SELECT * FROM t")
-    stale = leader.connect("app", read_level=dqlite_py.ReadLevel.STALE)
+    stale = leader.connect("app", isolation_level=None, read_level=dqlite_py.ReadLevel.STALE)
     assert stale.execute("SELECT count(*) FROM t").fetchone() == (0,)
 
 
 def test_a_divergent_node_is_found_quarantined_and_rebuilt(tmp_path: Path) -> None:
     with embedded_cluster(tmp_path) as nodes:
         leader = leader_of(nodes)
-        connection = leader.connect("app")
+        connection = leader.connect("app", isolation_level=None)
         connection.execute("CREATE TABLE t(id INTEGER PRIMARY KEY, v)")
         connection.executemany("INSERT INTO t(v) VALUES (?)", [(i,) for i in range(100)])
         check_same_state(nodes)
@@ -220,14 +221,14 @@ def test_a_divergent_node_is_found_quarantined_and_rebuilt(tmp_path: Path) -> No
         wait_until(lambda: again.status()["healthy"], "the node is rebuilt")
         connection.execute("INSERT INTO t(v) VALUES ('after')")
         check_same_state(nodes)
-        mine = again.connect("app", read_level=dqlite_py.ReadLevel.STALE)
+        mine = again.connect("app", isolation_level=None, read_level=dqlite_py.ReadLevel.STALE)
         assert mine.execute("SELECT count(*) FROM t WHERE v = 'changed'").fetchone() == (0,)
 
 
 def test_large_results_reach_a_follower(nodes: list[dqlite_py.Node]) -> None:
     """Forwarded writes answer with more rows than one message's element bound."""
     follower = next(node for node in nodes if not node.status()["is_leader"])
-    connection = follower.connect("app", timeout=60)
+    connection = follower.connect("app", isolation_level=None, timeout=60)
     connection.execute("CREATE TABLE t(id INTEGER PRIMARY KEY)")
     connection.executemany("INSERT INTO t VALUES (?)", [(i,) for i in range(70_000)])
     returned = connection.execute("UPDATE t SET id = -id RETURNING id").fetchall()

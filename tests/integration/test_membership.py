@@ -98,18 +98,18 @@ def test_a_second_process_on_the_same_folder_is_refused(cluster: Cluster) -> Non
 def test_join_through_a_follower_and_remove(tmp_path: Path) -> None:
     with embedded_cluster(tmp_path) as nodes:
         leader = leader_of(nodes)
-        leader.connect("app").execute("CREATE TABLE t(v)")
+        leader.connect("app", isolation_level=None).execute("CREATE TABLE t(v)")
         follower = next(node for node in nodes if node is not leader)
         fourth = dqlite_py.Node(tmp_path / "n3", join=[follower.address])
         nodes.append(fourth.start())
         wait_until(lambda: voters(fourth) == 4, "the fourth node votes")
-        fourth.connect("app").execute("INSERT INTO t VALUES (4)")
+        fourth.connect("app", isolation_level=None).execute("INSERT INTO t VALUES (4)")
         check_same_state(nodes)
         follower.remove_member(fourth.node_id)
         assert voters(leader) == 3
         wait_until(lambda: not fourth.status()["healthy"], "the removed node knows")
         with pytest.raises(errors.NodeStopped, match="removed"):
-            fourth.connect("app").execute("INSERT INTO t VALUES (5)")
+            fourth.connect("app", isolation_level=None).execute("INSERT INTO t VALUES (5)")
         with pytest.raises(errors.MembershipRefused, match="no member"):
             leader.remove_member(12345)
 
@@ -129,12 +129,12 @@ def test_a_member_that_was_down_while_it_was_removed_is_told(tmp_path: Path) -> 
 def test_the_leader_can_be_removed(tmp_path: Path) -> None:
     with embedded_cluster(tmp_path) as nodes:
         leader = leader_of(nodes)
-        leader.connect("app").execute("CREATE TABLE t(v)")
+        leader.connect("app", isolation_level=None).execute("CREATE TABLE t(v)")
         others = [node for node in nodes if node is not leader]
         others[0].remove_member(leader.node_id)
         new = leader_of(others)
         wait_until(lambda: voters(new) == 2, "two voters remain")
-        others[0].connect("app").execute("INSERT INTO t VALUES (1)")
+        others[0].connect("app", isolation_level=None).execute("INSERT INTO t VALUES (1)")
         check_same_state(others)
 
 
@@ -182,14 +182,16 @@ def test_a_lost_journal_under_the_old_identity_is_refused(tmp_path: Path) -> Non
 def test_a_node_of_another_cluster_is_refused(tmp_path: Path) -> None:
     with dqlite_py.Node(tmp_path / "other") as stranger:
         stranger.wait_ready()
-        stranger.connect("app").execute("CREATE TABLE mine(v)")
+        stranger.connect("app", isolation_level=None).execute("CREATE TABLE mine(v)")
         address = stranger.address
     with embedded_cluster(tmp_path, 2) as nodes:
         members = {member["id"] for member in nodes[0].members()}
         with dqlite_py.Node(tmp_path / "other", listen=address, join=[nodes[0].address]) as again:
             again.wait_ready()
             assert again.cluster_id != nodes[0].cluster_id
-            again.connect("app").execute("INSERT INTO mine VALUES (1)")  # untouched, still its own cluster
+            again.connect("app", isolation_level=None).execute(
+                "INSERT INTO mine VALUES (1)"
+            )  # untouched, still its own cluster
             wait_until(
                 lambda: any("cluster" in text for text in again.status()["refusals"]), "the refusal is shown"
             )

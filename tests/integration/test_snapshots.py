@@ -30,7 +30,7 @@ class Writer(threading.Thread):
 
     def __init__(self, node: dqlite_py.Node) -> None:
         super().__init__(name="writer")
-        self.connection = node.connect("app", timeout=30)
+        self.connection = node.connect("app", isolation_level=None, timeout=30)
         self.count = 0
         self.failed: BaseException | None = None
         self._stopping = threading.Event()
@@ -61,7 +61,7 @@ class Writer(threading.Thread):
 
 def advance(node: dqlite_py.Node, database: str = "app", size_bytes: int = 3 * MIB) -> None:
     """Let the log grow by so much, the database hardly."""
-    connection = node.connect(database, timeout=30)
+    connection = node.connect(database, isolation_level=None, timeout=30)
     connection.execute("CREATE TABLE IF NOT EXISTS pad(id INTEGER PRIMARY KEY, v BLOB)")
     for _ in range(size_bytes // len(PIECE)):
         connection.execute("INSERT OR REPLACE INTO pad VALUES (1, ?)", (PIECE,))
@@ -75,7 +75,7 @@ def compacted(nodes: list[dqlite_py.Node]) -> int:
 
 
 def rows_of(node: dqlite_py.Node, database: str = "app", table: str = "rows") -> list[int]:
-    connection = node.connect(database, read_level=dqlite_py.ReadLevel.STALE)
+    connection = node.connect(database, isolation_level=None, read_level=dqlite_py.ReadLevel.STALE)
     return [row[0] for row in connection.execute(f"SELECT n FROM {table} ORDER BY n")]
 
 
@@ -110,7 +110,7 @@ def test_a_lagging_follower_is_caught_up_by_a_snapshot_while_writes_go_on(tmp_pa
 def test_an_empty_node_joins_a_compacted_cluster_and_votes_only_when_caught_up(tmp_path: Path) -> None:
     with embedded_cluster(tmp_path, 2, **ON_DEMAND) as nodes:
         leader = leader_of(nodes)
-        connection = leader.connect("app", timeout=60)
+        connection = leader.connect("app", isolation_level=None, timeout=60)
         connection.execute("CREATE TABLE big(v BLOB)")
         for _ in range(4):
             connection.execute(
@@ -161,7 +161,7 @@ def test_databases_at_different_indexes_are_replayed_and_sent_alike(tmp_path: Pa
         position, follower = next((i, n) for i, n in enumerate(nodes) if n is not leader)
         others = [node for node in nodes if node is not follower]
         for name in ("quiet", "busy", "gone", "anew"):
-            connection = leader.connect(name)
+            connection = leader.connect(name, isolation_level=None)
             connection.execute("CREATE TABLE rows(n INTEGER)")
             connection.execute("INSERT INTO rows VALUES (-1)")
         wait_until(lambda: "anew" in follower.status()["databases"], "the follower has all databases")
@@ -170,10 +170,10 @@ def test_databases_at_different_indexes_are_replayed_and_sent_alike(tmp_path: Pa
         follower.stop()
         leader.drop_database("gone")
         leader.drop_database("anew")
-        leader.connect("anew").execute("CREATE TABLE rows(n INTEGER)")
+        leader.connect("anew", isolation_level=None).execute("CREATE TABLE rows(n INTEGER)")
         advance(leader, "busy")
         point = compacted(others)
-        busy = leader.connect("busy")
+        busy = leader.connect("busy", isolation_level=None)
         for number in range(
             50
         ):  # behind the compaction point: the snapshot is ahead of it, or the log follows
@@ -184,7 +184,7 @@ def test_databases_at_different_indexes_are_replayed_and_sent_alike(tmp_path: Pa
             lambda: back.status()["snapshot_index"] >= point - 1 and back.status()["healthy"],
             "a snapshot is installed",
         )
-        leader.connect("quiet").execute("INSERT INTO rows VALUES (0)")
+        leader.connect("quiet", isolation_level=None).execute("INSERT INTO rows VALUES (0)")
         for name in ("quiet", "busy", "anew"):
             check_same_state(nodes, name)
         assert rows_of(back, "busy") == [-1, *range(50)]
@@ -207,7 +207,10 @@ def test_entries_of_a_dropped_database_are_replayed_without_harm(tmp_path: Path,
     with embedded_cluster(tmp_path, **ON_DEMAND) as nodes:
         leader = leader_of(nodes)
         position, follower = next((i, n) for i, n in enumerate(nodes) if n is not leader)
-        gone, stays = leader.connect("gone"), leader.connect("stays")
+        gone, stays = (
+            leader.connect("gone", isolation_level=None),
+            leader.connect("stays", isolation_level=None),
+        )
         gone.execute("CREATE TABLE rows(n INTEGER)")
         stays.execute("CREATE TABLE rows(n INTEGER)")
         check_same_state(nodes, "gone")
@@ -218,7 +221,7 @@ def test_entries_of_a_dropped_database_are_replayed_without_harm(tmp_path: Path,
             stays.execute("INSERT INTO rows VALUES (?)", (number,))
         leader.drop_database("gone")
         if anew:
-            leader.connect("gone")  # exists again, and nothing was written to it
+            leader.connect("gone", isolation_level=None)  # exists again, and nothing was written to it
         stays.execute("INSERT INTO rows VALUES (30)")
         check_same_state(nodes, "stays")
         address = follower.address
@@ -229,7 +232,7 @@ def test_entries_of_a_dropped_database_are_replayed_without_harm(tmp_path: Path,
         check_same_state(nodes, "stays")
         assert ("gone" in back.status()["databases"]) is anew
         if anew:
-            leader.connect("gone").execute("CREATE TABLE other(v)")
+            leader.connect("gone", isolation_level=None).execute("CREATE TABLE other(v)")
             check_same_state(nodes, "gone")
         assert rows_of(back, "stays") == list(range(32))
         status = back.status()
@@ -257,16 +260,18 @@ def test_drops_and_compactions_at_the_same_time(tmp_path: Path) -> None:
         compacting.start()
         try:
             for number in range(25):
-                node.connect("brief").execute("CREATE TABLE rows(n INTEGER)")
-                node.connect("stays").execute("CREATE TABLE IF NOT EXISTS rows(n INTEGER)")
-                node.connect("stays").execute("INSERT INTO rows VALUES (?)", (number,))
+                node.connect("brief", isolation_level=None).execute("CREATE TABLE rows(n INTEGER)")
+                node.connect("stays", isolation_level=None).execute(
+                    "CREATE TABLE IF NOT EXISTS rows(n INTEGER)"
+                )
+                node.connect("stays", isolation_level=None).execute("INSERT INTO rows VALUES (?)", (number,))
                 node.drop_database("brief")
         finally:
             stopping.set()
             compacting.join(60)
         assert not failures, failures
         before = node.status()["snapshot_index"]
-        node.connect("stays").execute("INSERT INTO rows VALUES (25)")
+        node.connect("stays", isolation_level=None).execute("INSERT INTO rows VALUES (25)")
         assert node.compact(timeout=20) > before
         assert rows_of(node, "stays") == list(range(26))
 
@@ -283,4 +288,6 @@ def test_compaction_goes_on_by_itself(tmp_path: Path) -> None:
         assert node.status()["snapshot_index"] > 10
     with dqlite_py.Node(tmp_path / "n", **settings) as node:
         node.wait_ready()
-        assert node.connect("app").execute("SELECT length(v) FROM pad").fetchone() == (len(PIECE),)
+        assert node.connect("app", isolation_level=None).execute("SELECT length(v) FROM pad").fetchone() == (
+            len(PIECE),
+        )

@@ -22,7 +22,7 @@ PIECE = b"x" * (256 * 1024)
 def live(folder: Path) -> None:
     with embedded_cluster(folder, **ON_DEMAND) as nodes:
         leader = leader_of(nodes)
-        connection = leader.connect("app", timeout=30)
+        connection = leader.connect("app", isolation_level=None, timeout=30)
         connection.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, v)")
         connection.executemany("INSERT INTO t (v) VALUES (?)", [(n,) for n in range(100)])
         position = next(i for i, node in enumerate(nodes) if node is not leader)
@@ -39,7 +39,9 @@ def live(folder: Path) -> None:
         wait_until(lambda: back.status()["snapshot_index"] > had, "a snapshot is installed")
         connection.execute("INSERT INTO t (v) VALUES ('after')")
         check_same_state(nodes)
-        assert back.connect("app").execute("SELECT count(*) FROM t").fetchone() == (102,)
+        assert back.connect("app", isolation_level=None).execute("SELECT count(*) FROM t").fetchone() == (
+            102,
+        )
         back.stop()
         nodes[position] = dqlite_py.Node(folder / f"n{position}", listen=address, **ON_DEMAND).start()
         check_same_state(nodes)

@@ -9,10 +9,10 @@ node does, `next_write` loses an answer or the write.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import shutil
 import tempfile
 import threading
-import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -55,7 +55,7 @@ _CHANGING = ("INSERT", "REPLACE", "UPDATE", "DELETE", "WITH")
 
 
 class FakeGateway:
-    """Implements dqlite_py.gateway.Gateway; thread-safe. Its files go with it.
+    """Implements dqlite_py.gateway.Gateway; thread-safe. Close it, or use it as a context manager.
 
     `next_write`: "lost" makes the next write happen and its answer never come, "dropped" makes it not happen and
     nobody know. `open_streams`, `open_transactions`: how many are not closed; a leak check for tests.
@@ -68,7 +68,19 @@ class FakeGateway:
         self._kept: dict[WriteKey, UnitResult] = {}
         self.next_write = ""
         self._sequence = 0
-        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+
+    def close(self) -> None:
+        """Close its files and remove them."""
+        for database in self._databases.values():
+            database.close()
+        self._databases.clear()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def __enter__(self) -> FakeGateway:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.close()
 
     def open_database(self, database: str, timeout_s: float) -> None:
         with self._lock:
@@ -216,6 +228,12 @@ class _Database:
         connection.pragma("foreign_keys", True)
         return connection
 
+    def close(self) -> None:
+        for transaction in list(self.open):
+            transaction.end("the node stopped")
+        for connection in (self.writer, *self._readers):
+            connection.close()
+
     def take_reader(self) -> apsw.Connection:
         if self._readers:
             return self._readers.pop()
@@ -360,9 +378,7 @@ class FakeWriteTransaction:
         self._changes = database.writer.total_changes()
         database.open.add(self)
 
-    def run(
-        self, body: bytes, timeout_s: float, interrupt: Interrupt | None = None
-    ) -> list[StatementResult]:
+    def run(self, body: bytes, timeout_s: float, interrupt: Interrupt | None = None) -> list[StatementResult]:
         self._check_open()
         database = self._database
         try:
@@ -465,9 +481,7 @@ class AsyncFakeGateway:
         self, database: str, wait_s: float, limits: TransactionLimits, *, base_index: int | None = None
     ) -> AsyncFakeWriteTransaction:
         work = self.inner.begin
-        found = await _on_thread(
-            work, database, wait_s, limits, interrupt=Interrupt(), base_index=base_index
-        )
+        found = await _on_thread(work, database, wait_s, limits, interrupt=Interrupt(), base_index=base_index)
         return AsyncFakeWriteTransaction(found)
 
     async def begin_read(
@@ -605,9 +619,7 @@ class RecordingGateway:
         self._called("begin_read", timeout_s)
         self.levels.append(freshness)
         self.limits.append(limits)
-        return _RecordingReadTransaction(
-            self, self.inner.begin_read(database, freshness, timeout_s, limits)
-        )
+        return _RecordingReadTransaction(self, self.inner.begin_read(database, freshness, timeout_s, limits))
 
     def is_read(self, sql: str, database: str) -> bool:
         self.calls.append("is_read")
@@ -650,9 +662,7 @@ class _RecordingWriteTransaction:
     def is_open(self) -> bool:
         return self._inner.is_open
 
-    def run(
-        self, body: bytes, timeout_s: float, interrupt: Interrupt | None = None
-    ) -> list[StatementResult]:
+    def run(self, body: bytes, timeout_s: float, interrupt: Interrupt | None = None) -> list[StatementResult]:
         self._recorder._called("run", timeout_s)
         self._recorder.units.append(statements_of(body))
         return self._inner.run(body, timeout_s, interrupt)
@@ -695,7 +705,7 @@ def _interruptible(interrupt: Interrupt | None, connection: apsw.Connection) -> 
 
 
 def _take(rows: Iterator[Row]) -> list[Row]:
-    return [row for row, _ in zip(rows, range(CHUNK_ROWS), strict=False)]
+    return list(itertools.islice(rows, CHUNK_ROWS))
 
 
 def _run(connection: apsw.Connection, sql: str, params: Any) -> StatementResult:

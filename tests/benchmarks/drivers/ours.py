@@ -100,7 +100,7 @@ class OurCluster(Cluster):
         for other in self._others:
             other.start()
         wait_for_voters(self._node, self.node_count)
-        connection = self._node.connect(DATABASE)
+        connection = self._node.connect(DATABASE, isolation_level=None)
         for sql in SCHEMA:
             connection.execute(sql)
         for _ in range(LOOKUP_ROWS // BATCH_ROWS):
@@ -123,7 +123,9 @@ class OurCluster(Cluster):
         return journal_syncs(found)
 
     def client(self, level: str) -> OurClient:
-        return OurClient(self._node.connect(DATABASE, read_level=dqlite_py.ReadLevel(level)))
+        return OurClient(
+            self._node.connect(DATABASE, isolation_level=None, read_level=dqlite_py.ReadLevel(level))
+        )
 
     def close(self) -> None:
         try:
@@ -147,7 +149,7 @@ class OurCluster(Cluster):
 
     def write_rows(self, rows: int, size: int, per_call: int) -> None:
         """Rows by executemany, for groups that grow the database or the log."""
-        connection = self._node.connect(DATABASE)
+        connection = self._node.connect(DATABASE, isolation_level=None)
         value = ("x" * size,)
         while rows > 0:
             count = min(rows, per_call)
@@ -156,7 +158,7 @@ class OurCluster(Cluster):
 
     def grow_log(self, entries: int) -> int:
         """Write until the log's last index has reached `entries`; one entry per call. Returns the last index."""
-        connection = self._node.connect(DATABASE)
+        connection = self._node.connect(DATABASE, isolation_level=None)
         while True:
             left = entries - int(self._node.status()["last_index"])
             if left <= 0:

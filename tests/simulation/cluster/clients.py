@@ -190,7 +190,7 @@ class Client:
         known = self._connections[1]
         if database not in known:
             assert life.node is not None
-            known[database] = life.node.connect(database, timeout=timeout_s)
+            known[database] = life.node.connect(database, isolation_level=None, timeout=timeout_s)
         known[database].read_level = ReadLevel.LINEARIZABLE
         return known[database]
 
@@ -223,7 +223,7 @@ def create_tables(life: NodeLife, done: Callable[[Error | None], None]) -> None:
         with suppress(LifeEnded):
             try:
                 for database in DATABASES:
-                    connection = life.node.connect(database, timeout=10.0)
+                    connection = life.node.connect(database, isolation_level=None, timeout=10.0)
                     for statement in SCHEMA:
                         connection.execute(statement)
             except Error as error:
@@ -241,7 +241,7 @@ def fill(life: NodeLife, size_bytes: int, rng: random.Random, done: Callable[[Er
         assert life.node is not None
         with suppress(LifeEnded):
             try:
-                connection = life.node.connect(DATABASES[0], timeout=10.0)
+                connection = life.node.connect(DATABASES[0], isolation_level=None, timeout=10.0)
                 connection.execute("CREATE TABLE bulk(data BLOB)")
                 for _ in range(size_bytes // FILL_BYTES):
                     connection.execute("INSERT INTO bulk(data) VALUES (?)", (rng.randbytes(FILL_BYTES),))

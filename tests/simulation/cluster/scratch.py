@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from dqlite_py.command import encode_unit
 from dqlite_py.dbapi import Connection
 from dqlite_py.errors import Error, Outcome, OutcomeUnknown
+from dqlite_py.node.plain_as_gateway import PlainAsGateway
 from dqlite_py.node.tickets import Deadline
 from tests.simulation.cluster.checks_scratch import ALL_MARKS, MAKE, MARK, NEWEST, SCRATCH, Asked
 from tests.simulation.cluster.life import Life
@@ -107,7 +108,8 @@ class ScratchClient:
 
     def _perform(self, life: NodeLife, asked: Asked) -> None:
         assert life.runtime is not None
-        connection = Connection(life.runtime.gateway, asked.database, timeout=TIMEOUT_S)
+        gateway = PlainAsGateway(life.runtime.gateway)
+        connection = Connection(gateway, asked.database, isolation_level=None, timeout=TIMEOUT_S)
         try:
             if asked.kind == "read":
                 row = connection.execute(NEWEST).fetchone()

@@ -21,8 +21,6 @@ from tests.simulation.cluster.life import current_life, kernel
 
 THREADING = (
     "dqlite_py.app",
-    "dqlite_py.dbapi_cursor",
-    "dqlite_py.dbapi_executor",
     "dqlite_py.gateway",
     "dqlite_py.gateway",
     "dqlite_py.node.database_worker",
@@ -60,7 +58,9 @@ SECRETS = (
 HARMLESS = {
     "dqlite_py.cli": "commands; no part of a node",
     "dqlite_py.ports": "the real clock and disk, which are replaced as a whole",
-    "dqlite_py.rows": "conversion of time stamps",
+    "dqlite_py.dbapi.adapting": "conversion of UUIDs",
+    "dqlite_py.dbapi.guard": "who calls, and turns of threads that share a connection, which no client does",
+    "dqlite_py.dbapi.types": "conversion of time stamps",
     "dqlite_py.raft.core": "the type of an argument",
     "dqlite_py.raft.state": "the type of an argument",
     "dqlite_py.raft.dialer": "the type of an argument",

@@ -26,7 +26,7 @@ def on_node(world: World, machine: Machine, work: Callable[[Any], Any], limit_s:
 
     def thread() -> None:
         try:
-            told.append(work(node.connect(DATABASES[0], timeout=5.0)))
+            told.append(work(node.connect(DATABASES[0], isolation_level=None, timeout=5.0)))
         except Error as error:
             told.append(error)
 

@@ -27,7 +27,7 @@ def test_a_writer_whose_entry_a_snapshot_jumps_over_hears_that_nothing_is_known(
 
         def write() -> None:
             try:
-                node.connect(DATABASES[0], timeout=60.0).execute("CREATE TABLE late(x)")
+                node.connect(DATABASES[0], isolation_level=None, timeout=60.0).execute("CREATE TABLE late(x)")
             except Error as error:
                 heard.append(error)
 

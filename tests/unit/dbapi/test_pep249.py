@@ -27,15 +27,17 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
 
 @pytest.fixture(params=["fake", "node"])
 def conn(request: pytest.FixtureRequest) -> Iterator[Connection]:
+    fake = FakeGateway()
     if request.param == "fake":
-        connection = dbapi.connect(FakeGateway(), "main")
+        connection = dbapi.connect(fake, "main", isolation_level=None)
     else:
         running: Node = request.getfixturevalue("node")
-        connection = running.connect("main")
+        connection = running.connect("main", isolation_level=None)
         connection.execute("DROP TABLE IF EXISTS booze")
     connection.execute("CREATE TABLE booze (name TEXT, litres REAL, made DATE, label BLOB)")
     yield connection
     connection.close()
+    fake.close()
 
 
 @pytest.fixture

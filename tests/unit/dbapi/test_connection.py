@@ -1,10 +1,13 @@
-"""dqlite_py.dbapi: statements to units and reads, results, transactions that do not exist, threads."""
+"""dqlite_py.dbapi in autocommit: statements to units and reads, results, parameters, closing, threads, forks."""
 
 from __future__ import annotations
 
 import datetime
+import os
 import threading
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 
@@ -14,10 +17,8 @@ from dqlite_py.errors import (
     DataError,
     IntegrityError,
     InterfaceError,
-    NoLeader,
     NotSupportedError,
     OperationalError,
-    OutcomeUnknown,
     ProgrammingError,
     RequestTooLarge,
 )
@@ -35,21 +36,23 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
 
 
 @pytest.fixture(params=["fake", "node"])
-def gateway(request: pytest.FixtureRequest, node: Node) -> RecordingGateway:
+def gateway(request: pytest.FixtureRequest, node: Node) -> Iterator[RecordingGateway]:
     """Each test runs on SQLite in memory and on a real node."""
     if request.param == "fake":
-        return RecordingGateway(FakeGateway())
-    connection = node.connect("main")
+        with FakeGateway() as fake:
+            yield RecordingGateway(fake)
+        return
+    connection = node.connect("main", isolation_level=None)
     tables = connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall()
     connection.executescript(
         "".join(f'DROP TABLE "{name}";' for (name,) in tables if not name.startswith("_dqlite"))
     )
-    return RecordingGateway(connection._executor.check_open())
+    yield RecordingGateway(connection._core.gateway)
 
 
 @pytest.fixture
 def conn(gateway: RecordingGateway) -> Iterator[Connection]:
-    with connect(gateway, "main") as connection:
+    with connect(gateway, "main", isolation_level=None) as connection:
         connection.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, name TEXT UNIQUE)")
         connection.commit()
         gateway.units.clear()
@@ -69,13 +72,13 @@ def test_connect_opens_the_database(gateway: RecordingGateway) -> None:
 def test_write_is_one_unit_and_read_is_none(gateway: RecordingGateway, conn: Connection) -> None:
     conn.execute("INSERT INTO t VALUES (?, ?)", (1, "a"))
     conn.execute("SELECT * FROM t WHERE id = :id", {"id": 1})
-    assert gateway.calls == ["write", "read"]
+    assert gateway.calls == ["execute_unit", "query"]
     assert gateway.units == [[["INSERT INTO t VALUES (?, ?)", [1, "a"]]]]
 
 
 def test_pragma_goes_where_the_node_says(gateway: RecordingGateway, conn: Connection) -> None:
     assert [row[1] for row in conn.execute("PRAGMA table_info(t)")] == ["id", "name"]
-    assert gateway.calls == ["is_read", "read"]
+    assert gateway.calls == ["is_read", "query"]
     with pytest.raises(OperationalError if isinstance(gateway.inner, FakeGateway) else NotSupportedError):
         conn.execute("PRAGMA user_version = 3")
     assert gateway.units == []
@@ -93,7 +96,7 @@ def test_empty_statement_does_nothing(gateway: RecordingGateway, conn: Connectio
 
 
 def test_more_than_one_statement_is_refused(gateway: RecordingGateway, conn: Connection) -> None:
-    with pytest.raises(ProgrammingError, match="executescript"):
+    with pytest.raises(ProgrammingError, match="You can only execute one statement at a time"):
         conn.execute("DELETE FROM t; DELETE FROM t")
     assert gateway.calls == []
 
@@ -103,7 +106,7 @@ def test_read_level(gateway: RecordingGateway, conn: Connection) -> None:
     conn.read_level = "stale"
     conn.execute("SELECT 1")
     assert conn.read_level is ReadLevel.STALE
-    assert gateway.levels == [ReadLevel.LINEARIZABLE, ReadLevel.STALE]
+    assert [asked.level for asked in gateway.levels] == [ReadLevel.LINEARIZABLE, ReadLevel.STALE]
     with pytest.raises(InterfaceError, match="linearizable, leader, session, stale"):
         conn.read_level = "weak"
 
@@ -196,9 +199,9 @@ def test_executemany_returning_and_empty(gateway: RecordingGateway, conn: Connec
     assert (cursor.rowcount, cursor.description, len(gateway.units)) == (0, None, 1)
 
 
-@pytest.mark.parametrize("sql", ["SELECT ?", "CREATE TABLE u (a)", "", "PRAGMA user_version"])
+@pytest.mark.parametrize("sql", ["SELECT ?", "", "PRAGMA user_version", "BEGIN"])
 def test_executemany_is_for_changes(conn: Connection, sql: str) -> None:
-    with pytest.raises(ProgrammingError, match="executemany"):
+    with pytest.raises(ProgrammingError, match="executemany\\(\\) can only execute DML"):
         conn.executemany(sql, [(1,)])
 
 
@@ -218,13 +221,10 @@ def test_executescript_is_one_unit(gateway: RecordingGateway, conn: Connection) 
     conn.executescript(" ; ")
 
 
-def test_executescript_takes_a_dump(conn: Connection) -> None:
+def test_executescript_takes_a_dump(gateway: RecordingGateway, conn: Connection) -> None:
     conn.executescript("BEGIN TRANSACTION; CREATE TABLE u (a); INSERT INTO u VALUES (1); COMMIT;")
     assert conn.execute("SELECT a FROM u").fetchone() == (1,)
-    for script in ("BEGIN; DELETE FROM u", "DELETE FROM u; COMMIT", "BEGIN; DELETE FROM u; COMMIT; SELECT 1"):
-        with pytest.raises(NotSupportedError):
-            conn.executescript(script)
-    assert conn.execute("SELECT a FROM u").fetchone() == (1,)
+    assert len(gateway.units) == 1
 
 
 def test_execute_atomic(gateway: RecordingGateway, conn: Connection) -> None:
@@ -258,77 +258,6 @@ def test_execute_atomic_wants_single_statements(conn: Connection) -> None:
             conn.execute_atomic([sql])
 
 
-# -- transactions -----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "sql",
-    ["BEGIN", "begin immediate", "COMMIT", "END", "ROLLBACK", "SAVEPOINT a", "RELEASE a", "ROLLBACK TO a"],
-)
-def test_transaction_control_is_refused_with_the_way_out(
-    gateway: RecordingGateway, conn: Connection, sql: str
-) -> None:
-    for run in (conn.execute, lambda s: conn.executemany(s, [()]), lambda s: conn.execute_atomic([s])):
-        with pytest.raises(NotSupportedError, match=r"execute_atomic"):
-            run(sql)
-    assert gateway.calls == []
-
-
-def test_rollback_never_pretends(conn: Connection) -> None:
-    conn.rollback()
-    conn.execute("SELECT 1")
-    conn.rollback()
-    conn.execute("INSERT INTO t(name) VALUES ('a')")
-    conn.execute("INSERT INTO t(name) VALUES ('b')")
-    with pytest.raises(NotSupportedError, match=r"2 writes .* connection\.execute_atomic"):
-        conn.rollback()
-    conn.rollback()  # told once
-    conn.execute("DELETE FROM t")
-    conn.commit()
-    conn.rollback()
-    assert not conn.in_transaction
-    assert conn.autocommit
-
-
-def test_rollback_after_a_write_that_may_have_happened(gateway: RecordingGateway, conn: Connection) -> None:
-    for failure, is_counted in (
-        (NoLeader("nobody leads"), False),
-        (OutcomeUnknown("no answer"), True),
-        (KeyboardInterrupt(), True),
-    ):
-        gateway.fail_next = failure
-        with pytest.raises(type(failure)):
-            conn.execute("DELETE FROM t")
-        if is_counted:
-            with pytest.raises(NotSupportedError):
-                conn.rollback()
-        conn.rollback()
-
-
-def _failing_block(conn: Connection, *statements: str) -> None:
-    with conn:
-        for sql in statements:
-            conn.execute(sql)
-        raise ValueError("stop")
-
-
-def test_failed_block_says_what_stays(conn: Connection) -> None:
-    with pytest.raises(ValueError, match="stop") as raised:
-        _failing_block(conn, "INSERT INTO t(name) VALUES ('a')")
-    assert "1 write of this" in raised.value.__notes__[0]
-    assert conn.execute("SELECT count(*) FROM t").fetchone() == (1,)
-    with pytest.raises(ValueError, match="stop") as raised:
-        _failing_block(conn, "SELECT 1")
-    assert not hasattr(raised.value, "__notes__")
-
-
-def test_with_leaves_the_connection_open(conn: Connection) -> None:
-    with conn as same:
-        assert same is conn
-    assert conn.execute("SELECT 1").fetchone() == (1,)
-    conn.rollback()
-
-
 # -- parameters ---------------------------------------------------------------------------------------------
 
 
@@ -355,13 +284,14 @@ def test_dates_are_stored_as_iso_text(conn: Connection) -> None:
 @pytest.mark.parametrize(
     ("params", "error"),
     [
-        ((object(),), InterfaceError),
-        ("ab", InterfaceError),
-        (5, InterfaceError),
-        ({1: 2}, InterfaceError),
+        ((object(),), ProgrammingError),
+        ("ab", ProgrammingError),
+        (5, ProgrammingError),
+        ({1: 2}, ProgrammingError),
         ((2**63,), DataError),
+        ((2**63,), OverflowError),
         (("\ud800",), DataError),
-        ((1,) * (STATEMENT_PARAMS_MAX + 1), DataError),
+        ((1,) * (STATEMENT_PARAMS_MAX + 1), ProgrammingError),
     ],
 )
 @pytest.mark.parametrize("sql", ["SELECT ?", "INSERT INTO t(name) VALUES (?)"])
@@ -371,6 +301,14 @@ def test_bad_parameters_are_refused_here(
     with pytest.raises(error):
         conn.execute(sql, params)
     assert gateway.calls == []
+
+
+def test_more_parameters_than_sqlite_takes(gateway: RecordingGateway, conn: Connection) -> None:
+    marks = "?," * STATEMENT_PARAMS_MAX + "?"
+    with pytest.raises(OperationalError, match="too many SQL variables"):
+        conn.execute(f"SELECT {marks}", (1,) * (STATEMENT_PARAMS_MAX + 1))
+    assert gateway.calls == []
+    assert len(conn.execute(f"SELECT 1 IN ({marks[:-2]})", (1,) * STATEMENT_PARAMS_MAX).fetchall()) == 1
 
 
 def test_unit_over_the_limit(gateway: RecordingGateway, conn: Connection) -> None:
@@ -384,7 +322,7 @@ def test_bad_sql_types(conn: Connection) -> None:
     for sql in (None, b"SELECT 1", 5):
         with pytest.raises(ProgrammingError, match="str"):
             conn.execute(sql)  # type: ignore[arg-type]
-    with pytest.raises(ProgrammingError, match="script"):
+    with pytest.raises(TypeError, match="executescript"):
         conn.executescript(b"SELECT 1")  # type: ignore[arg-type]
 
 
@@ -409,7 +347,7 @@ def test_closed_connection(gateway: RecordingGateway) -> None:
         lambda: next(cursor),
         lambda: cursor.execute("SELECT 1"),
     ):
-        with pytest.raises(ProgrammingError, match="connection is closed"):
+        with pytest.raises(ProgrammingError, match="Cannot operate on a closed database"):
             use()
 
 
@@ -418,45 +356,101 @@ def test_closed_cursor(conn: Connection) -> None:
         pass
     cursor.close()
     for use in (cursor.fetchone, cursor.fetchmany, lambda: cursor.execute("SELECT 1"), cursor.__enter__):
-        with pytest.raises(ProgrammingError, match="cursor is closed"):
+        with pytest.raises(ProgrammingError, match="Cannot operate on a closed cursor"):
             use()
     assert conn.execute("SELECT 1").fetchone() == (1,)
 
 
-def test_connection_is_shared_by_threads(conn: Connection) -> None:
-    def work(base: int) -> None:
-        for n in range(50):
-            cursor = conn.execute("INSERT INTO t VALUES (?, ?)", (base + n, str(base + n)))
-            rowids.append((cursor.lastrowid, base + n))
-
-    rowids: list[tuple[int | None, int]] = []
-    threads = [threading.Thread(target=work, args=(base,)) for base in (0, 1000, 2000, 3000)]
+def _in_threads(*targets: Callable[[], None]) -> None:
+    threads = [threading.Thread(target=target) for target in targets]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(30)
+        assert not thread.is_alive()
+
+
+def test_a_connection_belongs_to_its_thread(conn: Connection) -> None:
+    cursor = conn.execute("SELECT 1")
+    seen: list[str] = []
+
+    def use() -> None:
+        for call in (conn.cursor, conn.commit, conn.rollback, conn.close, cursor.fetchone, cursor.close):
+            with pytest.raises(ProgrammingError) as raised:
+                call()
+            seen.append(str(raised.value))
+
+    _in_threads(use)
+    assert len(seen) == 6
+    assert all(text.startswith("SQLite objects created in a thread can only be used in") for text in seen)
+    assert cursor.fetchone() == (1,)
+
+
+def test_threads_share_a_connection_in_turn(gateway: RecordingGateway, conn: Connection) -> None:
+    shared = connect(gateway, "main", isolation_level=None, check_same_thread=False)
+    running: list[int] = []
+
+    def before_write() -> None:
+        running.append(1)
+        assert len(running) == 1
+        running.pop()
+
+    gateway.before_write = before_write
+    rowids: list[tuple[int | None, int]] = []
+
+    def work(base: int) -> None:
+        for n in range(50):
+            cursor = shared.execute("INSERT INTO t VALUES (?, ?)", (base + n, str(base + n)))
+            rowids.append((cursor.lastrowid, base + n))
+
+    _in_threads(*(partial(work, base) for base in (0, 1000, 2000, 3000)))
     assert len(rowids) == 200
     assert all(got == wanted for got, wanted in rowids)
-    with pytest.raises(NotSupportedError, match="200 writes"):
-        conn.rollback()
 
 
-def test_cursor_in_use_by_another_thread(gateway: RecordingGateway, conn: Connection) -> None:
+def test_a_call_inside_a_call_of_the_same_thread_passes(gateway: RecordingGateway, conn: Connection) -> None:
+    shared = connect(gateway, "main", isolation_level=None, check_same_thread=False)
+
+    def sets() -> Iterator[tuple[int]]:
+        yield shared.execute("SELECT 5").fetchone()
+
+    shared.executemany("INSERT INTO t(id) VALUES (?)", sets())
+    assert shared.execute("SELECT id FROM t").fetchall() == [(5,)]
+
+
+def test_a_cursor_inside_its_own_call(conn: Connection) -> None:
     cursor = conn.cursor()
-    entered, leave = threading.Event(), threading.Event()
 
-    def hold() -> None:
-        entered.set()
-        assert leave.wait(30)
-
-    gateway.before_write = hold
-    thread = threading.Thread(target=cursor.execute, args=("DELETE FROM t",))
-    thread.start()
-    assert entered.wait(30)
-    with pytest.raises(ProgrammingError, match="each thread its own cursor"):
+    def sets() -> Iterator[tuple[int]]:
         cursor.execute("SELECT 1")
-    leave.set()
-    thread.join(30)
+        yield (1,)
+
+    with pytest.raises(ProgrammingError, match="Recursive use of cursors not allowed"):
+        cursor.executemany("INSERT INTO t(id) VALUES (?)", sets())
+    assert cursor.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_a_forked_child_is_refused(conn: Connection) -> None:
+    cursor = conn.cursor()
+    reading, writing = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of fork in a process with threads, since 3.12
+        child = os.fork()
+    if child == 0:
+        text = ""
+        for call in (lambda: cursor.execute("SELECT 1"), conn.commit, conn.close):
+            try:
+                call()
+            except ProgrammingError as error:
+                text += f"{error}\n"
+        os.write(writing, text.encode())
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as told:
+        lines = told.read().splitlines()
+    assert os.waitpid(child, 0)[1] == 0
+    assert len(lines) == 3
+    assert all("made before a fork" in line for line in lines)
     assert cursor.execute("SELECT 1").fetchone() == (1,)
 
 
