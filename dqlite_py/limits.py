@@ -31,7 +31,9 @@ SESSION_KEEP_US: Final = 3_600_000_000  # a result is kept for this long, in log
 SESSION_AHEAD_US: Final = 10_000_000  # a sequence number may be ahead of log time by this
 SESSIONS_MAX: Final = 65_536  # per database
 SESSION_RESULT_BYTES_MAX: Final = 64 * KIB  # a larger result is kept as a summary
+SESSION_ROW_BYTES_MAX: Final = 16 * MIB  # from here on an entry's results are kept as summaries
 SESSION_ROWS_BYTES_MAX: Final = 64 * MIB  # of kept results, per database
+SESSION_EVICTIONS_MAX: Final = 4_096  # rows that one entry lets go
 
 # -- raft
 UNCOMMITTED_BYTES_MAX: Final = 128 * MIB

@@ -18,6 +18,7 @@ enum pass_verdict { PASS_DONE, PASS_AGAIN, PASS_BROKEN };
 
 struct pass {
     const uint8_t *seed;
+    bool want_results;
     struct dq_error error; /* of the unit at hand, or why the pass broke */
 };
 
@@ -131,24 +132,62 @@ static bool put_skipped(struct dq_engine *engine, uint32_t position) {
     return false;
 }
 
-static enum pass_verdict run_units(struct dq_engine *engine, struct pass *pass) {
-    dq_put_array(&engine->results, engine->payload.unit_count);
-    for (uint32_t i = 0; i < engine->payload.unit_count; i++) {
-        if (put_skipped(engine, i)) {
-            continue;
-        }
-        enum pass_verdict verdict = run_unit(engine, pass, i);
+static enum pass_verdict settle_unit(struct dq_engine *engine, struct pass *pass, uint32_t position) {
+    return put_skipped(engine, position) ? PASS_DONE : run_unit(engine, pass, position);
+}
+
+/* A unit with a session: its result is kept also where nobody waits for it. */
+static enum pass_verdict settle_keyed(struct dq_engine *engine, struct pass *pass, uint32_t position) {
+    const struct dq_payload *payload = &engine->payload;
+    struct dq_buffer *results = &engine->results;
+    size_t start = results->size;
+    enum dq_fate fate = dq_sessions_fate(&engine->sessions, payload, position);
+    results->discard = !pass->want_results && !dq_fate_is_kept(fate);
+    if (fate == DQ_FATE_EXECUTED) {
+        enum pass_verdict verdict = settle_unit(engine, pass, position);
         if (verdict != PASS_DONE) {
             return verdict;
         }
+    } else {
+        int code = dq_sessions_answer(&engine->sessions, payload, position, results, &pass->error);
+        if (code != SQLITE_OK) {
+            return PASS_BROKEN;
+        }
+    }
+    if (dq_fate_is_kept(fate) && (results->failed || !dq_sessions_keep(&engine->sessions, payload, position,
+                                                                       results->data + start, results->size - start))) {
+        return broken(engine, pass, SQLITE_NOMEM);
+    }
+    if (!pass->want_results) {
+        results->size = start;
     }
     return PASS_DONE;
 }
 
-static int commit_index(struct dq_engine *engine, int64_t index) {
+static enum pass_verdict run_units(struct dq_engine *engine, struct pass *pass) {
+    engine->results.discard = !pass->want_results;
+    dq_put_array(&engine->results, engine->payload.unit_count);
+    for (uint32_t i = 0; i < engine->payload.unit_count; i++) {
+        enum pass_verdict verdict = engine->payload.units[i].session != NULL ? settle_keyed(engine, pass, i)
+                                                                             : settle_unit(engine, pass, i);
+        engine->results.discard = !pass->want_results;
+        if (verdict != PASS_DONE) {
+            return verdict;
+        }
+    }
+    return engine->results.failed ? broken(engine, pass, SQLITE_NOMEM) : PASS_DONE;
+}
+
+static int set_index(struct dq_engine *engine, int64_t index) {
     int code = sqlite3_bind_int64(engine->set_index, 1, index);
-    if (code == SQLITE_OK) {
-        code = dq_run_own(engine->set_index);
+    return code ? code : dq_run_own(engine->set_index);
+}
+
+static int commit_index(struct dq_engine *engine, int64_t index) {
+    bool has_row = false; /* of the client sessions: it shows the index, and saves writing another page */
+    int code = dq_sessions_write(&engine->sessions, &engine->payload, index, &has_row);
+    if (code == SQLITE_OK && !has_row) {
+        code = set_index(engine, index);
     }
     /* The index goes into the SAME transaction: after a crash the database is exactly the state at its index. */
     return code == SQLITE_OK ? dq_run_own(engine->commit) : code;
@@ -157,6 +196,7 @@ static int commit_index(struct dq_engine *engine, int64_t index) {
 static enum pass_verdict run_pass(struct dq_engine *engine, struct pass *pass, int64_t index) {
     engine->results.size = 0;
     engine->row_bytes = 0;
+    dq_sessions_begin_pass(&engine->sessions);
     int code = dq_run_own(engine->begin);
     if (code != SQLITE_OK) {
         return broken(engine, pass, code);
@@ -192,13 +232,22 @@ static enum pass_verdict run_passes(struct dq_engine *engine, struct pass *pass,
     return verdict;
 }
 
+/* Bring what is in memory to what is in the database; nothing here can fail. */
+static void conclude(struct dq_engine *engine, int64_t index, bool is_committed) {
+    if (!is_committed) {
+        dq_pages_discard(&engine->watch.pages);
+        dq_sessions_undo(&engine->sessions);
+        return;
+    }
+    dq_pages_commit(&engine->watch.pages);
+    if (engine->sessions.is_new) {
+        dq_forget_schema(engine); /* a table more */
+    }
+    dq_sessions_commit(&engine->sessions, &engine->payload, index);
+}
+
 static int report(struct dq_engine *engine, struct pass *pass, enum pass_verdict verdict, dq_outcome *outcome) {
     struct dq_watch *watch = &engine->watch;
-    if (verdict == PASS_DONE) {
-        dq_pages_commit(&watch->pages);
-    } else {
-        dq_pages_discard(&watch->pages);
-    }
     outcome->state_hash = watch->pages.state;
     outcome->page_count = watch->pages.page_count;
     outcome->wal_frames = watch->wal_frames;
@@ -225,11 +274,10 @@ int dq_apply(dq_engine *engine, const uint8_t *payload, size_t size, int64_t ind
     case DQ_PAYLOAD_UNKNOWN_VERSION: return DQ_VERSION;
     default: return DQ_FORMAT;
     }
-    if (engine->payload.has_sessions || engine->payload.units[0].digest != NULL) {
+    if (engine->payload.units[0].digest != NULL) {
         return DQ_FORMAT; /* of a later release */
     }
-    struct pass pass = {.seed = engine->payload.seed};
-    engine->results.discard = !want_results;
+    struct pass pass = {.seed = engine->payload.seed, .want_results = want_results};
     engine->results.failed = false;
     engine->watch.refused = false;
     engine->rowid_is_zero = false;
@@ -238,7 +286,13 @@ int dq_apply(dq_engine *engine, const uint8_t *payload, size_t size, int64_t ind
     sqlite3_mutex *mutex = sqlite3_db_mutex(engine->db);
     sqlite3_mutex_enter(mutex);
     dq_vfs_fix_time(engine->payload.now_us / 1000);
-    enum pass_verdict verdict = run_passes(engine, &pass, index, outcome);
+    enum pass_verdict verdict = PASS_BROKEN;
+    if (dq_sessions_plan(&engine->sessions, &engine->payload)) {
+        verdict = run_passes(engine, &pass, index, outcome);
+        conclude(engine, index, verdict == PASS_DONE);
+    } else {
+        dq_error_set(&pass.error, SQLITE_NOMEM, "out of memory");
+    }
     dq_vfs_release_time();
     int result = report(engine, &pass, verdict, outcome);
     sqlite3_mutex_leave(mutex);

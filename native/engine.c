@@ -94,11 +94,16 @@ dq_engine *dq_engine_open(uintptr_t handle, uint32_t statements_max, uint64_t re
     if (code == SQLITE_OK) {
         code = prepare_own(engine);
     }
+    if (code == SQLITE_OK) {
+        code = dq_sessions_load(&engine->sessions, engine->db, &engine->last_error);
+    }
     if (code == SQLITE_OK && !dq_vfs_watch(engine->db, &engine->watch)) {
         code = SQLITE_MISUSE;
     }
     if (code != SQLITE_OK) {
-        fail(outcome, code, sqlite3_errstr(code));
+        static _Thread_local char message[sizeof engine->last_error.message]; /* outlives the engine */
+        memcpy(message, engine->last_error.message, sizeof message);
+        fail(outcome, code, message[0] ? message : sqlite3_errstr(code));
         dq_engine_close(engine);
         return NULL;
     }
@@ -173,6 +178,7 @@ void dq_engine_close(dq_engine *engine) {
     sqlite3_set_authorizer(engine->db, NULL, NULL);
     dq_functions_remove(engine->db);
     dq_pages_free(&engine->watch.pages);
+    dq_sessions_close(&engine->sessions);
     dq_buffer_free(&engine->results);
     free(engine->texts);
     free(engine->named);

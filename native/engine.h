@@ -7,6 +7,7 @@
 #include "msgpack.h"
 #include "native.h"
 #include "payload.h"
+#include "sessions.h"
 #include "sqlite_api.h"
 #include "statements.h"
 #include "vfs.h"
@@ -42,6 +43,7 @@ struct dq_engine {
     struct dq_guard guard;
     struct dq_functions functions;
     struct dq_watch watch;
+    struct dq_sessions sessions;
 
     struct dq_payload payload;
     struct dq_sql_text *texts; /* string SQL of the unit at hand, for references by position */

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 import apsw
 
-from dqlite_py.errors import DirectoryLocked, InternalError, MalformedMessage, UnknownFormat
+from dqlite_py.errors import CorruptState, DirectoryLocked, InternalError, MalformedMessage, UnknownFormat
 from dqlite_py.limits import ENTRY_BYTES_MAX, WAL_CHECKPOINT_FRAMES
 from dqlite_py.model import LogIndex
 from dqlite_py.storage.checkpoint import Checkpointer, WalMark
@@ -89,7 +89,7 @@ class DatabaseEngine:
             applied = prepare_meta(connection, path, create=create)
             _empty_wal(connection, path)
             _sync_directory(path)
-            native = start_engine(connection, statements_max=statements_max)
+            native = _start(connection, path, statements_max)
             return cls(connection, native, path, applied, _scan(native, path))
         except BaseException:
             _close(native, connection)
@@ -187,6 +187,18 @@ def _apply_error(index: int, failed: ApplyFailed) -> Exception:
             f"entry {index} has a format that is not known to this release", source="log entry"
         )
     return environment_error(failed.code, failed.system_errno, failed.message)
+
+
+def _start(connection: apsw.Connection, path: str, statements_max: int) -> ApplyEngine:
+    try:
+        return start_engine(connection, statements_max=statements_max)
+    except ApplyFailed as failed:
+        raise CorruptState(
+            f"{path} has damaged client sessions: {failed}",
+            file=path,
+            expected="rows of results",
+            found=failed.message,
+        ) from None
 
 
 def _scan(native: ApplyEngine, path: str) -> State:

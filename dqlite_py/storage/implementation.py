@@ -40,7 +40,8 @@ def vfs_name() -> str:
 def start_engine(
     connection: apsw.Connection, *, statements_max: int = STATEMENTS_MAX, results_max: int = RESULT_BYTES_MAX
 ) -> ApplyEngine:
-    """The writer of one database, on an open connection of the VFS; raises InternalError."""
+    """The writer of one database, on an open connection of the VFS; raises InternalError, and ApplyFailed when its
+    table of client sessions is damaged."""
     return _chosen.engine(connection, statements_max=statements_max, results_max=results_max)
 
 

@@ -1,13 +1,15 @@
-"""The table `_dqlite_meta` in every database: format version and applied index, one row.
+"""The tables of a database that say where it stands: `_dqlite_meta`, one row, and `_dqlite_sessions`.
 
-The index is written in the same SQLite transaction as the entry's effects (native/apply.c), so that a database is
-exactly the state at its own index. Created the same way everywhere: an empty database has one state hash. Called by
-engine.py while no statement of a client runs.
+`_dqlite_meta` holds the format version and the applied index, written in the same SQLite transaction as the entry's
+effects (native/apply.c), so that a database is exactly the state at its own index. An entry that leaves a row in
+`_dqlite_sessions` (native/sessions.h) does not write it: the newer of both counts. `_dqlite_meta` is created the same
+way everywhere, so that an empty database has one state hash; the other when the first client session writes. Called
+by engine.py and pin.py while no statement of a client runs.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import apsw
 
@@ -54,13 +56,34 @@ def _read(connection: apsw.Connection, path: str) -> LogIndex:
             file=path,
             version=repr(formats)[:60],
         )
-    rows = connection.execute("SELECT applied_index FROM _dqlite_meta").fetchall()
-    applied = rows[0][0]
-    if type(applied) is not int or not 0 <= applied < 2**63:
+    applied = read_index(connection)
+    if applied is None:
         raise CorruptState(
-            f"{path} has the applied index {applied!r:.60}",
+            f"{path} has no sound applied index",
             file=path,
             expected="an integer from 0",
-            found=repr(applied)[:60],
+            found=repr(_indexes(connection))[:60],
         )
-    return LogIndex(applied)
+    return applied
+
+
+def read_index(connection: apsw.Connection) -> LogIndex | None:
+    """The applied index, None when there is not exactly one sound one; raises apsw.Error."""
+    found = _indexes(connection)
+    if len(found) != 1:
+        return None
+    for index in found[0]:
+        if type(index) is not int or not 0 <= index < 2**63:
+            return None
+    return LogIndex(max(found[0]))
+
+
+def _indexes(connection: apsw.Connection) -> list[tuple[Any, ...]]:
+    """[(applied index of _dqlite_meta, newest log index of _dqlite_sessions)]"""
+    look = "SELECT 1 FROM sqlite_schema WHERE name = '_dqlite_sessions'"
+    newest = (
+        "ifnull((SELECT max(log_index) FROM _dqlite_sessions), 0)"
+        if connection.execute(look).fetchall()
+        else "0"
+    )
+    return connection.execute(f"SELECT applied_index, {newest} FROM _dqlite_meta").fetchall()

@@ -27,6 +27,7 @@ from dqlite_py.storage.engine_api import (
 )
 
 VFS_NAME: Final = "dqlite"
+SQLITE_CORRUPT: Final = 11
 SQLITE_NOTFOUND: Final = 12
 
 _ffi = _native.ffi
@@ -51,7 +52,10 @@ def bootstrap() -> None:
 
 
 class NativeEngine:
-    """The writer of one database, on an open connection of the VFS."""
+    """The writer of one database, on an open connection of the VFS.
+
+    Raises ApplyFailed when its table of client sessions is damaged, else InternalError.
+    """
 
     def __init__(
         self,
@@ -66,6 +70,8 @@ class NativeEngine:
             connection.sqlite3_pointer(), statements_max, results_max, self._outcome
         )
         if self._engine == _ffi.NULL:
+            if self._outcome.code & 0xFF == SQLITE_CORRUPT:
+                raise self._failure(Verdict.ENVIRONMENT)
             raise InternalError(f"the apply engine cannot start: {self._message()}", code=self._outcome.code)
 
     def scan(self) -> State:

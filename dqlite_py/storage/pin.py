@@ -22,12 +22,12 @@ from dqlite_py.errors import CorruptState, InternalError, OperationalError, Snap
 from dqlite_py.limits import SNAPSHOT_COPY_PAGES
 from dqlite_py.model import LogIndex
 from dqlite_py.ports import Disk
+from dqlite_py.storage.meta import read_index
 from dqlite_py.storage.pagehash import scan_file
 from dqlite_py.storage.sealedfile import storage_full
 
 _READ_ONLY: Final = apsw.SQLITE_OPEN_READONLY
 _CREATE: Final = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
-_APPLIED: Final = "SELECT applied_index FROM _dqlite_meta"
 
 
 class PinnedDatabase:
@@ -132,11 +132,11 @@ def pin(path: str, *, name: str, applied_index: int, state_hash: int) -> PinnedD
         connection = apsw.Connection(path, flags=_READ_ONLY, vfs="unix")
         try:
             connection.execute("BEGIN")
-            found = connection.execute(_APPLIED).fetchall()
+            found = read_index(connection)
             pages, page_bytes = _pragma(connection, "page_count"), _pragma(connection, "page_size")
-            if found != [(applied_index,)]:
+            if found != applied_index:
                 raise InternalError(
-                    f"database {name} stands at {found!r:.80} where its engine says log index {applied_index}"
+                    f"database {name} stands at {found} where its engine says log index {applied_index}"
                 )
             return PinnedDatabase(connection, name, applied_index, state_hash, pages, page_bytes)
         except BaseException:
@@ -152,24 +152,21 @@ def read_applied_index(path: str) -> LogIndex:
         uri = f"file:{quote(path)}?immutable=1"
         connection = apsw.Connection(uri, flags=_READ_ONLY | apsw.SQLITE_OPEN_URI, vfs="unix")
         try:
-            found = connection.execute(_APPLIED).fetchall()
+            found = read_index(connection)
         finally:
             connection.close()
     except apsw.Error as error:
         raise CorruptState(
             f"{path} is not a database of this package: {error}",
             file=path,
-            expected=_APPLIED,
+            expected="an applied index",
             found=str(error),
         ) from error
-    if not (len(found) == 1 and type(found[0][0]) is int and 0 <= found[0][0] < 2**63):
+    if found is None:
         raise CorruptState(
-            f"{path} has the applied index {found!r:.80}",
-            file=path,
-            expected="one integer",
-            found=repr(found)[:80],
+            f"{path} has no sound applied index", file=path, expected="one integer", found="none or several"
         )
-    return LogIndex(found[0][0])
+    return found
 
 
 def _pragma(connection: apsw.Connection, name: str) -> int:

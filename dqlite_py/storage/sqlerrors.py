@@ -8,6 +8,7 @@ exceptions. Any thread.
 from __future__ import annotations
 
 import errno
+import re
 from typing import Final
 
 import apsw
@@ -19,15 +20,30 @@ from dqlite_py.errors import (
     IntegrityError,
     InterfaceError,
     InternalError,
+    NeverApplied,
     NotSupportedError,
     OperationalError,
     ProgrammingError,
+    SessionExpired,
     StorageFull,
+    TransactionEnded,
 )
 
 FULL: Final = 13
 AUTH: Final = 23
 RANGE: Final = 25
+# The engine's own results of units: extended codes of ABORT that SQLite does not use (native/sessions.h).
+SESSION_EXPIRED: Final = 4 | 200 << 8  # also: ahead of the log's time
+SESSION_SUPERSEDED: Final = 4 | 201 << 8
+NEVER_APPLIED: Final = 4 | 202 << 8
+TRANSACTION_DIVERGED: Final = 4 | 203 << 8
+OWN_CODES: Final[dict[int, type[Error]]] = {
+    SESSION_EXPIRED: SessionExpired,
+    SESSION_SUPERSEDED: SessionExpired,
+    NEVER_APPLIED: NeverApplied,
+    TRANSACTION_DIVERGED: TransactionEnded,
+}
+_LOG_TIME: Final = re.compile(r"\(log time (-?\d{1,19}) us\)")
 _DISK_FULL_ERRNOS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 BY_PRIMARY_CODE: Final[dict[int, type[Error]]] = {
@@ -64,11 +80,17 @@ BY_PRIMARY_CODE: Final[dict[int, type[Error]]] = {
 
 def error_class(code: int) -> type[Error]:
     """The class for a primary or extended result code; an unknown code is a DatabaseError."""
-    return BY_PRIMARY_CODE.get(code & 0xFF, DatabaseError)
+    return OWN_CODES.get(code) or BY_PRIMARY_CODE.get(code & 0xFF, DatabaseError)
 
 
 def error_from_code(code: int, message: str, *, statement: int | None = None) -> Error:
-    """Build the error of a failed statement; `statement` is its position in the unit."""
+    """Build the error of a failed statement; `statement` is its position in the unit.
+
+    A key that is out of its time gives SessionExpired with the detail `log_time_us`, that of the entry.
+    """
+    if code == SESSION_EXPIRED:  # a new key must be newer than the log's time
+        found = _LOG_TIME.search(message)
+        return SessionExpired(message, code=code, log_time_us=int(found[1]) if found else 0)
     if statement is None:
         return error_class(code)(message, code=code)
     return error_class(code)(message, code=code, statement=statement)

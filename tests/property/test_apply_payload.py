@@ -11,8 +11,9 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from dqlite_py.command import check_unit, encode_unit, encode_units
+from dqlite_py.command import check_unit, encode_statements, encode_units, fence_unit, stamp_unit
 from dqlite_py.errors import DataError, MalformedMessage, UnknownFormat
+from dqlite_py.model import WriteKey
 from dqlite_py.storage.engine import DatabaseEngine
 from tests.support.engines import NOW_US, SEED, Database, entry, one
 
@@ -35,7 +36,9 @@ texts = st.sampled_from(
 params = st.one_of(
     st.lists(values, max_size=4), st.dictionaries(st.sampled_from(["a", "b", "c", "d"]), values)
 )
-units = st.lists(st.tuples(texts, params), min_size=1, max_size=4).map(encode_unit)
+keys = st.builds(WriteKey, st.sampled_from([b"s" * 16, b"t" * 16]), st.integers(1, 2**63 - 1))
+bodies = st.lists(st.tuples(texts, params), min_size=1, max_size=4).map(encode_statements)
+units = st.builds(stamp_unit, bodies, st.none() | keys) | keys.map(fence_unit)
 
 
 @st.composite
@@ -88,6 +91,12 @@ def accepts(engine: DatabaseEngine, payload: bytes) -> bool:
 
 @COMMON
 @given(data=st.one_of(damaged(), units, st.binary(max_size=60)))
+@example(data=raw_unit(b"s" * 16, 1, []))
+@example(data=raw_unit(b"s" * 16, 0, []))
+@example(data=raw_unit(b"s" * 16, 2**63, []))
+@example(data=raw_unit(b"s" * 15, 1, [["SELECT 1", []]]))
+@example(data=raw_unit("s" * 16, 1, [["SELECT 1", []]]))
+@example(data=raw_unit(None, 1, [["SELECT 1", []]]))
 @example(data=raw_unit(None, False, [["SELECT 1", []]]))
 @example(data=raw_unit(None, 0.0, [["SELECT 1", []]]))
 @example(data=raw_unit(None, 0, [["SELECT 1", []], [0, []], [1, []]]))

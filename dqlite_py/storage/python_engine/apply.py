@@ -11,8 +11,9 @@ import apsw
 from dqlite_py.storage.python_engine import vfs
 from dqlite_py.storage.python_engine.engine import EngineState
 from dqlite_py.storage.python_engine.msgpack import ItemWriter
-from dqlite_py.storage.python_engine.payload import Payload, Statement
+from dqlite_py.storage.python_engine.payload import Payload, Statement, Unit
 from dqlite_py.storage.python_engine.run_statement import is_environmental, run_statement
+from dqlite_py.storage.python_engine.sessions import Fate
 from dqlite_py.storage.python_engine.sqlite_api import sqlite
 from dqlite_py.storage.python_engine.statements import SqlError, error_of
 
@@ -51,11 +52,13 @@ def _put_failure(results: ItemWriter, failed: _UnitFailed) -> None:
 class Application:
     """Of one entry. Whether units have savepoints follows from the entry and the state alone."""
 
-    def __init__(self, engine: EngineState, payload: Payload, index: int) -> None:
+    def __init__(self, engine: EngineState, payload: Payload, index: int, *, want_results: bool) -> None:
         self.passes = 0
         self._engine = engine
         self._payload = payload
         self._index = index
+        self._want_results = want_results
+        self._plan = engine.sessions.plan(payload)
         self._killers: dict[int, _UnitFailed] = {}  # by position of the unit
         self._refused_from = len(payload.units)  # too many killers before these
         self._use_savepoints = False  # every unit has a savepoint in this pass
@@ -69,17 +72,25 @@ class Application:
             except _Again:
                 continue
 
+    def conclude(self) -> None:
+        """Bring what is in memory to what was committed."""
+        engine = self._engine
+        engine.watch.pages.commit()
+        if engine.sessions.is_new:
+            engine.statements.clear()  # a table more
+        engine.sessions.commit(self._plan, self._index)
+
     # -- one pass -------------------------------------------------------------------------------------
 
     def _run_pass(self) -> None:
         engine = self._engine
         engine.results.cut(0)
         engine.row_bytes = 0
+        self._plan.row.clear()
         self._must(engine.run_own("begin"))
         try:
             self._run_units()
-            # The index goes into the SAME transaction: after a crash the database is exactly the state at its index.
-            self._must(engine.set_index(self._index) or engine.run_own("commit"))
+            self._commit_index()
         except BaseException:
             try:
                 if not sqlite.get_autocommit(engine.db):
@@ -92,17 +103,55 @@ class Application:
         if code != apsw.SQLITE_OK:
             raise Broken(error_of(self._engine.db, code))
 
+    def _commit_index(self) -> None:
+        engine = self._engine
+        try:
+            self._must(engine.sessions.write(self._plan, self._index))
+        except SqlError as error:
+            raise Broken(error) from None
+        if not self._plan.has_row:  # the row shows the index, and saves writing another page
+            self._must(engine.set_index(self._index))
+        # The index goes into the SAME transaction: after a crash the database is exactly the state at its index.
+        self._must(engine.run_own("commit"))
+
     def _run_units(self) -> None:
         results = self._engine.results
+        results.discard = not self._want_results
         results.put_array(len(self._payload.units))
         for position, unit in enumerate(self._payload.units):
-            killer = self._killers.get(position)
-            if killer is not None:
-                _put_failure(results, killer)
-            elif position >= self._refused_from:
-                _put_failure(results, _UnitFailed(_NOT_EXECUTED, 0))
+            if unit.session is None:
+                self._settle(position, unit)
             else:
-                self._run_unit(position, unit.body)
+                self._settle_keyed(position, unit)
+
+    def _settle(self, position: int, unit: Unit) -> None:
+        results = self._engine.results
+        killer = self._killers.get(position)
+        if killer is not None:
+            _put_failure(results, killer)
+        elif position >= self._refused_from:
+            _put_failure(results, _UnitFailed(_NOT_EXECUTED, 0))
+        else:
+            self._run_unit(position, unit.body)
+
+    def _settle_keyed(self, position: int, unit: Unit) -> None:
+        """A unit with a session: its result is kept also where nobody waits for it."""
+        results, plan, sessions = self._engine.results, self._plan, self._engine.sessions
+        start = results.size
+        is_kept = plan.is_kept(position)
+        results.discard = not (self._want_results or is_kept)
+        if plan.fates[position] is Fate.EXECUTED:
+            self._settle(position, unit)
+        else:
+            try:
+                sessions.answer(plan, position, results)
+            except SqlError as error:
+                raise Broken(error) from None
+        if is_kept:
+            sessions.keep(plan, position, results.from_place(start))
+        results.discard = not self._want_results
+        if not self._want_results:
+            results.cut(start)
 
     # -- one unit -------------------------------------------------------------------------------------
 
@@ -181,20 +230,20 @@ def _has_open_foreign_keys(db: int) -> bool:
 
 def apply(engine: EngineState, payload: Payload, index: int, *, want_results: bool) -> int:
     """Apply a decoded entry; returns the passes it took. Raises Broken."""
-    engine.results.discard = not want_results
     engine.watch.refused = False
     engine.watch.pages.discard()
     vfs.begin(engine.db)
-    application = Application(engine, payload, index)
+    application = Application(engine, payload, index, want_results=want_results)
     mutex = sqlite.db_mutex(engine.db)
     sqlite.mutex_enter(mutex)
     # As C divides: towards zero.
     vfs.fix_time(payload.now_us // 1000 if payload.now_us >= 0 else -(-payload.now_us // 1000))
     try:
         application.run()
-        engine.watch.pages.commit()
+        application.conclude()
     except BaseException:
         engine.watch.pages.discard()
+        engine.sessions.undo()
         raise
     finally:
         vfs.release_time()

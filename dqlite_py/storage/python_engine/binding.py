@@ -42,7 +42,10 @@ def bootstrap() -> None:
 
 
 class PythonEngine:
-    """The writer of one database, on an open connection of the VFS."""
+    """The writer of one database, on an open connection of the VFS.
+
+    Raises ApplyFailed when its table of client sessions is damaged, else InternalError.
+    """
 
     def __init__(
         self,
@@ -72,7 +75,7 @@ class PythonEngine:
         self.passes = 0
         try:
             opened = open_payload(payload)
-            if any(unit.session or unit.digest for unit in opened.units):
+            if any(unit.digest for unit in opened.units):
                 raise Malformed  # of a later release
             self.passes = apply(engine, opened, index, want_results=want_results)
             return _state(engine, engine.results.content())

@@ -9,12 +9,15 @@ from typing import Final
 import apsw
 
 from dqlite_py.errors import InternalError
+from dqlite_py.storage.engine_api import ApplyFailed, Verdict
 from dqlite_py.storage.python_engine import vfs
 from dqlite_py.storage.python_engine.functions import Functions
 from dqlite_py.storage.python_engine.guard import Guard
 from dqlite_py.storage.python_engine.msgpack import ItemWriter
+from dqlite_py.storage.python_engine.session_rows import Damaged
+from dqlite_py.storage.python_engine.sessions import Sessions
 from dqlite_py.storage.python_engine.sqlite_api import address_of, sqlite
-from dqlite_py.storage.python_engine.statements import Statements, prepare
+from dqlite_py.storage.python_engine.statements import SqlError, Statements, prepare
 
 SCAN_PAGES: Final = 256
 _INT64_MAX: Final = 2**63 - 1
@@ -35,7 +38,10 @@ OWN_STATEMENTS: Final = {
 
 
 class EngineState:
-    """Everything that applying needs, on a connection that only one thread uses; raises InternalError."""
+    """Everything that applying needs, on a connection that only one thread uses.
+
+    Raises ApplyFailed when the table of client sessions is damaged, else InternalError.
+    """
 
     def __init__(self, db: int, statements_max: int, results_max: int) -> None:
         self.db = db
@@ -43,6 +49,7 @@ class EngineState:
         self.statements = Statements(db, self.guard, statements_max)
         self.functions = Functions(db)
         self.watch = vfs.Watch()
+        self.sessions = Sessions(db)
         self.results = ItemWriter()
         self.row_bytes = 0  # of the entry's result rows, counted the same with and without output
         self.row_bytes_max = results_max
@@ -58,6 +65,11 @@ class EngineState:
             message = sqlite.errstr(code).decode()
             self.close()
             raise InternalError(f"the apply engine cannot start: {message}", code=code)
+        try:
+            self.sessions.load()
+        except (SqlError, Damaged) as error:
+            self.close()
+            raise _load_error(error) from None
         sqlite.update_hook(db, address_of(self._on_row_change), None)
 
     def run_own(self, name: str) -> int:
@@ -98,6 +110,7 @@ class EngineState:
         sqlite.update_hook(self.db, None, None)
         sqlite.set_authorizer(self.db, None, None)
         self.functions.remove()
+        self.sessions.close()
 
     def _prepare_own(self) -> int:
         for name, sql in OWN_STATEMENTS.items():
@@ -127,3 +140,12 @@ class EngineState:
         """Called by SQLite. The largest rowid makes it choose later rowids at random: no unit may use it."""
         if rowid == _INT64_MAX and action != apsw.SQLITE_DELETE:
             self.max_rowid_used = True
+
+
+def _load_error(error: SqlError | Damaged) -> ApplyFailed | InternalError:
+    if isinstance(error, Damaged):
+        return ApplyFailed(Verdict.ENVIRONMENT, apsw.SQLITE_CORRUPT, 0, str(error))
+    message = error.message.decode("utf-8", "replace")
+    if error.code & 0xFF == apsw.SQLITE_CORRUPT:
+        return ApplyFailed(Verdict.ENVIRONMENT, error.code, 0, message)
+    return InternalError(f"the apply engine cannot start: {message}", code=error.code)

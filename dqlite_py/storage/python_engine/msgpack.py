@@ -123,6 +123,14 @@ class ItemWriter:
     def content(self) -> bytes:
         return bytes(self._data)
 
+    def put_raw(self, data: bytes | bytearray) -> None:
+        """Append msgpack that is ready as it is."""
+        self._put(data)
+
+    def from_place(self, place: int) -> bytes:
+        """What was appended from there on."""
+        return bytes(self._data[place:])
+
     def put_nil(self) -> None:
         self._put_marked(0xC0, 0, 0)
 
@@ -191,7 +199,7 @@ class ItemWriter:
     def _put_marked(self, mark: int, value: int, width: int) -> None:
         self._put((mark << 8 * width | value).to_bytes(1 + width, "big"))
 
-    def _put(self, data: bytes) -> None:
+    def _put(self, data: bytes | bytearray) -> None:
         if not self.discard:
             self._data += data
 
