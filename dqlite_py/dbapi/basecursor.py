@@ -131,7 +131,9 @@ class BaseCursor:
 
     def _finish(self) -> Steps[None]:
         self._is_closed = True
+        rowcount = self._state.rowcount
         yield from self._cleared()
+        self._state.rowcount = rowcount  # it can still be asked for, as in sqlite3
 
     def _cleared(self) -> Steps[None]:
         yield from self._state.drop()

@@ -361,6 +361,14 @@ def test_closed_cursor(conn: Connection) -> None:
     assert conn.execute("SELECT 1").fetchone() == (1,)
 
 
+def test_the_rowcount_of_a_closed_cursor(conn: Connection) -> None:
+    cursor = conn.execute("CREATE TABLE closed (a)").executemany(
+        "INSERT INTO closed VALUES (?)", [(1,), (2,)]
+    )
+    cursor.close()
+    assert cursor.rowcount == 2
+
+
 def _in_threads(*targets: Callable[[], None]) -> None:
     threads = [threading.Thread(target=target) for target in targets]
     for thread in threads:

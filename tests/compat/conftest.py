@@ -1,0 +1,3 @@
+"""SQLAlchemy's suite runs in a process of its own, by test_sqlalchemy_suite.py."""
+
+collect_ignore = ["sqlalchemy"]

@@ -1,0 +1,63 @@
+"""The compliance suite's connections: to a gateway in memory, that lives as long as the run.
+
+SQLAlchemy's pytest plugin takes the run over: it has a process of its own, by test_sqlalchemy_suite.py one level up.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+pytest.register_assert_rewrite("sqlalchemy.testing.assertions")
+
+from sqlalchemy import event
+from sqlalchemy.engine import URL
+from sqlalchemy.testing import provision
+from sqlalchemy.testing.plugin.pytestplugin import *  # noqa: F403
+from sqlalchemy.testing.plugin.pytestplugin import pytest_sessionfinish as sqlalchemy_sessionfinish
+from sqlalchemy.testing.plugin.pytestplugin import pytest_sessionstart as sqlalchemy_sessionstart
+
+from dqlite_py.sqlalchemy.dialect import DqliteDialect
+from tests.unit.sqlalchemy.conftest import FakeNode
+
+nodes: list[Any] = []
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    nodes.append(FakeNode())
+    sqlalchemy_sessionstart(session)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    sqlalchemy_sessionfinish(session)
+
+
+@event.listens_for(DqliteDialect, "do_connect")
+def connect(dialect: DqliteDialect, _record: object, arguments: Any, _options: object) -> Any:
+    return nodes[0].connect(arguments[0].database, check_same_thread=False, busy_timeout=1.0)
+
+
+@provision.generate_driver_url.for_db("dqlitepy")
+def generate_driver_url(url: URL, _driver: str, _query: str | None) -> URL:
+    return url
+
+
+@provision.upsert.for_db("dqlitepy")
+def upsert(
+    _config: object,
+    table: Any,
+    returning: Any,
+    *,
+    set_lambda: Any = None,
+    sort_by_parameter_order: bool = False,
+    index_elements: Any = None,
+) -> Any:
+    from sqlalchemy.dialects.sqlite import insert
+
+    statement = insert(table)
+    if set_lambda is None:
+        statement = statement.on_conflict_do_nothing()
+    else:
+        statement = statement.on_conflict_do_update(set_=set_lambda(statement.excluded))
+    return statement.returning(*returning, sort_by_parameter_order=sort_by_parameter_order)
