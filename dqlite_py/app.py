@@ -22,6 +22,7 @@ from dqlite_py.errors import (
     OperationalError,
     OutcomeUnknown,
 )
+from dqlite_py.gateway import AsyncGateway, Gateway
 from dqlite_py.limits import REQUEST_TIMEOUT_MS
 from dqlite_py.model import Address, NodeId
 from dqlite_py.node.inbound import Inbound
@@ -143,6 +144,16 @@ class Node:
         gateway = PlainAsGateway(runtime.gateway)
         connection: Connection = connect(gateway, database, factory=factory, **options)
         return connection
+
+    @property
+    def gateway(self) -> Gateway:
+        """What API layers call (dqlite_py.gateway), on user threads."""
+        return self._running().gateway
+
+    @property
+    def async_gateway(self) -> AsyncGateway:
+        """The same for tasks of any event loop."""
+        return self._running().async_gateway
 
     def wait_ready(self, timeout: float = DEFAULT_TIMEOUT_S) -> None:
         """Return when a leader is known; raises OperationalError with the reason."""

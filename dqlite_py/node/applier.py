@@ -50,8 +50,10 @@ class Applier:
         on_divergence: Callable[[str, StateHash, int], None],
         on_opened: Callable[[], None],
         on_fatal: Callable[[BaseException], None],
+        before_close: Callable[[str], Awaitable[None]] | None = None,
     ) -> None:
         self._loop = loop
+        self._before_close = before_close
         self._folder = folder
         self._on_worker = on_worker
         self._wants_results = wants_results
@@ -62,7 +64,8 @@ class Applier:
         self.workers: dict[str, DatabaseWorker] = {}
         self.readers: dict[str, ReaderPool] = {}
         self.dispatched_index = 0  # everything up to here was routed
-        self.last_now_us = 0  # of the newest routed command: log time never goes back
+        self.last_now_us = 0  # the newest of all routed commands: log time never goes back
+        self.log_time_us = 0  # of the last one: lower after a restart of a leader whose clock is behind
         self._held: deque[Entry] = deque()  # behind a database that is being dropped
         self._dropping: asyncio.Task[None] | None = None
         self.drop_lock = asyncio.Lock()  # databases do not vanish while it is held
@@ -184,6 +187,7 @@ class Applier:
                 log.error("entry %d has no effect: %s", entry.index, malformed)
                 error = malformed
         if header is not None:
+            self.log_time_us = header.now_us
             self.last_now_us = max(self.last_now_us, header.now_us)
             if header.kind is CommandKind.DROP:
                 self._dropping = self._loop.create_task(self._drop(entry, header.database))
@@ -258,6 +262,8 @@ class Applier:
         await self._close_readers(name)
         worker = self.workers.get(name)
         if worker is not None:
+            if self._before_close is not None:
+                await self._before_close(name)
             await self._on_worker(worker.stop)
             self.workers.pop(name, None)
             await self._close_readers(name)  # a database that had just been opened got them meanwhile

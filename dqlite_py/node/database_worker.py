@@ -89,6 +89,7 @@ class DatabaseWorker:
         self.pending_bytes = 0
         self.applied_index = 0  # last entry of THIS database that is applied and reported
         self.last_hash: StateHash | None = None  # after the last reported entry
+        self.engine: DatabaseEngine | None = None  # once it is open: for live transactions, on other threads
         self.left: list[
             Entry
         ] = []  # handed over and not applied when the thread ended; to be read after `stop`
@@ -157,6 +158,7 @@ class DatabaseWorker:
             self.opened.set_exception(error)
             self._refuse_rest()
             return
+        self.engine = engine
         self._remember(engine.applied_index, engine.state_hash)
         self.applied_index = engine.applied_index
         self.last_hash = StateHash(engine.applied_index, engine.state_hash)

@@ -1,29 +1,32 @@
 """The Gateway of an embedded node: blocking calls of user threads, handed to the loop and back.
 
-A write costs one hand-over; a read runs on the caller's own thread with a pooled read connection, after a read
-barrier when it is linearizable. KeyboardInterrupt ends the wait, not a write that is already on its way.
+A write costs one hand-over. KeyboardInterrupt ends the wait, not a write that is already on its way.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
-from dqlite_py.errors import Error, NodeStopped, NoLeader, OperationalError
-from dqlite_py.gateway import QueryResult, ReadLevel, StatementResult, UnitResult
-from dqlite_py.model import WriteKey
+from dqlite_py.errors import DatabaseLocked, Error, NodeStopped, OperationalError
+from dqlite_py.gateway import StatementResult, TransactionLimits, UnitResult, WriteKey, WriteTransaction
 from dqlite_py.node.applier import Applier
-from dqlite_py.node.client_sessions import KEYS_ARE_KNOWN
 from dqlite_py.node.cluster_view import ClusterView
+from dqlite_py.node.local_transactions import MARGIN_S, BlockingTransaction, LocalTransaction
 from dqlite_py.node.pending_write import PendingWrite, fence, unit_result
+from dqlite_py.node.proposals import SQLITE_BUSY
+from dqlite_py.node.read_gateway import ReadGateway
 from dqlite_py.node.reads import ReadBarriers
 from dqlite_py.node.tickets import Deadline, Inbox, Ticket, unknown_after
+from dqlite_py.node.transaction import Transaction
+from dqlite_py.node.transaction_calls import TransactionCalls
+from dqlite_py.node.transactions import Beginning, Transactions
 from dqlite_py.node.writes import Writes
 
-_LINEARIZABLE: Final = ReadLevel.LINEARIZABLE
+BEGIN_GRACE_S: Final = 5.0  # the loop says by itself that the time is over
 
 
-class LocalGateway:
+class LocalGateway(ReadGateway):
     """Implements dqlite_py.gateway.Gateway; every method may be called from any thread but the loop's."""
 
     def __init__(
@@ -34,93 +37,109 @@ class LocalGateway:
         reads: ReadBarriers,
         view: ClusterView,
         applier: Callable[[], Applier],
+        transactions: Transactions,
+        calls: TransactionCalls,
         spawn: Callable[[Any], Any],
     ) -> None:
-        self._inbox = inbox
-        self._writes = writes
-        self._reads = reads
-        self._view = view
-        self._applier = applier
+        super().__init__(inbox=inbox, reads=reads, view=view, applier=applier)
+        self.inbox = inbox
+        self.writes = writes
+        self.transactions = transactions
+        self.calls = calls
         self._spawn = spawn
 
+    # -- units ------------------------------------------------------------------------------------------
+
     def execute_unit(self, database: str, body: bytes, timeout_s: float, *, once: bool = True) -> UnitResult:
-        ticket = Ticket(self._inbox.turns)
-        write = PendingWrite(
-            database, body, ticket.resolve, Deadline(timeout_s), once=once and KEYS_ARE_KNOWN
-        )
+        ticket = Ticket(self.inbox.turns)
+        write = PendingWrite(database, body, ticket.resolve, Deadline(timeout_s), once=once)
         return self._written(write, ticket)
 
     def resolve(self, database: str, key: WriteKey, timeout_s: float) -> UnitResult:
-        ticket = Ticket(self._inbox.turns)
+        ticket = Ticket(self.inbox.turns)
         return self._written(fence(database, key, ticket.resolve, Deadline(timeout_s)), ticket)
 
     def _written(self, write: PendingWrite, ticket: Ticket) -> UnitResult:
-        self._inbox.put(self._writes.submit, write)
+        self.inbox.put(self.writes.submit, write)
         try:
             # The loop answers at the deadline by itself when it can say more; the margin covers a busy loop.
-            return unit_result(ticket.wait(write.deadline.timeout_s + 0.25, write.give_up))
+            return unit_result(ticket.wait(write.deadline.timeout_s + MARGIN_S, write.give_up))
         except KeyboardInterrupt:
             write.give_up()
             raise
 
     def write(self, database: str, unit: bytes, timeout_s: float) -> list[StatementResult]:
-        ticket = Ticket(self._inbox.turns)
+        ticket = Ticket(self.inbox.turns)
         write = PendingWrite(database, b"", ticket.resolve, Deadline(timeout_s), once=False, unit=unit)
         return self._written(write, ticket).statements or []
 
-    def read(self, database: str, sql: str, params: Any, level: ReadLevel, timeout_s: float) -> QueryResult:
-        if level is _LINEARIZABLE:
-            deadline = Deadline(timeout_s)
-            ticket = Ticket(self._inbox.turns)
-            self._inbox.put(self._reads.barrier, database, ticket.resolve, deadline)
-            ticket.wait(timeout_s, lambda: NoLeader(f"the read was not confirmed within {timeout_s:g} s"))
-            timeout_s = deadline.left_s
-        refusal = self._view.refusal(write=False)
-        if refusal is not None:
-            raise refusal
-        pool = self._applier().readers.get(database)
-        if pool is None:
-            raise OperationalError(f"no such database here (yet): {database}")
-        return pool.query(sql, params, timeout_s=timeout_s)
+    # -- transactions -----------------------------------------------------------------------------------
 
-    def is_read(self, sql: str, database: str) -> bool:
-        pool = self._applier().readers.get(database)
-        if pool is None:
-            raise OperationalError(f"no such database here (yet): {database}")
-        return pool.classify(sql) == "read"
+    def begin(
+        self, database: str, wait_s: float, limits: TransactionLimits, *, base_index: int | None = None
+    ) -> WriteTransaction:
+        ticket = Ticket(self.inbox.turns)
+        begin = Beginning(database, wait_s, limits, ticket.resolve, base_index=base_index)
+        self.inbox.put(self.calls.begin_anywhere, begin)
+        try:
+            found = ticket.wait(wait_s + BEGIN_GRACE_S, lambda: not_begun(wait_s))
+        except (KeyboardInterrupt, DatabaseLocked):
+            if ticket.abandoned:
+                self.inbox.put(self.calls.leave, begin)
+            raise
+        if isinstance(found, Transaction):
+            return LocalTransaction(found, self.transactions, self.inbox)
+        return BlockingTransaction(found, self._run, self.inbox)
+
+    # -- databases --------------------------------------------------------------------------------------
 
     def open_database(self, database: str, timeout_s: float) -> None:
         """Return when the database exists on this node; creates it through the log."""
-        if database in self._applier().readers:
-            return
-        deadline = Deadline(timeout_s)
-        self._run(self._open(database, deadline), timeout_s)
+        work = self.opening(database, Deadline(timeout_s))
+        if work is not None:
+            self._run(work, timeout_s, lambda: unknown_after(timeout_s))
+
+    def opening(self, database: str, deadline: Deadline) -> Coroutine[Any, Any, None] | None:
+        """What the loop has to do for that; None: nothing."""
+        return None if database in self._applier().readers else self._open(database, deadline)
 
     async def _open(self, database: str, deadline: Deadline) -> None:
-        await self._writes.open_database(database, deadline)
+        await self.writes.open_database(database, deadline)
         while database not in self._applier().readers:
             if deadline.passed:
                 raise OperationalError(f"database {database} is created, but this node has not caught up yet")
             await self._view.wait_change(0.02)
 
-    def _run(self, coroutine: Any, timeout_s: float) -> Any:
+    # -- the loop -----------------------------------------------------------------------------------------
+
+    def _run(self, coroutine: Any, timeout_s: float, on_timeout: Callable[[], Error]) -> Any:
         """Run a coroutine on the loop and wait for its result."""
-        ticket = Ticket(self._inbox.turns)
+        ticket = Ticket(self.inbox.turns)
+        try:
+            self.run_on_loop(coroutine, ticket.resolve)
+        except NodeStopped:
+            coroutine.close()
+            raise
+        return ticket.wait(timeout_s + MARGIN_S, on_timeout)
+
+    def run_on_loop(self, coroutine: Any, resolve: Callable[[Any, Error | None], None]) -> None:
+        """Run it there; `resolve` hears on the loop. Raises NodeStopped."""
 
         async def work() -> None:
             try:
                 value = await coroutine
             except Error as error:
-                ticket.resolve(None, error)
+                resolve(None, error)
             except BaseException as error:
-                ticket.resolve(None, NodeStopped(f"the call ended early: {error!r}"))
+                resolve(None, NodeStopped(f"the call ended early: {error!r}"))
                 raise
             else:
-                ticket.resolve(value, None)
+                resolve(value, None)
 
-        try:
-            self._inbox.put(lambda: self._spawn(work()))
-        except NodeStopped:
-            coroutine.close()
-            raise
-        return ticket.wait(timeout_s + 0.25, lambda: unknown_after(timeout_s))
+        self.inbox.put(lambda: self._spawn(work()))
+
+
+def not_begun(wait_s: float) -> DatabaseLocked:
+    return DatabaseLocked(
+        f"database is locked: the transaction did not begin within {wait_s:g} s", code=SQLITE_BUSY
+    )

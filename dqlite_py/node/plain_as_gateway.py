@@ -4,30 +4,26 @@ from __future__ import annotations
 
 from typing import NoReturn
 
-from dqlite_py.command import stamp_unit
 from dqlite_py.errors import NotSupportedError
 from dqlite_py.gateway import (
     Freshness,
     Interrupt,
-    PlainGateway,
     QueryResult,
     SqlParams,
     TransactionLimits,
-    UnitResult,
-    WriteKey,
 )
+from dqlite_py.node.local_gateway import LocalGateway
 
 
 class PlainAsGateway:
     """Implements dqlite_py.gateway.Gateway without transactions."""
 
-    def __init__(self, inner: PlainGateway) -> None:
+    def __init__(self, inner: LocalGateway) -> None:
         self._inner = inner
+        self.execute_unit = inner.execute_unit
+        self.resolve = inner.resolve
         self.open_database = inner.open_database
         self.is_read = inner.is_read
-
-    def execute_unit(self, database: str, body: bytes, timeout_s: float, *, once: bool = True) -> UnitResult:
-        return UnitResult(0, self._inner.write(database, stamp_unit(body, None), timeout_s))
 
     def query(
         self,
@@ -39,9 +35,6 @@ class PlainAsGateway:
         interrupt: Interrupt | None = None,
     ) -> QueryResult:
         return self._inner.read(database, sql, params, freshness.level, timeout_s)
-
-    def resolve(self, database: str, key: WriteKey, timeout_s: float) -> NoReturn:
-        _refuse()
 
     def begin(
         self, database: str, wait_s: float, limits: TransactionLimits, *, base_index: int | None = None

@@ -62,6 +62,10 @@ class WriteLock:
         self.state = LockState.WAITING
         self.timer: Any = None
 
+    @property
+    def is_held(self) -> bool:
+        return self.state is LockState.HELD
+
     def end(self) -> None:
         self.state = LockState.OVER
         if self.timer is not None:

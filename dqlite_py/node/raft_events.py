@@ -35,7 +35,7 @@ class RaftEvents:
     def on_lost_leadership(self) -> None:
         log.info("leadership lost; term is %d", self._node.core.term)
         self._node.view.ready_term = None
-        self._node.writes.lost_leadership()
+        self._node.write_path.lost_leadership()
         self._node.view.changed()
 
     def on_configuration(self, _configuration: Configuration) -> None:

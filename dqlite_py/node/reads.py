@@ -90,6 +90,14 @@ class ReadBarriers:
         self._loop.call_soon(self._pump)  # those that arrive together share a round
         return await future
 
+    def confirm_here(self, answer: Callable[[LogIndex | None], None]) -> None:
+        """Confirm leadership with a quorum after this call; `answer` hears the read index, or None when it is lost."""
+        if self._stopped or not self._view.is_ready_leader:
+            answer(None)
+            return
+        self._ask_core(answer)
+        self._loop.call_soon(self._pump)
+
     async def _read_index(self, deadline: Deadline) -> LogIndex:
         while True:
             await self._view.wait_for_leader(deadline)

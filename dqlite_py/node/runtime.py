@@ -18,13 +18,11 @@ from dqlite_py.errors import Error, NodeStopped, OperationalError
 from dqlite_py.model import Entry, EntryKind, NodeId, Term
 from dqlite_py.node.applier import Applier
 from dqlite_py.node.background import BackgroundTasks
-from dqlite_py.node.client_sessions import ClientSessions
 from dqlite_py.node.cluster_view import ClusterView
 from dqlite_py.node.compaction import Compaction
 from dqlite_py.node.divergence import Divergence
 from dqlite_py.node.inbound import Inbound
 from dqlite_py.node.leadership import Leadership
-from dqlite_py.node.local_gateway import LocalGateway
 from dqlite_py.node.membership import Membership
 from dqlite_py.node.pinning import pin_all
 from dqlite_py.node.presence import Presence
@@ -38,8 +36,9 @@ from dqlite_py.node.snapshot_source import SnapshotSource
 from dqlite_py.node.startup import OpenFolder
 from dqlite_py.node.status import node_status
 from dqlite_py.node.storage_watch import StorageWatch
-from dqlite_py.node.tickets import Deadline, Inbox
-from dqlite_py.node.write_path import make_writes
+from dqlite_py.node.tickets import Deadline
+from dqlite_py.node.transaction_services import TransactionServices
+from dqlite_py.node.write_path import WritePath
 from dqlite_py.ports import Clock, Disk
 from dqlite_py.raft.core import RaftCore
 from dqlite_py.raft.host import RaftHost
@@ -107,18 +106,6 @@ class NodeRuntime:
         self.view = ClusterView(loop, self.core)
         self.leadership = Leadership(self.host, self.view)
         self._applier = self._new_applier()
-        self.inbox = Inbox(loop)
-        self.sessions = ClientSessions(lambda: self._applier.last_now_us)
-        self.writes = make_writes(
-            loop=loop,
-            view=self.view,
-            host=self.host,
-            call=self.call,
-            applier=self.applier,
-            clock=clock,
-            inbox=self.inbox,
-            sessions=self.sessions,
-        )
         self.reads = ReadBarriers(
             loop=loop,
             core=self.core,
@@ -128,6 +115,20 @@ class NodeRuntime:
             now_ms=clock.monotonic_ms,
             call=self.call,
         )
+        self.write_path = WritePath(
+            loop=loop,
+            view=self.view,
+            host=self.host,
+            reads=self.reads,
+            call=self.call,
+            spawn=self.spawn,
+            applier=self.applier,
+            clock=clock,
+        )
+        self.writes = self.write_path.writes
+        self.transactions = self.write_path.transactions
+        self.gateway = self.write_path.gateway
+        self.async_gateway = self.write_path.async_gateway
         self.membership = Membership(
             loop=loop,
             core=self.core,
@@ -208,14 +209,6 @@ class NodeRuntime:
             on_change=self._on_storage_low,
             on_worker=self.on_worker,
         )
-        self.gateway = LocalGateway(
-            inbox=self.inbox,
-            writes=self.writes,
-            reads=self.reads,
-            view=self.view,
-            applier=self.applier,
-            spawn=self.spawn,
-        )
 
     # -- life cycle -------------------------------------------------------------------------------------------
 
@@ -228,6 +221,7 @@ class NodeRuntime:
             raise
         await self.snapshot_source.start()
         Services(self).register()
+        TransactionServices(self).register()
         self.transport.register("snapshot.begin", self.snapshot_source.begin)
         self.transport.register("snapshot.chunk", self.snapshot_source.chunk)
         self.journal_thread.start()
@@ -250,7 +244,7 @@ class NodeRuntime:
             await self.leadership.drain()
         self.view.block("stopping", lambda: NodeStopped("the node is stopping"))
         self.view.changed()
-        self.inbox.close()
+        self.write_path.inbox.close()
         for part in (
             self.snapshot_install,
             self.compaction,
@@ -260,7 +254,7 @@ class NodeRuntime:
         ):
             await part.stop()
         self.reads.stop()
-        await self.writes.stop()
+        await self.write_path.stop()
         await self.snapshot_source.stop()
         self.host.destroy()
         self._tasks.cancel()
@@ -269,6 +263,7 @@ class NodeRuntime:
         await self._applier.close()
         await self.on_worker(self.opened.journal.close)
         self._workers.shutdown(wait=False)
+        self.write_path.close()
 
     def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         return self._tasks.spawn(coroutine)
@@ -309,6 +304,7 @@ class NodeRuntime:
             on_applied=self._on_applied,
             on_divergence=lambda *found: self.divergence.suspect(*found),
             on_opened=self.view.changed,
+            before_close=lambda name: self.transactions.end_all("its database is closed or dropped", name),
             on_fatal=self.on_fatal,
         )
 

@@ -8,10 +8,12 @@ from typing import Any, Protocol
 
 from dqlite_py.model import NodeId
 from dqlite_py.node.applier import Applier
+from dqlite_py.node.cluster_view import ClusterView
 from dqlite_py.node.divergence import Divergence
 from dqlite_py.node.local_gateway import LocalGateway
 from dqlite_py.node.membership import Membership
 from dqlite_py.node.reads import ReadBarriers
+from dqlite_py.node.transactions import Transactions
 from dqlite_py.node.writes import Writes
 from dqlite_py.raft.core import RaftCore
 from dqlite_py.raft.transport import PeerTransport
@@ -26,6 +28,8 @@ class Parts(Protocol):
     membership: Membership
     divergence: Divergence
     gateway: LocalGateway
+    transactions: Transactions
+    view: ClusterView
     cluster_id: bytes
 
     def applier(self) -> Applier: ...

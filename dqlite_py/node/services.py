@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any
 
-from dqlite_py.command import check_database_name, check_params, check_unit, is_transaction
+from dqlite_py.command import check_params, check_unit, is_transaction
 from dqlite_py.errors import (
     Error,
     InterfaceError,
@@ -20,37 +20,18 @@ from dqlite_py.errors import (
     OutcomeUnknown,
 )
 from dqlite_py.gateway import ReadLevel
-from dqlite_py.limits import FRAME_BYTES_MAX, MIB, REQUEST_TIMEOUT_MS
 from dqlite_py.model import Address, NodeId
 from dqlite_py.node.database_worker import unit_error
+from dqlite_py.node.fields import RESULTS_BYTES_MAX, TIMEOUT_S, database_of, field, timeout_of
 from dqlite_py.node.forwarding import pack_outcome
 from dqlite_py.node.pending_write import PendingWrite
 from dqlite_py.node.runtime_parts import Parts
 from dqlite_py.node.tickets import Deadline
+from dqlite_py.node.transaction_calls import settle
 from dqlite_py.wire.address import split_address
 from dqlite_py.wire.rpc import error_body
 
-T = TypeVar("T")
 Handler = Callable[[Any, Any], Awaitable[Any]]
-TIMEOUT_S = REQUEST_TIMEOUT_MS / 1000
-RESULTS_BYTES_MAX = FRAME_BYTES_MAX - MIB
-
-
-def field(body: Any, name: str, kind: type[T], default: T | None = None) -> T:
-    """A body's field of exactly this type; raises MalformedMessage that names it."""
-    value = body.get(name, default) if isinstance(body, dict) else None
-    if type(value) is not kind:
-        raise MalformedMessage(
-            f"field {name!r} must be {kind.__name__}, not {type(value).__name__}", what=name
-        )
-    return value
-
-
-def _database(body: Any) -> str:
-    try:
-        return check_database_name(field(body, "database", str))
-    except InterfaceError as error:
-        raise MalformedMessage(str(error), what="database") from None
 
 
 def _member_id(body: Any) -> NodeId:
@@ -111,7 +92,7 @@ class Services:
 
     async def leader_write(self, _ctx: Any, body: Any) -> Any:
         """One answer for each unit: its packed outcome, or the wire form of its error."""
-        database, units = _database(body), field(body, "units", list)
+        database, units = database_of(body), field(body, "units", list)
         if not units or any(type(unit) is not bytes for unit in units):
             raise MalformedMessage("field 'units' must be a list of units", what="units")
         for unit in units:
@@ -121,10 +102,10 @@ class Services:
         return _pack_answers(await self._parts.writes.submit_many_here(database, units, deadlines))
 
     async def leader_open(self, _ctx: Any, body: Any) -> Any:
-        await self._parts.writes.open_here(_database(body))
+        await self._parts.writes.open_here(database_of(body))
 
     async def leader_drop(self, _ctx: Any, body: Any) -> Any:
-        await self._parts.writes.drop_here(_database(body))
+        await self._parts.writes.drop_here(database_of(body))
 
     async def leader_remove(self, _ctx: Any, body: Any) -> Any:
         await self._parts.membership.remove(_member_id(body), Deadline(TIMEOUT_S))
@@ -152,11 +133,11 @@ class Services:
     # -- any node's ---------------------------------------------------------------------------------------------
 
     async def sql_write(self, _ctx: Any, body: Any) -> Any:
-        database, unit = _database(body), check_unit(field(body, "unit", bytes))
+        database, unit = database_of(body), check_unit(field(body, "unit", bytes))
         if is_transaction(unit):
             raise MalformedMessage("the unit of a transaction is proposed where it ran", what="unit")
         done: asyncio.Future[Any] = self._parts.loop.create_future()
-        deadline = Deadline(self._timeout(body))
+        deadline = Deadline(timeout_of(body))
         self._parts.writes.submit(PendingWrite(database, b"", settle(done), deadline, once=False, unit=unit))
         _index, result = await done
         error = unit_error(result)
@@ -166,32 +147,26 @@ class Services:
 
     async def sql_read(self, _ctx: Any, body: Any) -> Any:
         """[columns, rows]; runs on a worker thread."""
-        database, sql = _database(body), field(body, "sql", str)
+        database, sql = database_of(body), field(body, "sql", str)
         try:
             params = check_params(body.get("params", []))
             level = ReadLevel(field(body, "level", str, "linearizable"))
         except ValueError:
             raise NotSupportedError(f"read level {body.get('level')!r} is not known") from None
         found = await self._parts.on_worker(
-            self._parts.gateway.read, database, sql, params, level, self._timeout(body)
+            self._parts.gateway.read, database, sql, params, level, timeout_of(body)
         )
         return [list(found.columns), [list(row) for row in found.rows]]
 
     async def sql_open(self, _ctx: Any, body: Any) -> Any:
-        await self._parts.writes.open_database(_database(body), Deadline(self._timeout(body)))
+        await self._parts.writes.open_database(database_of(body), Deadline(timeout_of(body)))
 
     async def sql_drop(self, _ctx: Any, body: Any) -> Any:
         writes = self._parts.writes
-        name = _database(body)
+        name = database_of(body)
         await writes.on_leader(
-            "leader.drop", {"database": name}, Deadline(self._timeout(body)), lambda: writes.drop_here(name)
+            "leader.drop", {"database": name}, Deadline(timeout_of(body)), lambda: writes.drop_here(name)
         )
-
-    def _timeout(self, body: Any) -> float:
-        seconds = body.get("timeout_s", TIMEOUT_S)
-        if type(seconds) not in (int, float) or not 0 < seconds <= 3600:
-            raise MalformedMessage("timeout_s must be a number of seconds above 0", what="timeout_s")
-        return float(seconds)
 
     async def state_hash(self, _ctx: Any, _body: Any) -> Any:
         """{database: [applied index of that database, 16 hex digits]} and the node's applied index."""
@@ -204,10 +179,10 @@ class Services:
         return {"applied_index": applier.applied_index, "databases": hashes}
 
     async def state_hash_at(self, _ctx: Any, body: Any) -> Any:
-        return self._parts.hash_at(_database(body), field(body, "index", int))
+        return self._parts.hash_at(database_of(body), field(body, "index", int))
 
     async def state_suspect(self, _ctx: Any, body: Any) -> Any:
-        self._parts.divergence.told(_database(body), field(body, "index", int), field(body, "hash", int))
+        self._parts.divergence.told(database_of(body), field(body, "index", int), field(body, "hash", int))
 
     async def status(self, _ctx: Any, _body: Any) -> Any:
         return self._parts.status()
@@ -235,19 +210,6 @@ class Services:
         if chosen is None:
             raise OperationalError("leadership was not taken over in time; this node still leads")
         return {"target": chosen}
-
-
-def settle(future: asyncio.Future[Any]) -> Callable[[Any, Error | None], None]:
-    """A callback that ends `future`."""
-
-    def done(value: Any, error: Error | None) -> None:
-        if not future.done():
-            if error is None:
-                future.set_result(value)
-            else:
-                future.set_exception(error)
-
-    return done
 
 
 def _deadlines(body: Any, count: int) -> list[Deadline]:

@@ -27,13 +27,14 @@ from dqlite_py.errors import (
 )
 from dqlite_py.limits import DATABASES_MAX
 from dqlite_py.model import NodeId
-from dqlite_py.node.client_sessions import SESSION_EXPIRED, ClientSessions, is_refusal, told_log_time
+from dqlite_py.node.client_sessions import ClientSessions, is_refusal
 from dqlite_py.node.cluster_view import ClusterView
 from dqlite_py.node.forwarding import Forwarder
 from dqlite_py.node.pending_write import PendingWrite
-from dqlite_py.node.proposals import DatabaseProposals, Queued, UnitCallback, WriteLock
+from dqlite_py.node.proposals import DatabaseProposals, Queued, UnitCallback
 from dqlite_py.node.tickets import Deadline
 from dqlite_py.raft.rpc import RpcLost, RpcNotSent
+from dqlite_py.storage.sqlerrors import SESSION_EXPIRED, error_from_code
 from dqlite_py.units import stamp_unit
 
 Call = Callable[[NodeId, str, Any, float], Any]  # awaitable
@@ -79,12 +80,6 @@ class Writes:
     def submit_here(self, database: str, unit: bytes, callback: UnitCallback, deadline: Deadline) -> Queued:
         """Write through this node's log; raises NotLeader or another refusal before anything is queued."""
         return self.queue_here(database).submit(unit, callback, deadline)
-
-    def lock_here(
-        self, database: str, on_granted: Callable[[Error | None], None], wait_s: float
-    ) -> WriteLock:
-        """Ask for a database of this leader's for oneself; raises as `submit_here`."""
-        return self.queue_here(database).lock(on_granted, wait_s)
 
     def queue_here(self, database: str) -> DatabaseProposals:
         """Raises NotLeader or another refusal of writes."""
@@ -248,7 +243,8 @@ class Writes:
             # The key is new, and so is the write: certainly not applied.
             if not write.was_reissued:
                 write.was_reissued = True
-                write.key = self.sessions.fresh(told_log_time(result[1]))
+                told = error_from_code(*result[:2]).details.get("log_time_us", 0)
+                write.key = self.sessions.fresh(told)
                 write.unit = stamp_unit(write.body, write.key)
                 self._route(write)
                 return

@@ -60,11 +60,15 @@ class RpcLost(RpcError):
 
 
 class RpcContext(NamedTuple):
-    """Who asks. `verified`: a node of our cluster (as its handshake says, and its certificate with TLS)."""
+    """Who asks. `verified`: a node of our cluster (as its handshake says, and its certificate with TLS).
+
+    `connection`: by which it asks; PeerTransport.watch_callers tells when it is closed.
+    """
 
     peer_id: NodeId
     verified: bool
     address: Address
+    connection: Connection
 
 
 Handler = Callable[[RpcContext, Any], Awaitable[Any]]
@@ -254,7 +258,7 @@ class RpcServer:
         await self._answer(connection, _failed(request, refusal))
 
     async def _serve(self, connection: Connection, request: Request) -> None:
-        context = RpcContext(connection.peer_id, connection.verified, connection.peer_address)
+        context = RpcContext(connection.peer_id, connection.verified, connection.peer_address, connection)
         handler, _ = self._methods[request.method]
         try:
             result = await handler(context, unpack_value(request.body))

@@ -96,6 +96,7 @@ class PeerTransport:
         self._housekeeping: asyncio.TimerHandle | None = None
         self._housekeeping_due = 0.0
         self._refusals = Refusals()
+        self._caller_watchers: list[Callable[[Connection], None]] = []
         self._stopped = False
 
     # -- life
@@ -261,6 +262,10 @@ class PeerTransport:
         """Serve a method; `open_to_joiners`: also for callers that are not nodes of this cluster."""
         self._server.register(method, handler, open_to_joiners)
 
+    def watch_callers(self, on_gone: Callable[[Connection], None]) -> None:
+        """Hear of every connection by which nothing is asked any more."""
+        self._caller_watchers.append(on_gone)
+
     async def call(self, target: NodeId | Address, method: str, body: Any, timeout_s: float) -> Any:
         """Ask a peer (by id) or whoever is at an address.
 
@@ -335,6 +340,9 @@ class PeerTransport:
         calls = self._connections.pop(connection, None)
         if calls is not None:
             calls.connection_lost(connection.close_reason)
+        elif not self._stopped:
+            for watcher in self._caller_watchers:
+                self._tell(watcher, connection)
         if connection.has_socket:
             self._lingering[connection] = None
         if self._incoming_peers.get(connection.peer_id) is connection:

@@ -14,10 +14,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from dqlite_py.command import encode_unit
+from dqlite_py.command import encode_statements
 from dqlite_py.dbapi import Connection
 from dqlite_py.errors import Error, NodeStopped, Outcome, OutcomeUnknown
 from dqlite_py.gateway import ReadLevel
+from dqlite_py.node.database_worker import unpack_result
 from tests.simulation.cluster.life import LifeEnded
 from tests.simulation.cluster.machine import Machine, NodeLife
 from tests.simulation.cluster.remote import RemoteCaller
@@ -147,7 +148,12 @@ class Client:
                 connection.read_level = ReadLevel.STALE
                 _show(operation, connection.execute(STATE).fetchall())
             else:
-                operation.row = connection.execute_atomic(self._unit(operation))[0].lastrowid
+                assert life.node is not None
+                found = life.node.gateway.execute_unit(
+                    operation.database, encode_statements(self._unit(operation)), timeout_s, once=self._once()
+                )
+                assert found.statements is not None
+                operation.row = found.statements[0].last_insert_rowid
         except Error as error:
             self._ended(operation, error)
         else:
@@ -156,7 +162,7 @@ class Client:
     def _ask(self, remote: RemoteCaller, machine: Machine, operation: Operation, timeout_s: float) -> None:
         body: dict[str, Any] = {"database": operation.database, "timeout_s": timeout_s}
         if operation.kind == "write":
-            body["unit"] = encode_unit(self._unit(operation))
+            body |= {"body": encode_statements(self._unit(operation)), "once": self._once()}
         elif operation.kind == "stale":
             body |= {"sql": STATE, "level": "stale"}
         else:
@@ -164,14 +170,18 @@ class Client:
 
         def done(answer: Any, error: Error | None) -> None:
             if error is None and operation.kind == "write":
-                operation.row = answer[0][1]
+                operation.row = unpack_result(answer[1])[1][0][1]
             elif error is None:
                 _show(operation, answer[1])
             if machine.life_count != operation.life:
                 operation.life = -1  # nobody knows which of them answered
             self._ended(operation, error)
 
-        remote.ask(machine, "sql.write" if operation.kind == "write" else "sql.read", body, timeout_s, done)
+        remote.ask(machine, "sql.execute" if operation.kind == "write" else "sql.read", body, timeout_s, done)
+
+    def _once(self) -> bool:
+        """Most writes are tried again by their node, by their key; some, as before, never."""
+        return self.rng.random() < 0.7
 
     def _unit(self, operation: Operation) -> list[tuple[str, tuple[Any, ...]]]:
         is_big = self._big_bytes and self.rng.random() < BIG

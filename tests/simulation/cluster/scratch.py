@@ -109,7 +109,10 @@ class ScratchClient:
     def _perform(self, life: NodeLife, asked: Asked) -> None:
         assert life.runtime is not None
         gateway = PlainAsGateway(life.runtime.gateway)
-        connection = Connection(gateway, asked.database, isolation_level=None, timeout=TIMEOUT_S)
+        # A write that is tried again after its database was dropped and made anew would take effect there, too.
+        connection = Connection(
+            gateway, asked.database, isolation_level=None, timeout=TIMEOUT_S, exactly_once=False
+        )
         try:
             if asked.kind == "read":
                 row = connection.execute(NEWEST).fetchone()

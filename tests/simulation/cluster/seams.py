@@ -26,6 +26,7 @@ THREADING = (
     "dqlite_py.node.database_worker",
     "dqlite_py.node.gates",
     "dqlite_py.node.snapshot_incoming",
+    "dqlite_py.node.transaction",
     "dqlite_py.raft.journal.table",
     "dqlite_py.raft.journal.thread",
     "dqlite_py.storage.checkpoint",
@@ -36,22 +37,24 @@ THREADING = (
 )
 QUEUE = ("dqlite_py.node.database_worker", "dqlite_py.raft.journal.thread")
 FUTURE = ("dqlite_py.node.database_worker",)
-EXECUTOR = ("dqlite_py.node.runtime", "dqlite_py.storage.readers")
+EXECUTOR = ("dqlite_py.node.runtime", "dqlite_py.node.write_path", "dqlite_py.storage.readers")
 TIME = (
     "dqlite_py.node.gates",
     "dqlite_py.node.joining",
     "dqlite_py.node.tickets",
+    "dqlite_py.node.transaction",
     "dqlite_py.raft.journal.thread",
     "dqlite_py.storage.held",
     "dqlite_py.storage.reader",
     "dqlite_py.storage.reader_connections",
 )
 RANDOM_MODULE = ("dqlite_py.node.runtime", "dqlite_py.raft.transport", "dqlite_py.raft.rpc")
-RANDOM_CLASS = ("dqlite_py.node.proposals",)
+RANDOM_CLASS = ("dqlite_py.node.proposals", "dqlite_py.node.transactions")
 SECRETS = (
     "dqlite_py.node.client_sessions",
     "dqlite_py.node.startup",
     "dqlite_py.node.snapshot_source",
+    "dqlite_py.node.transaction_calls",
     "dqlite_py.raft.journal.journal",
 )
 # Modules that import one of these names for something that needs no replacement.

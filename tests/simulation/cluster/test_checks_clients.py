@@ -7,8 +7,9 @@ from typing import Any, NoReturn
 
 import pytest
 
-from dqlite_py.command import encode_unit, encode_units
-from dqlite_py.model import Entry, EntryKind, HardState, LogIndex, NodeId, Term
+from dqlite_py.command import encode_statements, encode_unit, encode_units, stamp_unit
+from dqlite_py.limits import SESSION_AHEAD_US
+from dqlite_py.model import Entry, EntryKind, HardState, LogIndex, NodeId, Term, WriteKey
 from tests.simulation.cluster.checks import Checks
 from tests.simulation.cluster.checks_clients import ClientFacts, tags_of
 from tests.simulation.cluster.checks_consensus import ConsensusFacts, DurableLog
@@ -50,9 +51,32 @@ def contents(*ops: tuple[int, int]) -> dict[str, list[Any]]:
 
 
 def test_units_are_recognised_in_entries() -> None:
-    assert tags_of(unit_entry(7, (1, 1), (2, 5), register=3)) == [((1, 1), 3), ((2, 5), 3)]
+    assert tags_of(unit_entry(7, (1, 1), (2, 5), register=3)) == [((1, 1), 3, None), ((2, 5), 3, None)]
     other = encode_units("sim", 1, bytes(16), None, [encode_unit([("CREATE TABLE t(x)", ())])])
     assert tags_of(entry(8, 1, other)) == []
+
+
+def keyed_entry(index: int, op: tuple[int, int], key: WriteKey) -> Entry:
+    body = encode_statements([(INSERT, (*op, "f")), (SET, (1, *op))])
+    return entry(index, 1, encode_units("sim", 1000, bytes(16), None, [stamp_unit(body, key)]))
+
+
+def test_a_write_with_a_key_may_be_in_the_log_again() -> None:
+    clients = ClientFacts(fail)
+    ours, other = WriteKey(b"s" * 16, 5), WriteKey(b"t" * 16, 5)
+    clients.committed(keyed_entry(4, (1, 1), ours))
+    clients.committed(keyed_entry(5, (1, 1), ours))
+    assert clients.repeated == 1
+    clients.final({"n1": contents((1, 1))})
+    with pytest.raises(SafetyViolation, match="exactly once"):
+        clients.committed(keyed_entry(6, (1, 1), other))
+
+
+def test_a_key_ahead_of_log_time_has_no_effect() -> None:
+    clients = ClientFacts(fail)
+    clients.committed(keyed_entry(4, (1, 1), WriteKey(b"s" * 16, 1001 + SESSION_AHEAD_US)))
+    clients.committed(keyed_entry(5, (1, 1), WriteKey(b"t" * 16, 5)))
+    clients.final({"n1": contents((1, 1))})
 
 
 def test_sound_operations_pass() -> None:

@@ -22,7 +22,7 @@ from dqlite_py.errors import (
     Overwritten,
 )
 from dqlite_py.model import NodeId, Term, WriteKey
-from dqlite_py.node.client_sessions import KEY_IS_VOID, SESSION_EXPIRED, ClientSessions
+from dqlite_py.node.client_sessions import ClientSessions
 from dqlite_py.node.cluster_view import ClusterView
 from dqlite_py.node.forwarding import pack_outcome
 from dqlite_py.node.pending_write import PendingWrite, fence, unit_result
@@ -30,6 +30,7 @@ from dqlite_py.node.proposals import PIPELINE_MAX, DatabaseProposals
 from dqlite_py.node.tickets import Deadline
 from dqlite_py.node.writes import Writes
 from dqlite_py.raft.rpc import RpcLost
+from dqlite_py.storage.sqlerrors import NEVER_APPLIED, SESSION_EXPIRED
 from dqlite_py.wire.rpc import error_body
 from tests.faults.ours import CoreWorld
 from tests.support.wire import until
@@ -230,7 +231,7 @@ async def test_a_new_key_that_is_refused_as_expired_is_replaced_once() -> None:
     bench.write()
     await bench.until(lambda: len(bench.proposed) == 1)
     newer = NOW_US + 5_000_000
-    refusal = (SESSION_EXPIRED, f"the session has expired: log time is {newer}", 0)
+    refusal = (SESSION_EXPIRED, f"the session has expired (log time {newer} us)", 0)
     bench.proposed[0][1]((9, [refusal]), None)
     await bench.until(lambda: len(bench.proposed) == 2)
     (old_session, old, _), (session, sequence, _) = bench.unit(0), bench.unit(1)
@@ -241,6 +242,17 @@ async def test_a_new_key_that_is_refused_as_expired_is_replaced_once() -> None:
     ((_, error),) = bench.heard
     assert isinstance(error, NeverApplied)
     assert error.outcome is Outcome.NOT_APPLIED
+
+
+async def test_a_key_ahead_of_log_time_is_replaced_by_one_that_is_not() -> None:
+    """A leader that restarted with a clock behind makes log time go back."""
+    bench = Bench()
+    bench.write()
+    await bench.until(lambda: len(bench.proposed) == 1)
+    older = NOW_US - 60_000_000
+    bench.proposed[0][1]((9, [(SESSION_EXPIRED, f"expired (log time {older} us)", 0)]), None)
+    await bench.until(lambda: len(bench.proposed) == 2)
+    assert older < bench.unit(1)[1] < older + 1_000_000
 
 
 async def test_a_key_that_expires_between_two_attempts_is_not_replaced() -> None:
@@ -290,7 +302,7 @@ async def test_resolve_asks_until_the_log_answers() -> None:
     assert bench.unit(0) == [key.session, 77, []]
     bench.proposed[0][1](None, OutcomeUnknown("?"))
     await bench.until(lambda: len(bench.proposed) == 2)
-    void = (KEY_IS_VOID, "void", 0)
+    void = (NEVER_APPLIED, "void", 0)
     bench.proposed[1][1]((9, [void]), None)
     assert bench.heard == [((9, void), None)]
 

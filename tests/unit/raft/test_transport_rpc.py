@@ -34,7 +34,7 @@ class Methods:
 
     def __init__(self, station: Station) -> None:
         self.asked: list[Any] = []
-        self.contexts: list[RpcContext] = []
+        self.contexts: list[tuple[Any, ...]] = []  # without the connection
         self.gate = asyncio.Event()
         register = station.transport.register
         register("echo", self.echo)
@@ -47,7 +47,7 @@ class Methods:
         register("hello", self.echo, open_to_joiners=True)
 
     async def echo(self, context: RpcContext, body: Any) -> Any:
-        self.contexts.append(context)
+        self.contexts.append(context[:3])
         self.asked.append(body)
         return body
 
@@ -80,7 +80,7 @@ async def test_answers_come_to_whom_they_belong() -> None:
         await a.reach(b)
         values = [None, True, 1.5, "text", b"bytes", [1, [2]], {"k": {"n": -1}}, 2**64 - 1]
         assert await asyncio.gather(*(a.transport.call(b.id, "echo", v, WAIT_S) for v in values)) == values
-        assert methods.contexts[0] == RpcContext(a.id, True, a.address)
+        assert methods.contexts[0] == (a.id, True, a.address)
 
 
 async def test_by_address_as_by_id() -> None:
@@ -88,7 +88,7 @@ async def test_by_address_as_by_id() -> None:
     async with stations(a, b):
         methods = Methods(b)
         assert await a.transport.call(b.address, "echo", 5, WAIT_S) == 5
-        assert methods.contexts == [RpcContext(a.id, True, a.address)]
+        assert methods.contexts == [(a.id, True, a.address)]
         count = b.transport._listener.count
         await a.transport.call(b.address, "echo", 6, WAIT_S)
         assert b.transport._listener.count == count
@@ -379,7 +379,7 @@ class TestJoiners:
         async with stations(joiner, b):
             methods = Methods(b)
             assert await joiner.transport.call(b.address, "hello", 1, WAIT_S) == 1
-            assert methods.contexts[-1] == RpcContext(joiner.id, False, joiner.address)
+            assert methods.contexts[-1] == (joiner.id, False, joiner.address)
             with pytest.raises(WrongCluster, match="nodes of this cluster only"):
                 await joiner.transport.call(b.address, "echo", 1, WAIT_S)
             with pytest.raises((RpcLost, RpcNotSent)):
@@ -392,7 +392,7 @@ class TestJoiners:
         async with stations(a, joiner):
             methods = Methods(joiner)
             assert await a.transport.call(joiner.address, "hello", 1, WAIT_S) == 1
-            assert methods.contexts == [RpcContext(a.id, False, a.address)]
+            assert methods.contexts == [(a.id, False, a.address)]
             with pytest.raises(WrongCluster):
                 await a.transport.call(joiner.address, "echo", 1, WAIT_S)
 
@@ -424,3 +424,22 @@ async def test_a_method_is_registered_once() -> None:
     Methods(b)
     with pytest.raises(InterfaceError, match="registered twice"):
         Methods(b)
+
+
+async def test_who_watches_callers_hears_when_a_connection_is_closed() -> None:
+    a, b = Station(1), Station(2)
+    gone: list[Any] = []
+    asked: list[Any] = []
+    async with stations(a, b):
+
+        async def ask(context: RpcContext, _body: Any) -> Any:
+            asked.append(context.connection)
+
+        b.transport.register("ask", ask)
+        b.transport.watch_callers(gone.append)
+        await a.reach(b)
+        await a.transport.call(b.id, "ask", None, WAIT_S)
+        assert gone == []
+        await a.transport.stop()
+        await until(lambda: bool(gone), "the connection is gone")
+        assert asked[0] in gone

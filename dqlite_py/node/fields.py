@@ -1,0 +1,38 @@
+"""Fields of RPC bodies, checked: what every group of methods (services) needs. No state."""
+
+from __future__ import annotations
+
+from typing import Any, Final, TypeVar
+
+from dqlite_py.command import check_database_name
+from dqlite_py.errors import InterfaceError, MalformedMessage
+from dqlite_py.limits import FRAME_BYTES_MAX, MIB, REQUEST_TIMEOUT_MS
+
+T = TypeVar("T")
+TIMEOUT_S: Final = REQUEST_TIMEOUT_MS / 1000
+RESULTS_BYTES_MAX: Final = FRAME_BYTES_MAX - MIB  # of one answer
+
+
+def field(body: Any, name: str, kind: type[T], default: T | None = None) -> T:
+    """A body's field of exactly this type; raises MalformedMessage that names it."""
+    value = body.get(name, default) if isinstance(body, dict) else None
+    if type(value) is not kind:
+        raise MalformedMessage(
+            f"field {name!r} must be {kind.__name__}, not {type(value).__name__}", what=name
+        )
+    return value
+
+
+def database_of(body: Any) -> str:
+    try:
+        return check_database_name(field(body, "database", str))
+    except InterfaceError as error:
+        raise MalformedMessage(str(error), what="database") from None
+
+
+def timeout_of(body: Any) -> float:
+    """How long the caller waits, in seconds."""
+    seconds = body.get("timeout_s", TIMEOUT_S)
+    if type(seconds) not in (int, float) or not 0 < seconds <= 3600:
+        raise MalformedMessage("timeout_s must be a number of seconds above 0", what="timeout_s")
+    return float(seconds)
