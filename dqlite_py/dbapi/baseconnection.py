@@ -183,25 +183,25 @@ class BaseConnection(Unsupported):
     @property
     def in_transaction(self) -> bool:
         """Whether a transaction is open, or was ended by the node and waits for rollback()."""
-        self._check_open()
+        self._ready()
         return self._core.transaction is not None
 
     @property
     def total_changes(self) -> int:
         """Rows that this connection's statements have changed (without those of triggers)."""
-        self._check_open()
+        self._ready()
         return self._core.total_changes
 
     @property
     def isolation_level(self) -> str | None:
         """As sqlite3: "" or DEFERRED, IMMEDIATE, EXCLUSIVE: how a transaction begins by itself; None: it does not."""
-        self._check_open()
+        self._ready()
         return self._core.settings.isolation_level
 
     @property
     def autocommit(self) -> bool | int:
         """As sqlite3 of Python 3.12: True, False, or LEGACY_TRANSACTION_CONTROL: by isolation_level."""
-        self._check_open()
+        self._ready()
         return self._core.settings.autocommit
 
     @property
@@ -217,7 +217,7 @@ class BaseConnection(Unsupported):
 
     def set_trace_callback(self, trace_callback: Callable[[str], Any] | None, /) -> None:
         """Call `trace_callback(sql)` before each statement, those of implicit transactions too; None ends it."""
-        self._check_open()
+        self._ready()
         self._core.trace = trace_callback
 
     def _known(self) -> Core:
@@ -225,6 +225,16 @@ class BaseConnection(Unsupported):
         if core is None:
             raise ProgrammingError("Base Connection.__init__ not called.")
         return core
+
+    def _ready(self) -> None:
+        """Raises unless this thread may use the connection now."""
+        self._known()
+        self._guard.check()
+        self._check_open()
+
+    def _timeout(self, seconds: float | None) -> float:
+        self._ready()
+        return self._core.settings.timeout_s if seconds is None else check_seconds("timeout", seconds)
 
     def _check_open(self) -> None:
         self._known()

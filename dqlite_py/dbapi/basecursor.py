@@ -103,12 +103,23 @@ class BaseCursor:
 
     def _fetch_one(self) -> Steps[Any]:
         state = self._state
-        rows = state.check_rows()
-        if state.position >= len(rows):
-            rows = yield from state.more()
-            if not rows:
-                return None
-        row: Any = rows[state.position]
+        if state.position >= len(state.check_rows()) and not (yield from state.more()):
+            return None
+        return self._take_next()
+
+    def _has_next(self) -> bool:
+        """Whether the next row is at hand."""
+        rows = self._state.rows
+        return (
+            rows is not None
+            and self._state.position < len(rows)
+            and not self._is_closed
+            and not self._core.is_closed
+        )
+
+    def _take_next(self) -> Any:
+        state = self._state
+        row: Any = state.check_rows()[state.position]
         state.position += 1
         if not state.is_plain:
             row = state.converted(row)

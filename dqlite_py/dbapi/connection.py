@@ -12,8 +12,8 @@ from typing import Any, Self
 from dqlite_py.dbapi.baseconnection import BaseConnection
 from dqlite_py.dbapi.cursor import Cursor
 from dqlite_py.dbapi.dump import dump_steps
-from dqlite_py.dbapi.settings import TIMEOUT_S, check_autocommit, check_isolation_level, check_seconds
-from dqlite_py.dbapi.steps import Steps, drive
+from dqlite_py.dbapi.settings import TIMEOUT_S, check_autocommit, check_isolation_level
+from dqlite_py.dbapi.steps import Steps, drive, once
 from dqlite_py.dbapi.transaction import Transaction
 from dqlite_py.gateway import Gateway
 
@@ -97,13 +97,16 @@ class Connection(BaseConnection):
                     value = None
                     yield step
                 else:
-                    function, args, kwargs = step
-                    value = function(*args, **kwargs)
+                    value = self._drive(once(step))
         except StopIteration:
             return
         finally:
             if open_one is None:
-                drive(transaction.rollback())
+                self._guard.enter()
+                try:
+                    drive(transaction.rollback())
+                finally:
+                    self._guard.leave()
 
     # -- transactions ---------------------------------------------------------------------------------
 
@@ -150,10 +153,6 @@ class Connection(BaseConnection):
         finally:
             self._guard.leave()
 
-    def _timeout(self, seconds: float | None) -> float:
-        self._ready()
-        return self._core.settings.timeout_s if seconds is None else check_seconds("timeout", seconds)
-
     # -- life -----------------------------------------------------------------------------------------
 
     def close(self) -> None:
@@ -179,11 +178,6 @@ class Connection(BaseConnection):
             self._is_closed = True
             if self._core.transaction is not None or self._core.rests:
                 drive(self._core.close())
-
-    def _ready(self) -> None:
-        self._known()
-        self._guard.check()
-        self._check_open()
 
 
 def connect(gateway: Gateway, database: str, *, factory: Any = Connection, **options: Any) -> Any:

@@ -102,25 +102,25 @@ class Cursor(BaseCursor):
 
     def __next__(self) -> Any:
         state = self._state
-        if self._guard.may_pass() and not self._is_closed and not self._core.is_closed:
-            rows, position = state.rows, state.position
-            if rows is not None and position < len(rows) and state.is_plain:
-                state.position = position + 1
-                row = rows[position]
+        if self._guard.may_pass() and self._has_next():
+            rows = state.rows
+            if rows is not None and state.is_plain:
+                row = rows[state.position]
+                state.position += 1
                 return row if self.row_factory is None else self.row_factory(self, row)
         self._ready()
         if state.rows is None:
             raise StopIteration
-        row = self._drive(self._fetch_next())
-        if row is None:
+        found = self._drive(self._fetch_next())
+        if found is None:
             raise StopIteration
-        return row[0]
+        return found[0]
 
     def _fetch_next(self) -> Steps[tuple[Any] | None]:
         state = self._state
         if state.rows is None or (state.position >= len(state.rows) and not (yield from state.more())):
             return None
-        return ((yield from self._fetch_one()),)
+        return (self._take_next(),)
 
     def _ready(self) -> None:
         if self._connection is not None:

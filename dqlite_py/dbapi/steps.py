@@ -15,6 +15,11 @@ Steps = Generator[Call, Any, Result]
 NO_KEYWORDS: Final[dict[str, Any]] = {}
 
 
+def once(call: Call) -> Steps[Any]:
+    """One call as steps."""
+    return (yield call)
+
+
 def drive(steps: Steps[Result]) -> Result:
     """Carry out the calls of `steps` and return its result."""
     try:

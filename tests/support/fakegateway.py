@@ -161,6 +161,11 @@ class FakeGateway:
         return sum(found.streams for found in self._databases.values())
 
     @property
+    def running(self) -> int:
+        """Statements that could be interrupted now."""
+        return sum(found.running for found in self._databases.values())
+
+    @property
     def open_transactions(self) -> int:
         return sum(len(found.open) for found in self._databases.values())
 
@@ -220,6 +225,7 @@ class _Database:
         self.commit_lock = threading.Lock()  # index and state change together
         self.open: set[Any] = set()
         self.streams = 0
+        self.running = 0
         self._readers: list[apsw.Connection] = []
 
     def _connect(self) -> apsw.Connection:
@@ -277,6 +283,22 @@ class _Database:
                 raise _translate(error) from None
             self.index += 1
 
+    @contextmanager
+    def interruptible(self, interrupt: Interrupt | None, connection: apsw.Connection) -> Iterator[None]:
+        if interrupt is None:
+            yield
+            return
+        asked = threading.Event()
+        connection.set_progress_handler(asked.is_set, 1000)
+        interrupt.set(asked.set)
+        self.running += 1
+        try:
+            yield
+        finally:
+            self.running -= 1
+            interrupt.set(None)
+            connection.set_progress_handler(None)
+
     def select(
         self,
         connection: apsw.Connection,
@@ -286,7 +308,7 @@ class _Database:
         done: Callable[[], None],
     ) -> QueryResult:
         try:
-            with _interruptible(interrupt, connection):
+            with self.interruptible(interrupt, connection):
                 columns = _columns(connection, sql)
                 rows = connection.cursor().execute(sql, params)
                 first = _take(rows)
@@ -382,11 +404,13 @@ class FakeWriteTransaction:
         self._check_open()
         database = self._database
         try:
-            with _interruptible(interrupt, database.writer):
+            with database.interruptible(interrupt, database.writer):
                 return database.run_statements(statements_of(body))
         except Error as error:
             if not database.writer.in_transaction:
                 self._finish(f"a statement ended it: {error}")
+            elif error.code == 9 and any(not is_read(sql) for sql, _ in statements_of(body)):
+                self.end("a write was interrupted")
             raise
 
     def commit(self, timeout_s: float) -> UnitResult:
@@ -431,20 +455,19 @@ async def _on_thread(function: Callable[..., Any], *args: Any, interrupt: Interr
         interrupt.request()
         await asyncio.wait([running])
         result = running.exception() or running.result()
-        if isinstance(result, FakeWriteTransaction):
-            result.rollback()
-        elif isinstance(result, FakeReadTransaction):
-            result.close()
-        elif isinstance(result, QueryResult) and result.more is not None:
-            result.more.close()
+        if isinstance(result, QueryResult):
+            result = result.more
+        for end in ("rollback", "close"):  # of what nobody will use
+            if hasattr(result, end):
+                getattr(result, end)()
         raise
 
 
 class AsyncFakeGateway:
-    """Implements AsyncGateway over a FakeGateway, which may be used beside it."""
+    """Implements AsyncGateway over a FakeGateway (or a recorder around one), which may be used beside it."""
 
-    def __init__(self, inner: FakeGateway | None = None) -> None:
-        self.inner = FakeGateway() if inner is None else inner
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
 
     async def open_database(self, database: str, timeout_s: float) -> None:
         self.inner.open_database(database, timeout_s)
@@ -459,7 +482,8 @@ class AsyncFakeGateway:
         return result
 
     async def resolve(self, database: str, key: WriteKey, timeout_s: float) -> UnitResult:
-        return self.inner.resolve(database, key, timeout_s)
+        found: UnitResult = self.inner.resolve(database, key, timeout_s)
+        return found
 
     async def query(
         self,
@@ -490,7 +514,7 @@ class AsyncFakeGateway:
         return AsyncFakeReadTransaction(self.inner.begin_read(database, freshness, timeout_s, limits))
 
     async def is_read(self, sql: str, database: str) -> bool:
-        return self.inner.is_read(sql, database)
+        return bool(self.inner.is_read(sql, database))
 
 
 class _AsyncStream:
@@ -692,16 +716,8 @@ def statements_of(body: bytes) -> list[Any]:
     return statements
 
 
-@contextmanager
-def _interruptible(interrupt: Interrupt | None, connection: apsw.Connection) -> Iterator[None]:
-    if interrupt is None:
-        yield
-        return
-    interrupt.set(connection.interrupt)
-    try:
-        yield
-    finally:
-        interrupt.set(None)
+def is_read(sql: str) -> bool:
+    return sql.lstrip().upper().startswith(("SELECT", "WITH RECURSIVE", "PRAGMA"))
 
 
 def _take(rows: Iterator[Row]) -> list[Row]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from dqlite_py.dbapi import LEGACY_TRANSACTION_CONTROL, Connection, connect
+from dqlite_py import dbapi
+from dqlite_py.dbapi import LEGACY_TRANSACTION_CONTROL, Connection
 from dqlite_py.errors import (
     DatabaseLocked,
     IntegrityError,
@@ -20,21 +21,16 @@ from dqlite_py.errors import (
 from dqlite_py.gateway import ReadLevel, TransactionLimits
 from tests.support.fakegateway import FakeGateway, RecordingGateway
 
-
-@pytest.fixture
-def fake() -> Iterator[FakeGateway]:
-    with FakeGateway() as gateway:
-        yield gateway
-        assert (gateway.open_transactions, gateway.open_streams) == (0, 0)
+Connect = Callable[..., Connection]
 
 
 @pytest.fixture
-def gateway(fake: FakeGateway) -> RecordingGateway:
-    return RecordingGateway(fake)
+def gateway(recorder: RecordingGateway) -> RecordingGateway:
+    return recorder
 
 
 @pytest.fixture
-def conn(gateway: RecordingGateway) -> Iterator[Connection]:
+def conn(gateway: RecordingGateway, connect: Connect) -> Iterator[Connection]:
     connection = connect(gateway, "main", busy_timeout=0)
     connection.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, name TEXT UNIQUE)")
     gateway.calls.clear()
@@ -45,7 +41,7 @@ def conn(gateway: RecordingGateway) -> Iterator[Connection]:
 
 @pytest.fixture
 def other(fake: FakeGateway, conn: Connection) -> Iterator[Connection]:
-    connection = connect(fake, "main", busy_timeout=0)
+    connection = dbapi.connect(fake, "main", busy_timeout=0)
     yield connection
     connection.close()
 
@@ -338,7 +334,7 @@ def test_autocommit_true_has_no_transactions_of_its_own(gateway: RecordingGatewa
     assert ids(conn) == [1, 2]
 
 
-def test_autocommit_of_connect(fake: FakeGateway, conn: Connection) -> None:
+def test_autocommit_of_connect(fake: FakeGateway, conn: Connection, connect: Connect) -> None:
     with pytest.raises(ValueError, match="autocommit must be True, False, or"):
         connect(fake, "main", autocommit=1)
     connection = connect(fake, "main", autocommit=False)
@@ -426,8 +422,9 @@ def test_close_rolls_back(conn: Connection, other: Connection) -> None:
     other.close()
 
 
-def test_a_forgotten_connection_rolls_back(fake: FakeGateway, conn: Connection) -> None:
-    forgotten = connect(fake, "main")
+def test_a_forgotten_connection_rolls_back(fake: FakeGateway) -> None:
+    forgotten = dbapi.connect(fake, "main")
+    forgotten.execute("CREATE TABLE t(id)")
     forgotten.execute("INSERT INTO t(id) VALUES (1)")
     assert fake.open_transactions == 1
     del forgotten
@@ -505,7 +502,9 @@ def test_commit_of_a_transaction_that_the_node_ended(fake: FakeGateway, conn: Co
     conn.close()
 
 
-def test_limits_and_levels_are_handed_on(gateway: RecordingGateway, conn: Connection) -> None:
+def test_limits_and_levels_are_handed_on(
+    gateway: RecordingGateway, conn: Connection, connect: Connect
+) -> None:
     strict = connect(
         gateway, "main", busy_timeout=0.5, idle_limit=1, hold_limit=2, read_level="leader", timeout=3
     )
