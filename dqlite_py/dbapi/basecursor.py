@@ -137,7 +137,7 @@ class BaseCursor:
                 break
             part = rows if count is None else rows[: count - len(taken)]
             state.position = len(part)
-            taken = taken + part
+            taken += part
         return state.made(taken, self.row_factory, self)
 
     def _finish(self) -> Steps[None]:
