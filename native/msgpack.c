@@ -152,20 +152,8 @@ void dq_put_nil(struct dq_buffer *buffer) {
 }
 
 void dq_put_int(struct dq_buffer *buffer, int64_t value) {
-    uint64_t bits = (uint64_t)value;
-    if (value >= -32 && value < 128) {
-        put_marked(buffer, (uint8_t)bits, 0, 0);
-    } else if (value < 0) {
-        put_marked(buffer, 0xd3, bits, 8);
-    } else if (value <= UINT8_MAX) {
-        put_marked(buffer, 0xcc, bits, 1);
-    } else if (value <= UINT16_MAX) {
-        put_marked(buffer, 0xcd, bits, 2);
-    } else if (value <= UINT32_MAX) {
-        put_marked(buffer, 0xce, bits, 4);
-    } else {
-        put_marked(buffer, 0xcf, bits, 8);
-    }
+    uint8_t bytes[DQ_INT_BYTES_MAX];
+    dq_put_raw(buffer, bytes, dq_store_int(bytes, value));
 }
 
 void dq_put_float(struct dq_buffer *buffer, double value) {

@@ -102,6 +102,27 @@ static inline void dq_store_be64(uint8_t *at, uint64_t value) {
     memcpy(at, &value, sizeof value);
 }
 
+#define DQ_INT_BYTES_MAX 9
+
+/* Store an integer in the form that dq_put_int gives it; returns its size. */
+static inline size_t dq_store_int(uint8_t *at, int64_t value) {
+    uint64_t bits = (uint64_t)value;
+    if (value >= -32 && value < 128) {
+        at[0] = (uint8_t)bits;
+        return 1;
+    }
+    if (value < 0 || value > UINT32_MAX) {
+        at[0] = value < 0 ? 0xd3 : 0xcf;
+        dq_store_be64(at + 1, bits);
+        return 9;
+    }
+    unsigned width = value <= UINT8_MAX ? 1 : value <= UINT16_MAX ? 2 : 4;
+    at[0] = width == 1 ? 0xcc : width == 2 ? 0xcd : 0xce;
+    uint32_t ordered = htobe32((uint32_t)bits);
+    memcpy(at + 1, (const uint8_t *)&ordered + 4 - width, width);
+    return 1 + width;
+}
+
 /* An array whose length is known only later: returns the place to pass to dq_set_array. */
 size_t dq_put_open_array(struct dq_buffer *buffer);
 void dq_set_array(struct dq_buffer *buffer, size_t place, uint32_t count);

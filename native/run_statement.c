@@ -206,12 +206,16 @@ static bool put_row(struct dq_engine *engine, const struct dq_statement *stateme
     return false;
 }
 
-/* [rowcount, rowid, nil, nil] of a statement without columns, in the form that dq_put_open_int gives integers. */
+/* [rowcount, rowid, nil, nil] of a statement without columns. */
 static void put_counts(struct dq_buffer *results, int64_t rowcount, int64_t rowid) {
-    uint8_t bytes[21] = {0x94, 0xd3, [10] = 0xd3, [19] = 0xc0, 0xc0};
-    dq_store_be64(bytes + 2, (uint64_t)rowcount);
-    dq_store_be64(bytes + 11, (uint64_t)rowid);
-    dq_put_raw(results, bytes, sizeof bytes);
+    uint8_t bytes[3 + 2 * DQ_INT_BYTES_MAX];
+    size_t size = 0;
+    bytes[size++] = 0x94;
+    size += dq_store_int(bytes + size, rowcount);
+    size += dq_store_int(bytes + size, rowid);
+    bytes[size++] = 0xc0;
+    bytes[size++] = 0xc0;
+    dq_put_raw(results, bytes, size);
 }
 
 static int64_t rowid_of(struct dq_engine *engine) {

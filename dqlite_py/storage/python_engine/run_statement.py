@@ -160,19 +160,26 @@ def _step_all(engine: EngineState, statement: Prepared, place: int) -> None:
 
 def _execute(engine: EngineState, statement: Prepared) -> None:
     results = engine.results
-    place = 0
-    results.put_array(4)  # [rowcount, rowid, columns, rows]: the numbers are known last
-    rowcount_place = results.put_open_int()
+    results.put_array(4)  # [rowcount, rowid, columns, rows]
+    if statement.column_count == 0:
+        _step_all(engine, statement, 0)
+        results.put_int(_rowcount_of(engine, statement))
+        results.put_int(sqlite.last_insert_rowid(engine.db))
+        results.put_nil()
+        results.put_nil()
+        return
+    rowcount_place = results.put_open_int()  # the numbers are known last
     rowid_place = results.put_open_int()
-    if statement.column_count > 0:
-        _put_columns(results, statement)
-        place = results.put_open_array()
-    else:
-        results.put_nil()
-        results.put_nil()
+    _put_columns(results, statement)
+    place = results.put_open_array()
     _step_all(engine, statement, place)
-    results.set_int(rowcount_place, sqlite.changes64(engine.db) if statement.is_dml else -1)
+    results.set_int(rowcount_place, _rowcount_of(engine, statement))
     results.set_int(rowid_place, sqlite.last_insert_rowid(engine.db))
+
+
+def _rowcount_of(engine: EngineState, statement: Prepared) -> int:
+    rowcount: int = sqlite.changes64(engine.db) if statement.is_dml else -1
+    return rowcount
 
 
 def run_statement(engine: EngineState, text: Statement) -> None:
