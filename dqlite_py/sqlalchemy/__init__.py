@@ -9,7 +9,7 @@ docs/sqlalchemy.md tells what differs from SQLAlchemy's sqlite dialect.
 
 from __future__ import annotations
 
-from dqlite_py.sqlalchemy.engines import create_async_engine, create_engine, engine_for
+from dqlite_py.sqlalchemy.engines import async_engine_for, create_async_engine, create_engine, engine_for
 from dqlite_py.sqlalchemy.urls import make_url
 
-__all__ = ["create_async_engine", "create_engine", "engine_for", "make_url"]
+__all__ = ["async_engine_for", "create_async_engine", "create_engine", "engine_for", "make_url"]

@@ -9,10 +9,9 @@ Alembic's batch mode apply.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from sqlalchemy import pool
 from sqlalchemy.dialects.sqlite.base import SQLiteDialect
@@ -20,8 +19,10 @@ from sqlalchemy.engine import URL
 from sqlalchemy.engine.interfaces import IsolationLevel
 from sqlalchemy.exc import ArgumentError
 
+from dqlite_py.dbapi import LEGACY_TRANSACTION_CONTROL
 from dqlite_py.errors import InterfaceError, JournalFailed, NodeStopped, NotLeader, ProgrammingError
 from dqlite_py.gateway import ReadLevel
+from dqlite_py.sqlalchemy.reading import Reading, argument, reading_of
 from dqlite_py.sqlalchemy.transactions import (
     AUTOCOMMIT,
     LEVELS,
@@ -33,7 +34,6 @@ from dqlite_py.sqlalchemy.transactions import (
 from dqlite_py.sqlalchemy.urls import Target, target_of
 
 RESERVED_PREFIX: Final = "_dqlite_"
-_T = TypeVar("_T")
 _GONE: Final = (NodeStopped, NotLeader, JournalFailed)
 
 
@@ -55,8 +55,8 @@ class DqliteDialect(SQLiteDialect):
 
     def __init__(self, begin_mode: str = "IMMEDIATE", read_level: Any = None, **options: Any) -> None:
         super().__init__(**options)
-        self._transactions = Transactions(_argument(check_begin_mode, begin_mode))
-        self._read_level = None if read_level is None else _argument(ReadLevel, read_level)
+        self._transactions = Transactions(argument(check_begin_mode, begin_mode))
+        self._read_level = None if read_level is None else argument(ReadLevel, read_level)
 
     # -- connections ------------------------------------------------------------------------------------------
 
@@ -77,9 +77,9 @@ class DqliteDialect(SQLiteDialect):
     def create_connect_args(self, url: URL) -> tuple[Sequence[Any], dict[str, Any]]:
         target = target_of(url)
         if "begin_mode" in target.options:
-            self._transactions.begin_mode = _argument(check_begin_mode, target.options.pop("begin_mode"))
+            self._transactions.begin_mode = argument(check_begin_mode, target.options.pop("begin_mode"))
         if "read_level" in target.options:
-            self._read_level = _argument(ReadLevel, target.options.pop("read_level"))
+            self._read_level = argument(ReadLevel, target.options.pop("read_level"))
         return (target,), target.options
 
     def connect(self, *arguments: Any, **options: Any) -> Any:
@@ -87,6 +87,9 @@ class DqliteDialect(SQLiteDialect):
         [target] = arguments
         options.setdefault("check_same_thread", False)
         return client_function(target, "connect")(target.addresses, target.database, **options)
+
+    def on_connect(self) -> Callable[[Any], None]:
+        return _check_autocommit
 
     def _get_server_version_info(self, connection: Any) -> tuple[int, ...]:
         version: tuple[int, ...] = self.loaded_dbapi.sqlite_version_info
@@ -99,7 +102,7 @@ class DqliteDialect(SQLiteDialect):
 
     def do_ping(self, dbapi_connection: Any) -> bool:
         """Whether the connection can be used at all: asks this node only, not the cluster."""
-        with _reading_at(dbapi_connection, ReadLevel.STALE):
+        with Reading(ReadLevel.STALE, None).on(dbapi_connection):
             return bool(super().do_ping(dbapi_connection))
 
     # -- transactions -----------------------------------------------------------------------------------------
@@ -136,11 +139,11 @@ class DqliteDialect(SQLiteDialect):
     # -- statements -------------------------------------------------------------------------------------------
 
     def do_execute(self, cursor: Any, statement: str, parameters: Any, context: Any = None) -> None:
-        level = self._before(statement, context)
-        if level is None:
+        reading = self._before(statement, context)
+        if reading is None:
             cursor.execute(statement, parameters)
         else:
-            with _reading_at(context.root_connection.connection.dbapi_connection, level):
+            with reading.on(context.root_connection.connection.dbapi_connection):
                 cursor.execute(statement, parameters)
 
     def do_execute_no_params(self, cursor: Any, statement: str, context: Any = None) -> None:
@@ -150,25 +153,23 @@ class DqliteDialect(SQLiteDialect):
         self._before(statement, context)
         cursor.executemany(statement, parameters)
 
-    def _before(self, statement: str, context: Any) -> ReadLevel | None:
-        """Begin the announced transaction if the statement needs it; returns the statement's own read level."""
+    def _before(self, statement: str, context: Any) -> Reading | None:
+        """Begin the announced transaction if the statement needs it; returns how fresh the statement's reads are."""
         if context is None:
             return None
         proxy = context.root_connection.connection
         connection = proxy.dbapi_connection
-        options = context.execution_options
-        level = options.get("read_level", self._read_level)
-        level = None if level is None else _argument(ReadLevel, level)
+        reading = reading_of(context.execution_options, self._read_level)
         begin = self._transactions.wanted(
             proxy.info,
             self.get_isolation_level(connection),
             connection.in_transaction,
             statement,
-            _begin_mode(options, level),
+            _begin_mode(context.execution_options, reading),
         )
         if begin is not None:
             _run(connection, begin)
-        return level
+        return reading
 
     # -- reflection -------------------------------------------------------------------------------------------
 
@@ -211,11 +212,19 @@ def client_function(target: Target, name: str) -> Callable[..., Any]:
     return found
 
 
-def _begin_mode(options: Mapping[str, Any], level: ReadLevel | None) -> str | None:
+def _begin_mode(options: Mapping[str, Any], reading: Reading | None) -> str | None:
     """What the options of a statement say; who asks for a read level reads, and waits for no writer."""
     if "begin_mode" in options:
-        return _argument(check_begin_mode, options["begin_mode"])
-    return None if level is None else "DEFERRED"
+        return argument(check_begin_mode, options["begin_mode"])
+    return None if reading is None else "DEFERRED"
+
+
+def _check_autocommit(connection: Any) -> None:
+    """With that attribute the driver begins and ends transactions by other rules; commit() would do nothing."""
+    if connection.autocommit != LEGACY_TRANSACTION_CONTROL:
+        raise ArgumentError(
+            "connect without autocommit: SQLAlchemy has isolation_level='AUTOCOMMIT', for an engine or a connection"
+        )
 
 
 def _info(proxy: Any) -> dict[Any, Any]:
@@ -227,26 +236,9 @@ def _info(proxy: Any) -> dict[Any, Any]:
     return info
 
 
-@contextmanager
-def _reading_at(connection: Any, level: ReadLevel) -> Iterator[None]:
-    before = connection.read_level
-    connection.read_level = level
-    try:
-        yield
-    finally:
-        connection.read_level = before
-
-
 def _run(connection: Any, sql: str) -> None:
     cursor = connection.cursor()
     try:
         cursor.execute(sql)
     finally:
         cursor.close()
-
-
-def _argument(read: Callable[[Any], _T], value: Any) -> _T:
-    try:
-        return read(value)
-    except ValueError as error:
-        raise ArgumentError(str(error)) from None

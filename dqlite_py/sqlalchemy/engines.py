@@ -13,6 +13,7 @@ from sqlalchemy.engine import URL, Engine
 from sqlalchemy.ext import asyncio as sqlalchemy_asyncio
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from dqlite_py import aio
 from dqlite_py.command import check_database_name
 from dqlite_py.sqlalchemy.urls import make_url
 
@@ -35,6 +36,18 @@ def engine_for(
     arguments = {"check_same_thread": False, **(connect_args or {})}
     return sqlalchemy.create_engine(
         _url("dqlitepy", database), creator=lambda: node.connect(database, **arguments), **options
+    )
+
+
+def async_engine_for(
+    node: aio.HasAsyncGateway, database: str, *, connect_args: dict[str, Any] | None = None, **options: Any
+) -> AsyncEngine:
+    """As `engine_for`, for asyncio; used on one event loop. `await engine.dispose()` BEFORE the node is stopped."""
+    arguments = dict(connect_args or {})
+    return sqlalchemy_asyncio.create_async_engine(
+        _url("dqlitepy+aio", database),
+        async_creator=lambda: aio.connect(node, database, **arguments),
+        **options,
     )
 
 

@@ -89,9 +89,9 @@ def balance(engine: Engine, account: int, read_level: str) -> int | None:
 def statement(engine: Engine) -> dict[str, object]:
     """All accounts and transfers at one moment."""
     with engine.connect().execution_options(begin_mode="DEFERRED") as connection:
-        balances = connection.execute(select(Account.id, Account.balance)).all()
+        balances = connection.execute(select(Account.id, Account.balance).order_by(Account.id)).all()
         transfers = connection.execute(
-            select(Transfer.id, Transfer.source, Transfer.target, Transfer.amount)
+            select(Transfer.id, Transfer.source, Transfer.target, Transfer.amount).order_by(Transfer.id)
         ).all()
         total = connection.scalar(select(func.sum(Account.balance)))
     return {

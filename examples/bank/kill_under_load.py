@@ -87,6 +87,7 @@ class Client(threading.Thread):
         self.sent: dict[str, Order] = {}
         self.answered: dict[str, Order] = {}
         self.refused = self.again = 0
+        self.failure = ""
 
     def run(self) -> None:
         while not self._stop_request.is_set():
@@ -102,7 +103,8 @@ class Client(threading.Thread):
                     self.refused += 1
                     break
                 if status not in (0, 503):
-                    raise SystemExit(f"unexpected answer {status}: {content}")
+                    self.failure = f"unexpected answer {status}: {content}"
+                    return
                 self.again += 1
                 time.sleep(0.05)
 
@@ -177,7 +179,10 @@ def run(folder: Path, seconds: float, clients_count: int, pause: float, seed: in
     wrong = [fault for story in stories for fault in judge(clients, story)]
     if any(story != stories[0] for story in stories):
         wrong.append("the members tell different stories")
+    wrong += [client.failure for client in clients if client.failure]
     answered = sum(len(client.answered) for client in clients)
+    if not answered or any(client.is_alive() for client in clients):
+        wrong.append("clients did not come to an end")
     print(
         f"{kills} kills ({leaders} of the leader); {answered} transfers answered, "
         f"{sum(client.again for client in clients)} sent again, "
@@ -185,8 +190,6 @@ def run(folder: Path, seconds: float, clients_count: int, pause: float, seed: in
     )
     for fault in wrong[:20]:
         print("WRONG:", fault)
-    if any(client.is_alive() for client in clients) or not answered:
-        wrong.append("clients did not come to an end")
     print("no acknowledged write lost or doubled" if not wrong else f"{len(wrong)} faults")
     return 1 if wrong else 0
 

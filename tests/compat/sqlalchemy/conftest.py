@@ -18,14 +18,14 @@ from sqlalchemy.testing.plugin.pytestplugin import *  # noqa: F403
 from sqlalchemy.testing.plugin.pytestplugin import pytest_sessionfinish as sqlalchemy_sessionfinish
 from sqlalchemy.testing.plugin.pytestplugin import pytest_sessionstart as sqlalchemy_sessionstart
 
+from dqlite_py import aio
 from dqlite_py.sqlalchemy.dialect import DqliteDialect
 from tests.unit.sqlalchemy.conftest import FakeNode
 
-nodes: list[Any] = []
+node = FakeNode()
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    nodes.append(FakeNode())
     sqlalchemy_sessionstart(session)
 
 
@@ -35,7 +35,12 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @event.listens_for(DqliteDialect, "do_connect")
 def connect(dialect: DqliteDialect, _record: object, arguments: Any, _options: object) -> Any:
-    return nodes[0].connect(arguments[0].database, check_same_thread=False, busy_timeout=1.0)
+    database = arguments[0].database
+    if dialect.is_async:
+        return dialect.loaded_dbapi.connect(
+            async_creator_fn=lambda: aio.connect(node, database, busy_timeout=1.0)
+        )
+    return node.connect(database, check_same_thread=False, busy_timeout=1.0)
 
 
 @provision.generate_driver_url.for_db("dqlitepy")

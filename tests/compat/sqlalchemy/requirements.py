@@ -83,7 +83,6 @@ HAS = (
 )
 HAS_NOT = {
     "array_type": f"{_SQLITE} arrays",
-    "async_dialect": "the synchronous dialect; test_suite_async.py runs the other",
     "cast_precision_numerics_many_significant_digits": _NUMERIC,
     "column_collation_reflection": f"{_SQLITE} pragma that tells a column's collation",
     "comment_reflection": _COMMENT,
@@ -137,7 +136,7 @@ HAS_NOT = {
     "schemas": _ATTACH,
     "sequences": f"{_SQLITE} sequences",
     "sequences_optional": f"{_SQLITE} sequences",
-    "server_side_cursors": "results stream without them; a synchronous cursor is always one",
+    "server_side_cursors": "the suite recognises those of its own drivers; test_aio.py has streams",
     "supports_distinct_on": f"{_SQLITE} DISTINCT ON",
     "table_value_constructor": f"{_SQLITE} names for the columns of VALUES",
     "temp_table_comment_reflection": _TEMPORARY,
@@ -152,6 +151,11 @@ HAS_NOT = {
     "unique_index_reflect_as_unique_constraints": "a unique index is reported as an index",
     "window_range_non_numeric": f"{_SQLITE} RANGE over anything but numbers",
 }
+
+HAS_ASYNC = {
+    "async_dialect": "the synchronous dialect",
+}
+REASONS = {*HAS_NOT.values(), *HAS_ASYNC.values()}
 
 
 class Requirements(SuiteRequirements):
@@ -172,6 +176,12 @@ for _name in HAS:
     setattr(Requirements, _name, _constant(exclusions.open()))
 for _name, _reason in HAS_NOT.items():
     setattr(Requirements, _name, _constant(exclusions.skip_if(exclusions.BooleanPredicate(True, _reason))))
+for _name, _reason in HAS_ASYNC.items():
+    setattr(
+        Requirements,
+        _name,
+        _constant(exclusions.skip_if(lambda config: not config.db.dialect.is_async, _reason)),
+    )
 
 
 def closed() -> set[str]:

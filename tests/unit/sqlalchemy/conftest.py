@@ -10,7 +10,7 @@ from sqlalchemy import Engine
 
 from dqlite_py import dbapi
 from dqlite_py.sqlalchemy import engine_for
-from tests.support.fakegateway import FakeGateway
+from tests.support.fakegateway import AsyncFakeGateway, FakeGateway
 
 
 class FakeNode:
@@ -21,6 +21,10 @@ class FakeNode:
 
     def connect(self, database: str, **options: Any) -> dbapi.Connection:
         return dbapi.connect(self.gateway, database, **options)
+
+    @property
+    def async_gateway(self) -> AsyncFakeGateway:
+        return AsyncFakeGateway(self.gateway)
 
 
 @pytest.fixture

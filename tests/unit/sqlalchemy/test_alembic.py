@@ -16,7 +16,7 @@ from sqlalchemy.exc import IntegrityError
 ENV = """
 from alembic import context
 connection = context.config.attributes["connection"]
-context.configure(connection=connection, target_metadata=None, render_as_batch=True)
+context.configure(connection=connection, transactional_ddl=context.config.attributes["transactional_ddl"])
 with context.begin_transaction():
     context.run_migrations()
 """
@@ -56,6 +56,7 @@ STEPS = [
 
 class Migrations:
     def __init__(self, folder: Path, engine: Engine) -> None:
+        self.transactional_ddl: bool | None = None
         self._engine = engine
         self._versions = folder / "versions"
         self._versions.mkdir(parents=True)
@@ -77,7 +78,7 @@ class Migrations:
 
     def run(self, what: Callable[[Config, str], object], revision: str) -> None:
         with self._engine.connect() as connection:
-            self._config.attributes["connection"] = connection
+            self._config.attributes |= {"connection": connection, "transactional_ddl": self.transactional_ddl}
             what(self._config, revision)
             connection.commit()
 
@@ -139,3 +140,46 @@ def test_autogenerate_sees_only_what_is_the_users(migrations: Migrations, engine
     with engine.connect() as connection:
         found = compare_metadata(MigrationContext.configure(connection), wanted)
     assert [(entry[0], entry[3].name) for entry in found] == [("add_column", "more")]
+
+
+def test_changes_in_place_and_one_transaction_for_all(migrations: Migrations, engine: Engine) -> None:
+    """Renaming and dropping columns needs no batch mode; with transactional_ddl a failing step undoes all."""
+    in_place = ['op.alter_column("note", "body", new_column_name="content")',
+                'op.drop_column("note", "author")', 'op.rename_table("note", "memo")']  # fmt: skip
+    migrations.add(3, ['op.drop_index("note_author")', *in_place], ["pass"])
+    migrations.add(4, ["op.execute(\"UPDATE memo SET content = 'same'\")"], ["pass"])
+    migrations.transactional_ddl = True
+    with pytest.raises(IntegrityError):
+        migrations.run(command.upgrade, "head")
+    assert inspect(engine).get_table_names() == []
+    migrations.run(command.upgrade, "3")
+    assert [column["name"] for column in inspect(engine).get_columns("memo")] == ["id", "content"]
+
+
+REFERRED = [
+    'op.execute("CREATE TABLE parent (id INTEGER PRIMARY KEY, name TEXT)")',
+    "op.execute(\"INSERT INTO parent VALUES (1, 'p')\")",
+    'op.execute("CREATE TABLE child (parent_id INTEGER REFERENCES parent {action})")',
+    'op.execute("INSERT INTO child VALUES (1)")',
+]
+BATCH = ['with op.batch_alter_table("parent") as batch:', '    batch.alter_column("name", nullable=False)']
+
+
+@pytest.mark.parametrize(("action", "children"), [("", None), ("ON DELETE CASCADE", 0)])
+def test_batch_mode_on_a_table_that_others_refer_to(
+    tmp_path: Path, engine: Engine, action: str, children: int | None
+) -> None:
+    """docs/sqlalchemy.md warns of it: the old table is dropped, which deletes its rows."""
+    migrations = Migrations(tmp_path / "migrations", engine)
+    migrations.add(0, [line.format(action=action) for line in REFERRED], ["pass"])
+    migrations.add(1, BATCH, ["pass"])
+    migrations.run(command.upgrade, "0")
+    if children is None:
+        with pytest.raises(IntegrityError, match="FOREIGN KEY"):
+            migrations.run(command.upgrade, "1")
+        assert migrations.current() == "0"
+    else:
+        migrations.run(command.upgrade, "1")
+    with engine.connect() as connection:
+        assert connection.scalar(text("SELECT count(*) FROM parent")) == 1
+        assert connection.scalar(text("SELECT count(*) FROM child")) == (1 if children is None else children)

@@ -37,7 +37,7 @@ from sqlalchemy.dialects.sqlite import insert as upsert
 from sqlalchemy.exc import ArgumentError, IntegrityError, OperationalError
 
 from dqlite_py.errors import DatabaseLocked, TransactionEnded
-from dqlite_py.gateway import ReadLevel
+from dqlite_py.gateway import Freshness, ReadLevel
 from tests.unit.sqlalchemy.conftest import FakeNode
 
 metadata = MetaData()
@@ -227,6 +227,12 @@ def test_autocommit(filled: Engine) -> None:
     assert names(filled) == ["a", "b", "c"]
 
 
+def test_the_drivers_own_autocommit_is_refused(make_engine: Callable[..., Engine]) -> None:
+    for value in (True, False):
+        with pytest.raises(ArgumentError, match="AUTOCOMMIT"):
+            make_engine(connect_args={"autocommit": value}).connect()
+
+
 def test_a_serializable_transaction_owns_what_it_has_read(filled: Engine) -> None:
     """The default: two who read, then write what they have computed, come one after the other."""
     with filled.connect() as first, filled.connect() as second:
@@ -324,15 +330,15 @@ def test_begin_and_commit_by_hand(filled: Engine) -> None:
 def test_read_level_of_a_connection_and_of_a_statement(
     filled: Engine, node: FakeNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[ReadLevel] = []
+    asked: list[Freshness] = []
     begin_read, query = node.gateway.begin_read, node.gateway.query
 
     def note_begin(database, freshness, *rest):  # type: ignore[no-untyped-def]
-        asked.append(freshness.level)
+        asked.append(freshness)
         return begin_read(database, freshness, *rest)
 
     def note_query(database, sql, params, freshness, *rest):  # type: ignore[no-untyped-def]
-        asked.append(freshness.level)
+        asked.append(freshness)
         return query(database, sql, params, freshness, *rest)
 
     monkeypatch.setattr(node.gateway, "begin_read", note_begin)
@@ -345,9 +351,24 @@ def test_read_level_of_a_connection_and_of_a_statement(
             select(func.count()).select_from(things), execution_options={"read_level": "leader"}
         )
         connection.scalar(select(func.count()).select_from(things))
-    assert asked == [ReadLevel.STALE, ReadLevel.LINEARIZABLE, ReadLevel.LEADER, ReadLevel.LINEARIZABLE]
-    with pytest.raises(ArgumentError, match="fresh"), filled.connect() as connection:
-        connection.execute(select(things), execution_options={"read_level": "fresh"})
+        options = {"read_level": "stale", "max_staleness": 2.5}
+        connection.scalar(select(func.count()).select_from(things), execution_options=options)
+        connection.scalar(select(func.count()).select_from(things))
+    assert asked == [
+        Freshness(ReadLevel.STALE),
+        Freshness(ReadLevel.LINEARIZABLE),
+        Freshness(ReadLevel.LEADER),
+        Freshness(ReadLevel.LINEARIZABLE),
+        Freshness(ReadLevel.STALE, 0, 2.5),
+        Freshness(ReadLevel.LINEARIZABLE),
+    ]
+    for bad in (
+        {"read_level": "fresh"},
+        {"max_staleness": 1.0},
+        {"read_level": "leader", "max_staleness": 1.0},
+    ):
+        with pytest.raises(ArgumentError, match=r"fresh|max_staleness"), filled.connect() as connection:
+            connection.execute(select(things), execution_options=bad)
 
 
 # -- errors ---------------------------------------------------------------------------------------------------
