@@ -7,10 +7,10 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
+from dqlite_py.client_sessions import ClientSessions
 from dqlite_py.command import StateHash
 from dqlite_py.node.applier import Applier
 from dqlite_py.node.async_gateway import AsyncLocalGateway
-from dqlite_py.node.client_sessions import ClientSessions
 from dqlite_py.node.cluster_view import ClusterView
 from dqlite_py.node.local_gateway import LocalGateway
 from dqlite_py.node.log_clock import LogClock

@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import Any, Final
 
+from dqlite_py.client_sessions import ClientSessions, is_refusal
 from dqlite_py.command import encode_drop, encode_open
 from dqlite_py.errors import (
     Error,
@@ -27,7 +28,6 @@ from dqlite_py.errors import (
 )
 from dqlite_py.limits import DATABASES_MAX
 from dqlite_py.model import NodeId
-from dqlite_py.node.client_sessions import ClientSessions, is_refusal
 from dqlite_py.node.cluster_view import ClusterView
 from dqlite_py.node.forwarding import Forwarder
 from dqlite_py.node.pending_write import PendingWrite

@@ -13,6 +13,7 @@ import pysyncobj.pipe_notifier as pipe_notifier
 import pytest
 from pysyncobj.fast_queue import FastQueue
 
+from dqlite_py.client_sessions import ClientSessions
 from dqlite_py.command import encode_unit
 from dqlite_py.errors import (
     Busy,
@@ -26,7 +27,6 @@ from dqlite_py.errors import (
 )
 from dqlite_py.limits import PENDING_UNITS_MAX
 from dqlite_py.model import NodeId
-from dqlite_py.node.client_sessions import ClientSessions
 from dqlite_py.node.cluster_view import ClusterView
 from dqlite_py.node.forwarding import pack_outcome
 from dqlite_py.node.pending_write import PendingWrite

@@ -51,7 +51,7 @@ TIME = (
 RANDOM_MODULE = ("dqlite_py.node.runtime", "dqlite_py.raft.transport", "dqlite_py.raft.rpc")
 RANDOM_CLASS = ("dqlite_py.node.proposals", "dqlite_py.node.transactions")
 SECRETS = (
-    "dqlite_py.node.client_sessions",
+    "dqlite_py.client_sessions",
     "dqlite_py.node.startup",
     "dqlite_py.node.snapshot_source",
     "dqlite_py.node.transaction_calls",

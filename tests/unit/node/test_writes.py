@@ -9,6 +9,7 @@ from typing import Any
 import msgpack
 import pytest
 
+from dqlite_py.client_sessions import ClientSessions
 from dqlite_py.command import encode_statements, encode_unit
 from dqlite_py.errors import (
     Busy,
@@ -22,7 +23,6 @@ from dqlite_py.errors import (
     Overwritten,
 )
 from dqlite_py.model import NodeId, Term, WriteKey
-from dqlite_py.node.client_sessions import ClientSessions
 from dqlite_py.node.cluster_view import ClusterView
 from dqlite_py.node.forwarding import pack_outcome
 from dqlite_py.node.pending_write import PendingWrite, fence, unit_result

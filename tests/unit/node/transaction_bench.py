@@ -10,10 +10,10 @@ from typing import Any
 
 import msgpack
 
+from dqlite_py.client_sessions import ClientSessions
 from dqlite_py.errors import Error, IntegrityError, TransactionEnded
 from dqlite_py.gateway import TransactionLimits
 from dqlite_py.model import LogIndex, Term
-from dqlite_py.node.client_sessions import ClientSessions
 from dqlite_py.node.cluster_view import ClusterView
 from dqlite_py.node.proposals import DatabaseProposals
 from dqlite_py.node.transaction import Transaction

@@ -1,4 +1,4 @@
-"""Keys of a node's writes: one pool of client sessions per database (docs/decisions/0011). Loop thread.
+"""Keys of writes, a node's or a program's: a pool of client sessions per database (docs/decisions/0011). Loop thread.
 
 A write takes an idle session, and gives it back once its outcome is known to whoever asked. A session whose write
 ended with an unknown outcome is not used again, so that `resolve` can still find the result.
@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from dqlite_py.model import WriteKey
-from dqlite_py.storage.sqlerrors import NEVER_APPLIED, SESSION_EXPIRED, SESSION_SUPERSEDED
+from dqlite_py.resultcodes import NEVER_APPLIED, SESSION_EXPIRED, SESSION_SUPERSEDED
 from dqlite_py.units import SESSION_BYTES
 
 _REFUSALS: Final = frozenset({SESSION_EXPIRED, SESSION_SUPERSEDED, NEVER_APPLIED})
@@ -24,7 +24,7 @@ def is_refusal(outcome: Any) -> bool:
 
 
 class ClientSessions:
-    """`log_time_us`: of the last entry that this node has routed; sequence numbers follow it."""
+    """`log_time_us`: of the last entry that is known of here; sequence numbers follow it."""
 
     def __init__(self, log_time_us: Callable[[], int]) -> None:
         self._log_time_us = log_time_us
