@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from dqlite_py.model import Address
 from dqlite_py.raft.connection import Connection
@@ -30,6 +31,19 @@ class AddressCallers:
             if task.cancelled():
                 raise DialFailed(address, "the transport is stopping") from None
             raise
+
+    def keep_open(self, address: Address) -> Callable[[], None]:
+        """Do not close the connection to `address` for want of calls, until the returned function is called (once)."""
+        task = self._tasks.get(address)
+        if task is None or not task.done() or task.cancelled() or task.exception():
+            return lambda: None
+        connection = task.result()
+        connection.keepers += 1
+
+        def let_go() -> None:
+            connection.keepers -= 1
+
+        return let_go
 
     def closed(self, connection: Connection) -> None:
         """A connection ended: the next call makes a new one."""

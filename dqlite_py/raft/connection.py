@@ -109,6 +109,7 @@ class Connection(asyncio.Protocol):
         self.ready: asyncio.Future[None] = self._loop.create_future()  # dialler: HandshakeRefused when not
         self.lost = asyncio.Event()  # the socket is gone
         self.closed = asyncio.Event()  # nothing is delivered any more
+        self.keepers = 0  # who wants it open without calls on it
         now = self._loop.time()
         self.made_at = self.received_at = self.sent_at = self.closed_at = now
         self._transport: asyncio.Transport | None = None

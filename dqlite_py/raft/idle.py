@@ -17,7 +17,7 @@ def check_idle(
         connection.abort(f"nothing received for {timing.idle_ms:.0f} ms")
     elif calls is None:
         return
-    elif connection.purpose is Purpose.CLIENT and not len(calls):
+    elif connection.purpose is Purpose.CLIENT and not len(calls) and not connection.keepers:
         if now - calls.used_at > idle_s / 2:
             connection.close("not used any more")
     elif now - min(connection.received_at, connection.sent_at) > timing.ping_ms / 1000:

@@ -91,7 +91,7 @@ class PeerTransport:
         self._connections: dict[Connection, PendingCalls | None] = {}  # open ones; calls: of those we dialled
         self._lingering: dict[Connection, None] = {}  # closed, socket not yet gone
         self._incoming_peers: dict[NodeId, Connection] = {}
-        self._callers = AddressCallers(self._dialer)
+        self.callers = AddressCallers(self._dialer)
         self._retired: dict[asyncio.Task[None], None] = {}
         self._housekeeping: asyncio.TimerHandle | None = None
         self._housekeeping_due = 0.0
@@ -120,7 +120,7 @@ class PeerTransport:
         links = list(self._links.values())
         self._links.clear()
         await asyncio.gather(*(link.stop() for link in links), *self._retired, return_exceptions=True)
-        await self._callers.stop()
+        await self.callers.stop()
         await self._server.stop()
         await self._dialer.stop()
         open_now = list(self._connections)
@@ -297,7 +297,7 @@ class PeerTransport:
         if self._stopped:
             raise DialFailed(Address(str(target)), "the transport is stopped")
         if isinstance(target, str):
-            return await self._callers.connection(target)
+            return await self.callers.connection(target)
         link = self._links.get(target)
         if link is None:
             raise DialFailed(Address(str(target)), f"node {target} is not a known peer")
@@ -347,7 +347,7 @@ class PeerTransport:
             self._lingering[connection] = None
         if self._incoming_peers.get(connection.peer_id) is connection:
             del self._incoming_peers[connection.peer_id]
-        self._callers.closed(connection)
+        self.callers.closed(connection)
 
     def socket_gone(self, connection: Connection) -> None:
         self._lingering.pop(connection, None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,12 +18,24 @@ from dqlite_py.wire.handshake import LocalIdentity
 CLUSTER_ID = bytes(range(16))
 
 
+Answer = Callable[[Any], Awaitable[Any]]
+
+
 class FakePeer:
-    """Answers `status` with `self.status` and notes what else it is asked; `self.error` is raised by those."""
+    """Answers `status` with `self.status` and notes what else it is asked; `self.error` is raised by those.
+
+    `methods`: further ones, each with the coroutine that answers it, on the peer's own thread.
+    """
 
     def __init__(
-        self, node_id: int, *, cluster_id: bytes = CLUSTER_ID, tls: TlsSettings | None = None
+        self,
+        node_id: int,
+        *,
+        cluster_id: bytes = CLUSTER_ID,
+        tls: TlsSettings | None = None,
+        methods: Mapping[str, Answer] | None = None,
     ) -> None:
+        self.methods = dict(methods or {})
         self.node_id = node_id
         self.cluster_id = cluster_id
         self.status: dict[str, Any] = {}
@@ -43,7 +55,7 @@ class FakePeer:
             try:
                 yield self
             finally:
-                asyncio.run_coroutine_threadsafe(transport.stop(), loop).result(30)
+                asyncio.run_coroutine_threadsafe(_end(transport), loop).result(30)
         finally:
             loop.call_soon_threadsafe(loop.stop)
             thread.join(30)
@@ -59,7 +71,10 @@ class FakePeer:
         transport.register("status", self._status, open_to_joiners=True)
         for method in ("join", "remove", "transfer"):
             transport.register(method, self._changing(method), open_to_joiners=True)
+        for method in self.methods:
+            transport.register(method, self._answering(method), open_to_joiners=True)
         await transport.start()
+        self.transport = transport
         self.address = transport.bound_address
         return transport
 
@@ -79,6 +94,26 @@ class FakePeer:
             return {"target": 7}
 
         return answer
+
+    def _answering(self, method: str) -> Any:
+        async def answer(_context: RpcContext, body: Any) -> Any:
+            self.asked.append((method, body))
+            return await self.methods[method](body)
+
+        return answer
+
+    def cut(self) -> None:
+        """Break all connections; on the peer's own thread."""
+        self.transport.identity_changed()
+
+
+async def _end(transport: PeerTransport) -> None:
+    """A connection that was about to be accepted is closed, too."""
+    await transport.stop()
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
 
 
 def member(peer: FakePeer, role: str = "voter", **more: Any) -> dict[str, Any]:

@@ -372,6 +372,29 @@ class TestBounds:
                 assert [len(body) for body in await asyncio.gather(*calls)] == [8 * MIB] * 8
 
 
+class TestKeptOpen:
+    async def test_a_connection_without_calls_is_closed_unless_it_is_kept(self) -> None:
+        a, b, c = (Station(number, timing=IMPATIENT) for number in (1, 2, 3))
+        async with stations(a, b, c):
+            for other in (b, c):
+                Methods(other)
+                assert await a.transport.call(other.address, "echo", 1, WAIT_S) == 1
+            kept, unused = (a.transport.callers._tasks[other.address].result() for other in (b, c))
+            let_go = a.transport.callers.keep_open(b.address)
+            await until(lambda: unused.is_closed, "the unused one is closed")
+            assert await a.transport.call(c.address, "echo", 1, WAIT_S) == 1
+            again = a.transport.callers._tasks[c.address].result()
+            await until(lambda: again.is_closed, "so is the next one")
+            assert kept.is_open
+            let_go()
+            await until(lambda: kept.is_closed, "and the one that was kept")
+
+    async def test_nothing_to_keep(self) -> None:
+        a = Station(1)
+        async with stations(a):
+            a.transport.callers.keep_open(Address("127.0.0.1:1"))()
+
+
 class TestJoiners:
     @pytest.mark.rf("RF-16")
     async def test_a_caller_without_a_cluster_reaches_open_methods_only(self) -> None:
