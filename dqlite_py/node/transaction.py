@@ -71,6 +71,7 @@ class Transaction:
         self.queue = queue
         self.lock = lock
         self.key = key
+        self.commit_key = key  # of its unit: the caller's own, when it has given one
         self.now_us = now_us
         self.seed = seed
         self.began = self.last_used = time.monotonic()
@@ -120,7 +121,7 @@ class Transaction:
             return None
         try:
             groups, digest = live.finish()
-            return transaction_unit(groups, digest, self.key) if groups else None
+            return transaction_unit(groups, digest, self.commit_key) if groups else None
         except IntegrityError:
             raise
         except Error:

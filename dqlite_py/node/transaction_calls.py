@@ -74,9 +74,11 @@ class HostedTransaction:
             found: GroupResult = await self._on_thread(self.transaction.run, body, timeout_s)
             return found
 
-    async def commit(self, timeout_s: float) -> tuple[int, Any]:
+    async def commit(self, timeout_s: float, key: WriteKey | None = None) -> tuple[int, Any]:
         async with self._turn:
             deadline = Deadline(timeout_s)
+            if key is not None:
+                self.transaction.commit_key = key
             unit = await self._on_thread(self.transaction.finish)
             done: asyncio.Future[tuple[int, Any]] = self._loop.create_future()
             self._transactions.commit(self.transaction, unit, settle(done), deadline)
@@ -84,7 +86,7 @@ class HostedTransaction:
                 async with asyncio.timeout(deadline.left_s):
                     return await done
             except TimeoutError:
-                raise unknown_commit(self.transaction.key, timeout_s) from None
+                raise unknown_commit(self.transaction.commit_key, timeout_s) from None
 
     async def rollback(self) -> None:
         self._transactions.end(self.transaction, TransactionEnded(ROLLED_BACK))
@@ -93,7 +95,7 @@ class HostedTransaction:
         self.transaction.interrupt()
 
     def unknown_commit(self, timeout_s: float) -> OutcomeUnknown:
-        return unknown_commit(self.transaction.key, timeout_s)
+        return unknown_commit(self.transaction.commit_key, timeout_s)
 
     def _on_thread(self, function: Callable[..., Any], *args: Any) -> Awaitable[Any]:
         """Shielded: what is begun is finished, whoever waits for it."""
@@ -152,11 +154,17 @@ class ForwardedTransaction:
             self._check()
             deadline = Deadline(timeout_s)
             over = TransactionEnded("the transaction is over")
+            # Of our own session: the leader's may have gone on to another write when we ask what became of this one.
+            sessions = self._writes.sessions
+            key = self._key = sessions.take(self._database)
+            body = {"id": self._id, "key": list(key), "timeout_s": timeout_s}
             try:
-                answer = await self._ask("tx.commit", {"id": self._id, "timeout_s": timeout_s}, timeout_s)
+                answer = await self._ask("tx.commit", body, timeout_s)
             except IntegrityError:  # deferred foreign keys: it is still open
+                sessions.give_back(self._database, key)
                 raise
             except RpcNotSent as error:
+                sessions.give_back(self._database, key)
                 raise self._lost(error) from None
             except RpcLost:
                 self._why_ended = over
@@ -165,14 +173,18 @@ class ForwardedTransaction:
                 self._why_ended = over
                 if error.outcome is Outcome.UNKNOWN:
                     return await self._what_became(deadline)
+                sessions.give_back(self._database, key)
                 raise
             self._why_ended = over
             try:
-                return log_index_answer(answer), NOTHING_WRITTEN[1]
+                index = log_index_answer(answer)
             except MalformedMessage:
                 return await self._what_became(deadline)
+            sessions.give_back(self._database, key)
+            return index, NOTHING_WRITTEN[1]
 
     async def _what_became(self, deadline: Deadline) -> tuple[int, Any]:
+        """Of a COMMIT; its session is not used again, so that it can be asked for later, too."""
         if deadline.passed:
             raise unknown_commit(self._key, deadline.timeout_s)
         done: asyncio.Future[tuple[int, Any]] = asyncio.get_running_loop().create_future()

@@ -108,7 +108,8 @@ class TransactionServices:
         return [found.results, found.is_open, None if found.decltypes is None else list(found.decltypes)]
 
     async def commit(self, context: Any, body: Any) -> Any:
-        index, result = await self._hosted(context, body).commit(timeout_of(body))
+        key = None if body.get("key") is None else checked_key(body.get("key"))
+        index, result = await self._hosted(context, body).commit(timeout_of(body), key)
         error = unit_error(result)
         if error is not None:
             raise error

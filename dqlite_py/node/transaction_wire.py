@@ -2,7 +2,8 @@
 
 tx.begin {id, database, wait_s, idle_s, hold_s, base_index|nil} -> [session, sequence], the key of its COMMIT
 tx.run {id, body, timeout_s} -> [results, is_open, decltypes|nil], results packed as a unit's
-tx.commit {id, timeout_s} -> log index of its entry, 0 when nothing was written
+tx.commit {id, key|nil, timeout_s} -> log index of its entry, 0 when nothing was written. `key`: the caller's own, by
+  which it can ask what became of it whatever becomes of the leader; else the one of tx.begin
 tx.rollback {id}, tx.interrupt {id} -> nil
 `id`: 16 bytes of the caller's choice. All act on the leader; another node answers NotLeader, which names it.
 """

@@ -261,7 +261,10 @@ class Transactions:
             self._writes.sessions.give_back(transaction.database, transaction.key)
             callback(outcome, None)
         elif error.outcome is Outcome.UNKNOWN:
-            ask_what_became(self._writes, transaction.database, transaction.key, callback, deadline)
+            key = transaction.commit_key
+            if key != transaction.key:  # that was not used
+                self._writes.sessions.give_back(transaction.database, transaction.key)
+            ask_what_became(self._writes, transaction.database, key, callback, deadline)
         else:
             self._writes.sessions.give_back(transaction.database, transaction.key)
             if isinstance(error, (NotLeader, Overwritten)):

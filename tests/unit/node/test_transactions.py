@@ -26,7 +26,9 @@ from dqlite_py.errors import (
     TransactionEnded,
 )
 from dqlite_py.gateway import TransactionLimits
+from dqlite_py.model import WriteKey
 from dqlite_py.node.tickets import Deadline
+from dqlite_py.node.transaction_calls import HostedTransaction
 from dqlite_py.node.transactions import NOTHING_WRITTEN
 from dqlite_py.storage.sqlerrors import NEVER_APPLIED
 from tests.support.wire import until
@@ -282,6 +284,23 @@ async def test_an_unknown_outcome_is_asked_for_by_a_fence(bench: TransactionBenc
     assert bench.unit(1) == [transaction.key.session, transaction.key.sequence, []]
     bench.proposed[1][1]((9, [(0, ())]), None)
     assert bench.heard == [((9, (0, ())), None)]
+
+
+async def test_the_callers_own_key_is_the_units_and_the_fences(bench: TransactionBench) -> None:
+    """And the session of this node goes on to other writes, which must not hide what became of the commit."""
+    transaction = await bench.open()
+    transaction.run(WRITE, 1.0)
+    hosted = HostedTransaction(transaction, bench.transactions)
+    key = WriteKey(b"the caller's own", 5)
+    commit = asyncio.ensure_future(hosted.commit(5.0, key))
+    await until(lambda: len(bench.proposed) == 1, "the commit is proposed")
+    assert bench.unit(0)[:2] == list(key)
+    bench.proposed[0][1](None, OutcomeUnknown("leadership was lost"))
+    await until(lambda: len(bench.proposed) == 2, "the fence is proposed")
+    assert bench.unit(1) == [*key, []]
+    assert bench.writes.sessions.take("app").session == transaction.key.session
+    bench.proposed[1][1]((9, [(0, ())]), None)
+    assert await commit == (9, (0, ()))
 
 
 async def test_a_fence_that_comes_first_means_that_nothing_happened(bench: TransactionBench) -> None:
