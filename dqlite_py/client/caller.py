@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from dqlite_py.config import TlsSettings
-from dqlite_py.errors import MalformedMessage
+from dqlite_py.errors import MalformedMessage, WrongCluster
 from dqlite_py.model import Address, NodeId
 from dqlite_py.raft.messages import Message
 from dqlite_py.raft.rpc import RpcNotSent
@@ -59,7 +59,10 @@ class ClusterCaller:
         return found
 
     def learn(self, status: Status, target: Address) -> None:
-        """Belong to the cluster of this status from now on, if to none before; raises RpcNotSent when it names none."""
+        """Belong to the cluster of this status from now on.
+
+        Raises RpcNotSent when it names none, WrongCluster when we belong to another one.
+        """
         try:
             cluster_id = bytes.fromhex(str(status.get("cluster_id")))
         except ValueError:
@@ -69,6 +72,10 @@ class ClusterCaller:
         if self._cluster_id == NO_CLUSTER:
             self._cluster_id = cluster_id
             self.transport.identity_changed()
+        elif self._cluster_id != cluster_id:
+            raise WrongCluster(
+                f"the node at {target} belongs to cluster {cluster_id.hex()}, the others to {self._cluster_id.hex()}"
+            )
 
     async def stop(self) -> None:
         await self.transport.stop()

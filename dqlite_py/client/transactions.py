@@ -1,0 +1,151 @@
+"""Interactive transactions of a program: the leader runs them, one request for each call. Loop thread.
+
+A transaction belongs to the connection by which it was begun. When that breaks, the leader rolls it back, and nothing
+of it happened. Only COMMIT can be in doubt; it has a key, by which any node is asked what became of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Final
+
+from dqlite_py.client import answers, writes
+from dqlite_py.client.attempts import Attempts
+from dqlite_py.client.link import Link, Opened
+from dqlite_py.client.reads import interruptible
+from dqlite_py.errors import (
+    Error,
+    IntegrityError,
+    MalformedMessage,
+    NeverApplied,
+    Outcome,
+    OutcomeUnknown,
+    TransactionEnded,
+)
+from dqlite_py.gateway import Interrupt, StatementResult, TransactionLimits, UnitResult
+from dqlite_py.model import WriteKey
+
+LEADER_WAIT_S: Final = 2.0  # for a leader, on top of waiting for the database
+ROLLBACK_TIMEOUT_S: Final = 2.0
+
+
+async def begin(
+    link: Link, database: str, wait_s: float, limits: TransactionLimits, base_index: int | None
+) -> Transaction:
+    """See Gateway.begin."""
+    attempts = Attempts(link, wait_s + LEADER_WAIT_S, names=True)
+    body = {
+        "database": database,
+        "wait_s": wait_s,
+        "idle_s": limits.idle_s,
+        "hold_s": limits.hold_s,
+        "base_index": base_index,
+    }
+    try:
+        key = await attempts.ask("tx.begin", body, answers.key_answer)
+    except BaseException:
+        Opened(link, attempts.target, attempts.id).tell("tx.rollback")
+        raise
+    link.log_time_us = max(link.log_time_us, key.sequence)
+    return Transaction(link, Opened(link, attempts.target, attempts.id), database)
+
+
+class Transaction:
+    """See gateway.AsyncWriteTransaction."""
+
+    def __init__(self, link: Link, opened: Opened, database: str) -> None:
+        self.is_open = True
+        self._link = link
+        self._opened = opened
+        self._database = database
+        self._let_go = opened.keep()
+
+    async def run(
+        self, body: bytes, timeout_s: float, interrupt: Interrupt | None = None
+    ) -> list[StatementResult]:
+        """Cancelled: the transaction is rolled back."""
+        self._check_open()
+        try:
+            with interruptible(self._link, interrupt, lambda: self._opened, "tx.interrupt"):
+                found, is_open = await self._opened.ask(
+                    "tx.run", {"body": body}, timeout_s, self._lost, answers.group_answer
+                )
+        except asyncio.CancelledError:
+            self.abandon()
+            raise
+        except TransactionEnded:
+            self._over()
+            raise
+        if not is_open:
+            self._over()
+        if isinstance(found, Error):
+            raise found
+        return found
+
+    async def commit(self, timeout_s: float) -> UnitResult:
+        """Cancelled: whether it was committed is not known."""
+        self._check_open()
+        deadline = asyncio.get_running_loop().time() + timeout_s
+        key = self._link.sessions.take(self._database)
+        try:
+            index = await self._opened.ask(
+                "tx.commit", {"key": [*key]}, timeout_s, OutcomeUnknown, answers.index_answer
+            )
+        except IntegrityError:  # deferred foreign keys: it is still open
+            self._link.sessions.give_back(self._database, key)
+            raise
+        except Error as error:
+            self._over()
+            if error.outcome is not Outcome.UNKNOWN and not isinstance(error, MalformedMessage):
+                self._link.sessions.give_back(self._database, key)
+                raise
+            left_s = deadline - asyncio.get_running_loop().time()
+            return await self._what_became(key, error, left_s)
+        except asyncio.CancelledError:
+            self._over()
+            raise
+        self._over()
+        self._link.sessions.give_back(self._database, key)
+        return UnitResult(index, [])
+
+    async def _what_became(self, key: WriteKey, error: Error, left_s: float) -> UnitResult:
+        if left_s <= 0:
+            raise writes.with_key(OutcomeUnknown(error.message), key)
+        try:
+            result = await writes.resolve(self._link, self._database, key, left_s)
+        except NeverApplied as never:
+            raise TransactionEnded(f"{error.message}; nothing of the transaction happened: {never}") from None
+        self._link.sessions.give_back(self._database, key)
+        return result._replace(statements=[])
+
+    async def rollback(self) -> None:
+        """Returns when the node has done it, or will: without an answer it comes to it by itself."""
+        if self.is_open:
+            self._over()
+            with contextlib.suppress(Error):
+                await self._opened.ask(
+                    "tx.rollback", {}, ROLLBACK_TIMEOUT_S, TransactionEnded, lambda _: None
+                )
+
+    def abandon(self) -> None:
+        """Nobody goes on with it."""
+        if self.is_open:
+            self._over()
+            self._opened.tell("tx.interrupt")
+            self._opened.tell("tx.rollback")
+
+    def _check_open(self) -> None:
+        if not self.is_open:
+            raise TransactionEnded("the transaction is over: nothing of it happened")
+
+    def _over(self) -> None:
+        if self.is_open:
+            self.is_open = False
+            self._let_go()
+
+    def _lost(self, reason: str) -> Error:
+        self.abandon()
+        return TransactionEnded(
+            f"the node that ran the transaction does not answer; nothing of it happened: {reason}"
+        )
