@@ -11,6 +11,8 @@
 #include <string.h>
 
 #include "body.h"
+#include "group.h"
+#include "live.h"
 
 #define NO_UNIT UINT32_MAX
 
@@ -56,8 +58,8 @@ static enum dq_verdict run_statements(struct dq_engine *engine, const struct dq_
 
 static int undo_unit(struct dq_engine *engine) {
     int code = dq_run_own(engine->rollback_to);
-    if (engine->schema_changed) {
-        dq_forget_schema(engine);
+    if (code == SQLITE_OK && engine->schema_changed) {
+        code = dq_reload_schema(engine);
     }
     return code;
 }
@@ -76,8 +78,9 @@ static enum pass_verdict note_killer(struct dq_engine *engine, struct pass *pass
 }
 
 static enum pass_verdict run_unit(struct dq_engine *engine, struct pass *pass, uint32_t position) {
-    const struct dq_body *body = &engine->payload.units[position].as.body;
-    bool has_savepoint = engine->use_savepoints || body->statement_count > 1;
+    const struct dq_unit *unit = &engine->payload.units[position];
+    const struct dq_body *body = unit->digest != NULL ? NULL : &unit->as.body;
+    bool has_savepoint = engine->use_savepoints || body == NULL || body->statement_count > 1;
     size_t results_start = engine->results.size;
     uint64_t row_bytes_start = engine->row_bytes;
     uint32_t failed_at = 0;
@@ -86,9 +89,16 @@ static enum pass_verdict run_unit(struct dq_engine *engine, struct pass *pass, u
     if (code != SQLITE_OK) {
         return broken(engine, pass, code);
     }
-    begin_unit(engine, pass, position, body->statement_count);
-    dq_put_success(&engine->results, body->statement_count);
-    enum dq_verdict verdict = run_statements(engine, body, pass, &failed_at);
+    enum dq_verdict verdict;
+    if (body != NULL) {
+        begin_unit(engine, pass, position, body->statement_count);
+        dq_put_success(&engine->results, body->statement_count);
+        verdict = run_statements(engine, body, pass, &failed_at);
+    } else {
+        dq_transaction_start(engine);
+        dq_put_success(&engine->results, 0);
+        verdict = dq_groups_replay(engine, unit, pass->seed, &pass->error);
+    }
     if (verdict == DQ_BROKEN) {
         return PASS_BROKEN;
     }
@@ -197,6 +207,7 @@ static enum pass_verdict run_pass(struct dq_engine *engine, struct pass *pass, i
     engine->results.size = 0;
     engine->row_bytes = 0;
     dq_sessions_begin_pass(&engine->sessions);
+    engine->schema_touched = false;
     int code = dq_run_own(engine->begin);
     if (code != SQLITE_OK) {
         return broken(engine, pass, code);
@@ -216,6 +227,10 @@ static enum pass_verdict run_pass(struct dq_engine *engine, struct pass *pass, i
             }
         }
         dq_forget_schema(engine); /* prepared against a schema that may be undone */
+        code = engine->schema_touched ? dq_reload_schema(engine) : SQLITE_OK;
+        if (code != SQLITE_OK) {
+            verdict = broken(engine, pass, code);
+        }
     }
     return verdict;
 }
@@ -274,9 +289,7 @@ int dq_apply(dq_engine *engine, const uint8_t *payload, size_t size, int64_t ind
     case DQ_PAYLOAD_UNKNOWN_VERSION: return DQ_VERSION;
     default: return DQ_FORMAT;
     }
-    if (engine->payload.units[0].digest != NULL) {
-        return DQ_FORMAT; /* of a later release */
-    }
+    dq_live_stop(engine); /* a failure of it is met again at BEGIN */
     struct pass pass = {.seed = engine->payload.seed, .want_results = want_results};
     engine->results.failed = false;
     engine->watch.refused = false;

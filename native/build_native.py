@@ -20,9 +20,11 @@ SOURCES = [
     "engine.c",
     "functions.c",
     "gate.c",
+    "group.c",
     "guard.c",
     "inspect.c",
     "journal.c",
+    "live.c",
     "memory.c",
     "msgpack.c",
     "page_hash.c",
@@ -74,6 +76,27 @@ int dq_engine_scan(dq_engine *engine, dq_outcome *outcome);
 void dq_engine_close(dq_engine *engine);
 int dq_apply(dq_engine *engine, const uint8_t *payload, size_t size, int64_t index, int want_results,
              dq_outcome *outcome);
+
+typedef struct {
+    int code;
+    int is_open;
+    int is_recorded;
+    int has_written;
+    const char *message;
+    const uint8_t *results;
+    size_t results_size;
+    const uint8_t *decltypes;
+    size_t decltypes_size;
+    uint8_t digest[8];
+} dq_live_outcome;
+
+int dq_live_begin(dq_engine *engine, int64_t now_us, const uint8_t *seed, dq_live_outcome *outcome);
+int dq_live_run(dq_engine *engine, const uint8_t *body, size_t size, int64_t timeout_us, const int32_t *flag,
+                dq_live_outcome *outcome);
+int dq_live_end(dq_engine *engine, dq_live_outcome *outcome);
+int dq_live_has_open_foreign_keys(dq_engine *engine);
+void dq_live_interrupt(int32_t *flag);
+
 uint64_t dq_file_hash(const uint8_t *pages, size_t count, uint32_t page_size, uint32_t first_number);
 int dq_file_size(uintptr_t handle, int which, int64_t *size);
 int dq_file_read(uintptr_t handle, int which, int64_t offset, uint8_t *target, int size);

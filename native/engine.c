@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "live.h"
+
 #define STATEMENT_TEXT_BYTES_MAX (8u << 20)
 #define SCAN_PAGES 256
 
@@ -19,6 +21,11 @@ int dq_run_own(sqlite3_stmt *statement) {
 void dq_forget_schema(struct dq_engine *engine) {
     dq_statements_clear(&engine->statements);
     engine->words.is_known = false;
+}
+
+int dq_reload_schema(struct dq_engine *engine) {
+    dq_forget_schema(engine);
+    return sqlite3_exec(engine->db, "PRAGMA writable_schema = RESET", NULL, NULL, NULL);
 }
 
 /* The largest rowid makes SQLite choose later rowids at random: no unit may use it. */
@@ -169,6 +176,7 @@ int dq_engine_scan(dq_engine *engine, dq_outcome *outcome) {
 }
 
 void dq_engine_close(dq_engine *engine) {
+    dq_live_stop(engine);
     dq_statements_clear(&engine->statements);
     for (size_t i = 0; i < OWN_STATEMENTS; i++) {
         sqlite3_finalize(*own_place(engine, i));
@@ -180,6 +188,7 @@ void dq_engine_close(dq_engine *engine) {
     dq_pages_free(&engine->watch.pages);
     dq_sessions_close(&engine->sessions);
     dq_buffer_free(&engine->results);
+    dq_buffer_free(&engine->decltypes);
     free(engine->texts);
     free(engine->named);
     free(engine);

@@ -34,6 +34,19 @@ struct dq_schema_words {
     bool has_references; /* there may be deferred foreign keys */
 };
 
+/* The live transaction (live.c). */
+struct dq_live {
+    bool is_open;
+    bool has_changed;  /* more than savepoint control was recorded */
+    uint32_t recorded; /* groups */
+    int64_t now_us;
+    uint8_t seed[DQ_SEED_BYTES];
+    uint8_t digest[DQ_DIGEST_BYTES]; /* of the results of the recorded groups */
+    const int32_t *flag;             /* of the run under way */
+    int64_t deadline_us;             /* of the run under way, monotonic; INT64_MAX: none */
+    bool is_late;                    /* the deadline was met */
+};
+
 struct dq_engine {
     sqlite3 *db;
     sqlite3_stmt *begin, *commit, *rollback, *savepoint, *release, *rollback_to, *set_index, *reset_changes;
@@ -58,7 +71,13 @@ struct dq_engine {
     uint32_t refused_from; /* units from here on are refused: too many killers before them */
     bool use_savepoints;   /* every unit has a savepoint in this pass */
     bool max_rowid_used;
-    bool schema_changed;
+    bool schema_changed;  /* by the unit at hand */
+    bool schema_touched;  /* by the SQLite transaction at hand */
+    bool wrote;           /* the body at hand: a statement that may write, or savepoint control, was stepped */
+    bool changed;         /* the same, more than savepoint control */
+    bool keeps_decltypes;
+    struct dq_buffer decltypes; /* of the columns of the last statement that has some: [text or nil, ...] */
+    struct dq_live live;
     bool changes_are_old; /* changes() still shows what an earlier unit left */
     bool rowid_is_zero;   /* last_insert_rowid() is known to be 0 */
     struct dq_error last_error; /* behind outcome.message */
@@ -68,5 +87,7 @@ struct dq_engine {
 int dq_run_own(sqlite3_stmt *statement);
 /* The schema changed, or a change of it was undone: prepare everything anew. */
 void dq_forget_schema(struct dq_engine *engine);
+/* A change of the schema was undone: let SQLite read it anew too; it keeps the statistics of an undone ANALYZE. */
+int dq_reload_schema(struct dq_engine *engine);
 
 #endif

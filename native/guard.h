@@ -12,14 +12,29 @@
 
 #include "sqlite_api.h"
 
-struct dq_guard {
-    bool active;
-    bool is_alter;    /* the statement at hand begins with ALTER */
-    bool is_dml;      /* the statement at hand begins with INSERT, REPLACE, UPDATE, DELETE or WITH */
-    char reason[320]; /* of the last refusal; empty when there was none */
+/* Where a statement may run. Each allows what those before it allow, and more. */
+enum dq_place {
+    DQ_IN_UNIT,  /* a unit of the log */
+    DQ_IN_GROUP, /* a transaction's group, which may become part of the log: savepoint control */
+    DQ_LOOKING,  /* alone in a group of a live transaction: what differs between nodes, as long as it only reads */
+    DQ_NOWHERE,
 };
 
-/* First words of `sql`; true when the statement is refused, with guard->reason set. Also sets guard->is_alter and guard->is_dml. */
+enum dq_control { DQ_NO_CONTROL, DQ_SET_OR_RELEASE, DQ_ROLLBACK_TO };
+
+struct dq_guard {
+    enum dq_place place;     /* of the statement at hand */
+    enum dq_place needed;    /* the least that allows it */
+    enum dq_control control; /* of savepoints */
+    bool active;
+    bool is_refused;
+    bool is_alter;    /* the statement at hand begins with ALTER */
+    bool is_dml;      /* the statement at hand begins with INSERT, REPLACE, UPDATE, DELETE or WITH */
+    bool is_pragma;   /* it is a PRAGMA: only those that read are let through */
+    char reason[320]; /* of the refusal, or why the statement needs another place than a unit; else empty */
+};
+
+/* First words of `sql`; true when the statement is refused, with guard->reason set. Also tells what it begins with. */
 bool dq_guard_check(struct dq_guard *guard, const char *sql, size_t size);
 
 /* Install the authorizer on the writer connection (expires its prepared statements). */

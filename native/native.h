@@ -43,6 +43,33 @@ void dq_engine_close(dq_engine *engine);
 int dq_apply(dq_engine *engine, const uint8_t *payload, size_t size, int64_t index, int want_results,
              dq_outcome *outcome);
 
+/* A live transaction (live.h). One engine has at most one; dq_apply and dq_engine_close roll it back. */
+typedef struct {
+    int code;            /* as in dq_outcome; 0: no error beside what is in the results */
+    int is_open;         /* the transaction; 0: it is rolled back */
+    int is_recorded;     /* the group is part of what a commit replays */
+    int has_written;     /* the group, or at the end the transaction, did more than reading and savepoint control */
+    const char *message; /* this and the next two: valid until the next call */
+    const uint8_t *results; /* [0, [result, ...]] or [code, message, position] */
+    size_t results_size;
+    const uint8_t *decltypes; /* [text or nil, ...], of the last statement with columns; may be empty */
+    size_t decltypes_size;
+    uint8_t digest[8]; /* at the end */
+} dq_live_outcome;
+
+/* An SQLite code. `seed` is 16 bytes. */
+int dq_live_begin(dq_engine *engine, int64_t now_us, const uint8_t *seed, dq_live_outcome *outcome);
+/* Run a group: msgpack as in a unit. timeout_us below 0: none. `flag` is 1 while it may be interrupted, 2 once it was.
+ * DQ_APPLIED: it ran, perhaps into an error. DQ_FORMAT: malformed, or there is no transaction; nothing ran.
+ * DQ_ENVIRONMENT: out of memory; there are no results. */
+int dq_live_run(dq_engine *engine, const uint8_t *body, size_t size, int64_t timeout_us, const int32_t *flag,
+                dq_live_outcome *outcome);
+/* Roll back, as every live transaction ends; an SQLite code. */
+int dq_live_end(dq_engine *engine, dq_live_outcome *outcome);
+int dq_live_has_open_foreign_keys(dq_engine *engine);
+/* From any thread: 1 becomes 2, everything else stays. */
+void dq_live_interrupt(int32_t *flag);
+
 /* Xor of the hashes of consecutive pages; page_size is at most 65536. */
 uint64_t dq_file_hash(const uint8_t *pages, size_t count, uint32_t page_size, uint32_t first_number);
 

@@ -262,9 +262,29 @@ static enum dq_verdict run_rows(struct dq_engine *engine, struct dq_statement *s
     return DQ_DONE;
 }
 
+static void note_decltypes(struct dq_buffer *types, const struct dq_statement *statement) {
+    types->size = 0;
+    dq_put_array(types, (uint32_t)statement->column_count);
+    for (int i = 0; i < statement->column_count; i++) {
+        const char *type = sqlite3_column_decltype(statement->handle, i);
+        if (type == NULL) {
+            dq_put_nil(types);
+        } else {
+            put_text(types, (const uint8_t *)type, (int)strlen(type));
+        }
+    }
+}
+
 static enum dq_verdict execute(struct dq_engine *engine, struct dq_statement *statement, struct dq_error *error) {
-    engine->rowid_is_zero = engine->rowid_is_zero && statement->is_readonly;
+    if (!statement->is_readonly) {
+        engine->rowid_is_zero = false;
+        engine->wrote = true;
+        engine->changed = engine->changed || statement->control == DQ_NO_CONTROL;
+    }
     if (statement->column_count > 0) {
+        if (engine->keeps_decltypes) {
+            note_decltypes(&engine->decltypes, statement);
+        }
         return run_rows(engine, statement, error);
     }
     int code = sqlite3_step(statement->handle);
@@ -295,10 +315,10 @@ static int reset_changes(struct dq_engine *engine, const struct dq_statement *st
     if (!engine->changes_are_old) {
         return SQLITE_OK;
     }
-    bool is_plain = statement->is_readonly || statement->is_dml;
+    bool is_plain = statement->is_readonly || statement->is_dml || statement->control != DQ_NO_CONTROL;
     bool may_read = statement->names_changes || !engine->words.is_known || engine->words.has_changes;
     if (is_plain && !may_read) {
-        engine->changes_are_old = statement->is_readonly; /* DML sets its own count */
+        engine->changes_are_old = !statement->is_dml; /* which sets its own count */
         return SQLITE_OK;
     }
     engine->changes_are_old = false;
@@ -330,9 +350,16 @@ enum dq_verdict dq_run_statement(struct dq_engine *engine, struct dq_sql_text te
     /* Its code repeats the step's. The bindings stay: they point into the payload, but every run binds all
      * parameters anew BEFORE it steps. */
     sqlite3_reset(statement->handle);
-    if (!statement->is_readonly && !statement->is_dml) {
-        engine->schema_changed = true;
+    int reload_code = SQLITE_OK;
+    if (statement->control == DQ_ROLLBACK_TO && engine->schema_changed) {
+        reload_code = dq_reload_schema(engine);
+    } else if (!statement->is_readonly && !statement->is_dml && statement->control == DQ_NO_CONTROL) {
+        engine->schema_changed = engine->schema_touched = true;
         dq_forget_schema(engine);
+    }
+    if (reload_code != SQLITE_OK) {
+        dq_error_take(error, engine->db, reload_code);
+        verdict = DQ_BROKEN;
     }
     if (verdict == DQ_DONE && engine->max_rowid_used) {
         dq_error_set(error, SQLITE_CONSTRAINT_ROWID,

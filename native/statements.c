@@ -47,14 +47,16 @@ static void drop(struct dq_statements *statements, struct dq_statement *statemen
     free(statement);
 }
 
+static bool is_it(const struct dq_statement *statement, const char *sql, size_t size) {
+    return statement->size == size && memcmp(statement->sql, sql, size) == 0;
+}
+
 static struct dq_statement *find(struct dq_statements *statements, uint64_t hash, const char *sql, size_t size) {
     struct dq_statement *statement = statements->buckets[hash % DQ_STATEMENT_BUCKETS];
-    for (; statement != NULL; statement = statement->next_in_bucket) {
-        if (statement->hash == hash && statement->size == size && memcmp(statement->sql, sql, size) == 0) {
-            return statement;
-        }
+    while (statement != NULL && !(statement->hash == hash && is_it(statement, sql, size))) {
+        statement = statement->next_in_bucket;
     }
-    return NULL;
+    return statement;
 }
 
 static void make_room(struct dq_statements *statements, size_t size) {
@@ -72,6 +74,12 @@ void dq_statements_clear(struct dq_statements *statements) {
 
 /* -- preparing ------------------------------------------------------------------------------------------- */
 
+/* SQLite calls savepoint control reading, and reading the journal mode writing. */
+static bool only_reads(const struct dq_guard *guard, sqlite3_stmt *handle) {
+    bool is_reading = sqlite3_stmt_readonly(handle) != 0 || sqlite3_stmt_isexplain(handle) != 0 || guard->is_pragma;
+    return is_reading && guard->control == DQ_NO_CONTROL;
+}
+
 static sqlite3_stmt *prepare(sqlite3 *db, struct dq_guard *guard, const char *sql, size_t size, struct dq_error *error) {
     sqlite3_stmt *handle = NULL;
     const char *tail = NULL;
@@ -88,7 +96,7 @@ static sqlite3_stmt *prepare(sqlite3 *db, struct dq_guard *guard, const char *sq
     guard->active = false;
     if (code != SQLITE_OK) {
         dq_error_take(error, db, code);
-        if (guard->reason[0] != '\0') { /* a refused function is an ordinary ERROR to SQLite */
+        if (guard->is_refused) { /* a refused function is an ordinary ERROR to SQLite */
             dq_error_set(error, SQLITE_AUTH, guard->reason);
         }
         return NULL;
@@ -100,6 +108,11 @@ static sqlite3_stmt *prepare(sqlite3 *db, struct dq_guard *guard, const char *sq
     if (!dq_sql_is_blank(tail, sql + size)) {
         sqlite3_finalize(handle);
         dq_error_set(error, SQLITE_AUTH, "several statements in one string: send them one by one, in one unit");
+        return NULL;
+    }
+    if (guard->needed == DQ_LOOKING && !only_reads(guard, handle)) {
+        sqlite3_finalize(handle);
+        dq_error_set(error, SQLITE_AUTH, guard->reason);
         return NULL;
     }
     return handle;
@@ -115,7 +128,9 @@ static struct dq_statement *wrap(sqlite3_stmt *handle, const struct dq_guard *gu
     statement->handle = handle;
     statement->parameter_count = sqlite3_bind_parameter_count(handle);
     statement->column_count = sqlite3_column_count(handle);
-    statement->is_readonly = sqlite3_stmt_readonly(handle) != 0 || sqlite3_stmt_isexplain(handle) != 0;
+    statement->needed = guard->needed;
+    statement->control = guard->control;
+    statement->is_readonly = only_reads(guard, handle);
     statement->is_dml = guard->is_dml && !statement->is_readonly;
     statement->names_changes = dq_sql_contains(sql, size, "changes");
     return statement;
@@ -124,12 +139,12 @@ static struct dq_statement *wrap(sqlite3_stmt *handle, const struct dq_guard *gu
 struct dq_statement *dq_statements_get(struct dq_statements *statements, sqlite3 *db, struct dq_guard *guard,
                                        const char *sql, size_t size, struct dq_error *error) {
     struct dq_statement *statement = statements->newest;
-    if (statement != NULL && statement->size == size && memcmp(statement->sql, sql, size) == 0) {
+    if (statement != NULL && statement->needed <= guard->place && is_it(statement, sql, size)) {
         return statement; /* units from many clients of one program, or the rows of executemany */
     }
     uint64_t hash = XXH3_64bits(sql, size);
     statement = find(statements, hash, sql, size);
-    if (statement != NULL) {
+    if (statement != NULL && statement->needed <= guard->place) { /* else it will be refused */
         if (statement != statements->newest) {
             unlink_use(statements, statement);
             link_newest(statements, statement);

@@ -18,6 +18,8 @@ struct dq_statement {
     uint64_t hash;
     int parameter_count;
     int column_count;
+    enum dq_place needed; /* where it may be */
+    enum dq_control control; /* of savepoints: neither is_readonly nor is_dml */
     bool is_readonly;
     bool is_dml;        /* INSERT, REPLACE, UPDATE, DELETE: has a row count */
     bool names_changes; /* the text may call changes() */
@@ -38,7 +40,7 @@ struct dq_error {
     char message[1024];
 };
 
-/* Find or prepare; NULL with `error` set. The statement stays valid until the next call. */
+/* Find or prepare for guard->place; NULL with `error` set. The statement stays valid until the next call. */
 struct dq_statement *dq_statements_get(struct dq_statements *statements, sqlite3 *db, struct dq_guard *guard,
                                        const char *sql, size_t size, struct dq_error *error);
 /* Finalize all: after a change of the schema every statement must pass the guard again. */

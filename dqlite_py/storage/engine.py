@@ -2,19 +2,29 @@
 
 One entry is one SQLite transaction, executed by the engine that implementation.py chose (native/apply.c or its
 twin). Knows nothing of raft beyond indexes. All methods run on the database's apply thread (opening may happen before
-it starts); `durable_index`, `applied_index` and `state_hash` may be read from anywhere.
+it starts), but for `live_begin` and the transaction that it returns; `durable_index`, `applied_index` and `state_hash`
+may be read from anywhere. A lock keeps the two apart, and applying comes first: it ends an open live transaction.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import threading
+from contextlib import suppress
 from functools import cache
 from typing import Final, NamedTuple
 
 import apsw
 
-from dqlite_py.errors import CorruptState, DirectoryLocked, InternalError, MalformedMessage, UnknownFormat
+from dqlite_py.errors import (
+    CorruptState,
+    DirectoryLocked,
+    InternalError,
+    MalformedMessage,
+    OperationalError,
+    UnknownFormat,
+)
 from dqlite_py.limits import ENTRY_BYTES_MAX, WAL_CHECKPOINT_FRAMES
 from dqlite_py.model import LogIndex
 from dqlite_py.storage.checkpoint import Checkpointer, WalMark
@@ -28,6 +38,7 @@ from dqlite_py.storage.engine_api import (
     Which,
 )
 from dqlite_py.storage.implementation import file_sync, start_engine
+from dqlite_py.storage.live import LiveTransaction
 from dqlite_py.storage.meta import prepare_meta
 from dqlite_py.storage.sqlerrors import environment_error, error_from_apsw
 
@@ -69,6 +80,9 @@ class DatabaseEngine:
         name = os.path.basename(path)
         self._checkpointer = Checkpointer(path, mark=WalMark(applied, 0, scan.wal_generation), name=name)
         self._closed = False
+        self._lock = threading.Lock()  # of the connection
+        self._live: LiveTransaction | None = None  # the newest
+        self._missed_step = False  # a live transaction was in the way of a checkpoint
 
     @classmethod
     def open(
@@ -108,16 +122,52 @@ class DatabaseEngine:
             raise InternalError(f"the checkpoint thread failed: {self._checkpointer.error}")
         if len(payload) > ENTRY_BYTES_MAX:
             raise MalformedMessage(f"a command of {len(payload)} bytes is over the limit", what="command")
+        self._take("the transaction was rolled back: the cluster's log went on without it")
         try:
             state = self._native.apply(index, payload, want_results)
+            self.applied_index = LogIndex(index)
+            self.state_hash = state.state_hash
+            self.page_count = state.page_count
+            self.wal_frames = state.wal_frames
+            self._checkpointer.mark = WalMark(self.applied_index, state.wal_frames, state.wal_generation)
         except ApplyFailed as error:
             raise _apply_error(index, error) from None
-        self.applied_index = LogIndex(index)
-        self.state_hash = state.state_hash
-        self.page_count = state.page_count
-        self.wal_frames = state.wal_frames
-        self._checkpointer.mark = WalMark(self.applied_index, state.wal_frames, state.wal_generation)
+        finally:
+            self._lock.release()
         return ApplyResult(state.results, state.state_hash)
+
+    def _take(self, why: str) -> None:
+        """Acquire the lock, without waiting for a live transaction: an open one is ended, with this reason."""
+        live = self._live
+        if live is not None:
+            live.doom(why)
+        self._lock.acquire()
+        if self._live is not None:  # perhaps another one
+            self._live.doom(why)
+            self._live.end()
+            self._live = None
+
+    # -- live transactions ----------------------------------------------------------------------------
+
+    def live_begin(self, now_us: int, seed: bytes) -> LiveTransaction:
+        """Begin an interactive transaction on the present state. Any thread.
+
+        Its statements see the time `now_us` and chance from `seed` (16 bytes). At most one is open; whoever begins
+        sees to it that no entry comes before it ends. Raises OperationalError; InternalError when another is open.
+        """
+        with self._lock:
+            if self._closed:
+                raise OperationalError("the database is closed")
+            if self._has_open_live():
+                raise InternalError("a live transaction is open already")
+            if self._missed_step:
+                with suppress(OperationalError):  # no space: met again after the next entry
+                    self._checkpoint_step()
+            self._live = LiveTransaction(self._native, self._lock, now_us, seed)
+            return self._live
+
+    def _has_open_live(self) -> bool:
+        return self._live is not None and self._live.is_open
 
     def pin_info(self) -> PinInfo:
         """Index and hash of the present state; a reader opened now, on this thread, sees exactly it."""
@@ -132,6 +182,14 @@ class DatabaseEngine:
 
     def checkpoint_step(self) -> None:
         """Do what the WAL's length asks for now, without waiting unless the WAL grows out of hand."""
+        with self._lock:
+            if self._has_open_live():
+                self._missed_step = True
+            else:
+                self._checkpoint_step()
+
+    def _checkpoint_step(self) -> None:
+        self._missed_step = False
         checkpointer = self._checkpointer
         if checkpointer.take_caught_up():
             self._restart_wal()
@@ -143,9 +201,18 @@ class DatabaseEngine:
     def checkpoint(self, mode: int = apsw.SQLITE_CHECKPOINT_PASSIVE) -> bool:
         """Checkpoint on this thread; True when the whole WAL is in the fsynced file.
 
-        A reader on an older state keeps it from completing, which is no error.
+        A reader on an older state keeps it from completing, which is no error. Beside a live transaction the
+        checkpoint thread does what it can.
         """
         self._checkpointer.wait_idle(CHECKPOINT_WAIT_S)
+        with self._lock:
+            if not self._has_open_live():
+                return self._checkpoint(mode)
+        self._checkpointer.request()
+        self._checkpointer.wait_idle(CHECKPOINT_WAIT_S)
+        return self.durable_index == self.applied_index
+
+    def _checkpoint(self, mode: int) -> bool:
         try:
             frames, done = self._connection.wal_checkpoint(mode=mode)
         except apsw.BusyError:
@@ -160,12 +227,14 @@ class DatabaseEngine:
     def checkpoint_full(self) -> bool:
         """Bring the whole state into the fsynced file and let the WAL begin anew, as far as readers allow."""
         complete = self.checkpoint(apsw.SQLITE_CHECKPOINT_PASSIVE)
-        if complete:
-            self._restart_wal()
+        with self._lock:
+            if complete and not self._has_open_live():
+                self._restart_wal()
         return complete
 
     def _restart_wal(self) -> None:
-        if self.checkpoint(apsw.SQLITE_CHECKPOINT_RESTART):
+        self._checkpointer.wait_idle(CHECKPOINT_WAIT_S)
+        if self._checkpoint(apsw.SQLITE_CHECKPOINT_RESTART):
             self.wal_frames = 0
             self._next_checkpoint_frames = WAL_CHECKPOINT_FRAMES
         else:  # a reader holds it: not again before the WAL has grown by another measure
@@ -173,10 +242,14 @@ class DatabaseEngine:
 
     def close(self) -> None:
         """Close everything; the last connection checkpoints. Idempotent."""
-        if not self._closed:
-            self._closed = True
-            self._checkpointer.close()
-            _close(self._native, self._connection)
+        self._take("the transaction was rolled back: the database is being closed")
+        try:
+            if not self._closed:
+                self._closed = True
+                self._checkpointer.close()
+                _close(self._native, self._connection)
+        finally:
+            self._lock.release()
 
 
 def _apply_error(index: int, failed: ApplyFailed) -> Exception:

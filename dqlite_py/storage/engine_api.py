@@ -55,8 +55,47 @@ class ApplyFailed(Exception):
         self.message = message
 
 
+class LiveResult(NamedTuple):
+    """What a group of a live transaction gave.
+
+    `results`: msgpack, [0, [[rowcount, last_insert_rowid, columns|nil, rows|nil] per statement]] or [extended code,
+    message, statement position]. `wrote`: it did more than reading and savepoint control. `is_open`: False when it
+    ended the transaction, of which nothing is left. `is_recorded`: it is part of what a commit replays. `decltypes`:
+    declared types of the columns of the last statement with rows, None for an expression.
+    """
+
+    results: bytes
+    wrote: bool
+    is_open: bool
+    is_recorded: bool
+    decltypes: tuple[str | None, ...] | None
+
+
+class LiveUnit(NamedTuple):
+    """What a commit proposes: the recorded groups (none: nothing was written) and the digest of their results."""
+
+    groups: list[bytes]
+    digest: bytes
+
+
+class LiveFlag(Protocol):
+    """Through it any thread interrupts the statements of one live transaction; never anything else."""
+
+    def arm(self) -> None:
+        """Before a run."""
+        ...
+
+    def disarm(self) -> None:
+        """After it."""
+        ...
+
+    def request(self) -> None:
+        """Interrupt the run that is armed, if there is one. Any thread."""
+        ...
+
+
 class ApplyEngine(Protocol):
-    """The writer of one database, on an open connection of the implementation's VFS. One thread's."""
+    """The writer of one database, on an open connection of the implementation's VFS. One thread at a time."""
 
     def scan(self) -> State:
         """Recompute the state hash from the database file, whose WAL must be empty; raises ApplyFailed."""
@@ -64,6 +103,26 @@ class ApplyEngine(Protocol):
 
     def apply(self, index: int, payload: bytes, want_results: bool) -> State:
         """Execute one UNITS payload as one SQLite transaction; raises ApplyFailed."""
+        ...
+
+    def live_begin(self, now_us: int, seed: bytes) -> None:
+        """Begin a live transaction, which sees this time and chance (16 bytes); raises ApplyFailed."""
+        ...
+
+    def live_run(self, body: bytes, timeout_s: float | None, flag: LiveFlag) -> LiveResult:
+        """Run a group for at most this time; raises ApplyFailed, which ended the transaction unless it is FORMAT."""
+        ...
+
+    def live_has_open_foreign_keys(self) -> bool:
+        """Whether deferred foreign keys are violated, so that a commit would fail."""
+        ...
+
+    def live_end(self) -> LiveUnit:
+        """Roll the live transaction back; raises ApplyFailed."""
+        ...
+
+    def live_flag(self) -> LiveFlag:
+        """Of one live transaction; outlives the engine."""
         ...
 
     @property

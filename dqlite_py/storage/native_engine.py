@@ -9,9 +9,11 @@ owns the connection they are given.
 from __future__ import annotations
 
 import threading
+from functools import lru_cache
 from typing import Final
 
 import apsw
+from msgpack import unpackb
 
 from dqlite_py import _native
 from dqlite_py.errors import InternalError
@@ -20,6 +22,9 @@ from dqlite_py.storage.engine_api import (
     STATEMENTS_MAX,
     ApplyFailed,
     Implementation,
+    LiveFlag,
+    LiveResult,
+    LiveUnit,
     State,
     Verdict,
     Which,
@@ -51,6 +56,29 @@ def bootstrap() -> None:
             raise InternalError("the C extension was loaded twice: it is not the one that Python imported")
 
 
+class NativeFlag:
+    """LiveFlag: a number that C changes with one atomic instruction."""
+
+    __slots__ = ("value",)
+
+    def __init__(self) -> None:
+        self.value = _ffi.new("int32_t[1]")
+
+    def arm(self) -> None:
+        self.value[0] = 1
+
+    def disarm(self) -> None:
+        self.value[0] = 0
+
+    def request(self) -> None:
+        _lib.dq_live_interrupt(self.value)
+
+
+@lru_cache(256)
+def _decltypes(data: bytes) -> tuple[str | None, ...]:
+    return tuple(unpackb(data, use_list=False, strict_map_key=False, unicode_errors="replace"))
+
+
 class NativeEngine:
     """The writer of one database, on an open connection of the VFS.
 
@@ -66,6 +94,8 @@ class NativeEngine:
     ) -> None:
         self._connection = connection  # kept alive: the engine's statements live on it
         self._outcome = _ffi.new("dq_outcome *")
+        self._live = _ffi.new("dq_live_outcome *")
+        self._groups: list[bytes] = []  # recorded, of the live transaction
         self._engine = _lib.dq_engine_open(
             connection.sqlite3_pointer(), statements_max, results_max, self._outcome
         )
@@ -86,6 +116,47 @@ class NativeEngine:
         if verdict != 0:
             raise self._failure(Verdict(verdict))
         return self._state()
+
+    # -- the live transaction -------------------------------------------------------------------------
+
+    def live_begin(self, now_us: int, seed: bytes) -> None:
+        """Begin a live transaction, which sees this time and chance (16 bytes); raises ApplyFailed."""
+        self._groups = []
+        if _lib.dq_live_begin(self._engine, now_us, seed, self._live) != 0:
+            raise self._live_failure()
+
+    def live_run(self, body: bytes, timeout_s: float | None, flag: LiveFlag) -> LiveResult:
+        """Run a group for at most this time; raises ApplyFailed, which ended the transaction unless it is FORMAT."""
+        assert isinstance(flag, NativeFlag)
+        live = self._live
+        timeout_us = -1 if timeout_s is None else int(max(0, timeout_s) * 1e6)
+        verdict = _lib.dq_live_run(self._engine, body, len(body), timeout_us, flag.value, live)
+        if verdict != 0:
+            raise ApplyFailed(Verdict.FORMAT, 0, 0, "") if verdict == 1 else self._live_failure()
+        if live.is_recorded:
+            self._groups.append(body)
+        results = _buffer(live.results, live.results_size)[:]
+        types = _decltypes(_buffer(live.decltypes, live.decltypes_size)[:]) if live.decltypes_size else None
+        return LiveResult(results, live.has_written == 1, live.is_open == 1, live.is_recorded == 1, types)
+
+    def live_has_open_foreign_keys(self) -> bool:
+        """Whether deferred foreign keys are violated, so that a commit would fail."""
+        return bool(_lib.dq_live_has_open_foreign_keys(self._engine))
+
+    def live_end(self) -> LiveUnit:
+        """Roll the live transaction back; raises ApplyFailed."""
+        groups, self._groups = self._groups, []
+        if _lib.dq_live_end(self._engine, self._live) != 0:
+            raise self._live_failure()
+        return LiveUnit(groups if self._live.has_written else [], bytes(_buffer(self._live.digest)))
+
+    def live_flag(self) -> LiveFlag:
+        """Of one live transaction; outlives the engine."""
+        return NativeFlag()
+
+    def _live_failure(self) -> ApplyFailed:
+        message = _ffi.string(self._live.message).decode("utf-8", "replace")
+        return ApplyFailed(Verdict.ENVIRONMENT, self._live.code, 0, message)
 
     @property
     def passes(self) -> int:

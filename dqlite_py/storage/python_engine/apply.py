@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-import ctypes
-from ctypes import c_int
-from typing import Final, NamedTuple
+from typing import Final
 
 import apsw
 
 from dqlite_py.storage.python_engine import vfs
+from dqlite_py.storage.python_engine.body import (
+    Broken,
+    Failed,
+    has_open_foreign_keys,
+    open_foreign_keys,
+    put_failure,
+    put_success,
+    run_body,
+)
 from dqlite_py.storage.python_engine.engine import EngineState
-from dqlite_py.storage.python_engine.msgpack import ItemWriter
-from dqlite_py.storage.python_engine.payload import Payload, Statement, Unit
-from dqlite_py.storage.python_engine.run_statement import is_environmental, run_statement
+from dqlite_py.storage.python_engine.group import replay_groups, start_transaction
+from dqlite_py.storage.python_engine.payload import Body, Payload, Unit
 from dqlite_py.storage.python_engine.sessions import Fate
 from dqlite_py.storage.python_engine.sqlite_api import sqlite
 from dqlite_py.storage.python_engine.statements import SqlError, error_of
@@ -25,28 +31,8 @@ _NOT_EXECUTED: Final = SqlError(
 )
 
 
-class Broken(Exception):
-    """Nothing of the entry may be applied: this node's disk, memory or files failed."""
-
-    def __init__(self, error: SqlError) -> None:
-        super().__init__(error)
-        self.error = error
-
-
 class _Again(Exception):
     """The transaction is to be executed once more."""
-
-
-class _UnitFailed(NamedTuple):
-    error: SqlError
-    position: int  # of the statement
-
-
-def _put_failure(results: ItemWriter, failed: _UnitFailed) -> None:
-    results.put_array(3)
-    results.put_int(failed.error.code)
-    results.put_text(failed.error.message)
-    results.put_int(failed.position)
 
 
 class Application:
@@ -59,7 +45,7 @@ class Application:
         self._index = index
         self._want_results = want_results
         self._plan = engine.sessions.plan(payload)
-        self._killers: dict[int, _UnitFailed] = {}  # by position of the unit
+        self._killers: dict[int, Failed] = {}  # by position of the unit
         self._refused_from = len(payload.units)  # too many killers before these
         self._use_savepoints = False  # every unit has a savepoint in this pass
 
@@ -87,6 +73,7 @@ class Application:
         engine.results.cut(0)
         engine.row_bytes = 0
         self._plan.row.clear()
+        engine.schema_touched = False
         self._must(engine.run_own("begin"))
         try:
             self._run_units()
@@ -97,6 +84,8 @@ class Application:
                     self._must(engine.run_own("rollback"))
             finally:
                 engine.statements.clear()  # prepared against a schema that may be undone
+            if engine.schema_touched:
+                self._must(engine.reload_schema())
             raise
 
     def _must(self, code: int) -> None:
@@ -128,11 +117,11 @@ class Application:
         results = self._engine.results
         killer = self._killers.get(position)
         if killer is not None:
-            _put_failure(results, killer)
+            put_failure(results, killer)
         elif position >= self._refused_from:
-            _put_failure(results, _UnitFailed(_NOT_EXECUTED, 0))
+            put_failure(results, Failed(_NOT_EXECUTED, 0))
         else:
-            self._run_unit(position, unit.body)
+            self._run_unit(position, unit)
 
     def _settle_keyed(self, position: int, unit: Unit) -> None:
         """A unit with a session: its result is kept also where nobody waits for it."""
@@ -155,18 +144,21 @@ class Application:
 
     # -- one unit -------------------------------------------------------------------------------------
 
-    def _run_unit(self, position: int, unit: list[Statement]) -> None:
+    def _run_unit(self, position: int, unit: Unit) -> None:
         engine = self._engine
-        has_savepoint = self._use_savepoints or len(unit) > 1
+        is_transaction = unit.digest is not None
+        has_savepoint = self._use_savepoints or is_transaction or len(unit.body) > 1
         results_start, row_bytes_start = engine.results.size, engine.row_bytes
         # The savepoint first: what FTS5 writes at it belongs to the units before.
         if has_savepoint:
             self._must(engine.run_own("savepoint"))
-        self._begin_unit(position)
-        engine.results.put_array(2)
-        engine.results.put_int(0)
-        engine.results.put_array(len(unit))
-        failed = self._run_statements(unit)
+        put_success(engine.results, len(unit.body))
+        if is_transaction:
+            start_transaction(engine)
+            failed = replay_groups(engine, unit, self._payload.seed)
+        else:
+            self._begin_unit(position)
+            failed = self._run_statements(unit.body)
         if sqlite.get_autocommit(engine.db):
             self._note_killer(position, failed)
             raise _Again
@@ -176,7 +168,7 @@ class Application:
                 raise _Again
             engine.results.cut(results_start)
             engine.row_bytes = row_bytes_start
-            _put_failure(engine.results, failed)
+            put_failure(engine.results, failed)
             if has_savepoint:
                 self._undo_unit()
         if has_savepoint:
@@ -186,46 +178,31 @@ class Application:
         engine = self._engine
         engine.max_rowid_used = False
         engine.schema_changed = False
-        engine.functions.begin_unit(self._payload.seed, position)
+        engine.functions.start_chance(self._payload.seed, position)
+        engine.functions.start_total()
         sqlite.set_last_insert_rowid(engine.db, 0)
         self._must(engine.run_own("reset_changes"))
 
-    def _run_statements(self, unit: list[Statement]) -> _UnitFailed | None:
+    def _run_statements(self, body: Body) -> Failed | None:
         """Run all statements up to the first failure; raises Broken."""
-        for position, statement in enumerate(unit):
-            try:
-                run_statement(self._engine, statement)
-            except SqlError as error:
-                if is_environmental(error.code):
-                    raise Broken(error) from None
-                return _UnitFailed(error, position)
-        if _has_open_foreign_keys(self._engine.db):  # COMMIT would fail and take the other units along
-            open_key = SqlError(
-                apsw.SQLITE_CONSTRAINT_FOREIGNKEY, b"FOREIGN KEY constraint failed", wrote=True
-            )
-            return _UnitFailed(open_key, len(unit) - 1)
-        return None
+        failed = run_body(self._engine, body)
+        if failed is None and has_open_foreign_keys(self._engine.db):
+            # COMMIT would fail and take the other units along
+            return Failed(open_foreign_keys(), len(body) - 1)
+        return failed
 
     def _undo_unit(self) -> None:
-        code = self._engine.run_own("rollback_to")
-        if self._engine.schema_changed:
-            self._engine.statements.clear()
-        self._must(code)
+        engine = self._engine
+        self._must(engine.run_own("rollback_to"))
+        if engine.schema_changed:
+            self._must(engine.reload_schema())
 
-    def _note_killer(self, position: int, failed: _UnitFailed | None) -> None:
+    def _note_killer(self, position: int, failed: Failed | None) -> None:
         """The transaction is gone. Remember the unit's error and go on without it."""
         if len(self._killers) == KILLERS_MAX:
             self._refused_from = position
             return
-        self._killers[position] = failed or _UnitFailed(SqlError(0, b""), 0)
-
-
-def _has_open_foreign_keys(db: int) -> bool:
-    current, highest = c_int(0), c_int(0)
-    code = sqlite.db_status(
-        db, apsw.SQLITE_DBSTATUS_DEFERRED_FKS, ctypes.byref(current), ctypes.byref(highest), 0
-    )
-    return code == apsw.SQLITE_OK and current.value != 0
+        self._killers[position] = failed or Failed(SqlError(0, b""), 0)
 
 
 def apply(engine: EngineState, payload: Payload, index: int, *, want_results: bool) -> int:
@@ -236,8 +213,7 @@ def apply(engine: EngineState, payload: Payload, index: int, *, want_results: bo
     application = Application(engine, payload, index, want_results=want_results)
     mutex = sqlite.db_mutex(engine.db)
     sqlite.mutex_enter(mutex)
-    # As C divides: towards zero.
-    vfs.fix_time(payload.now_us // 1000 if payload.now_us >= 0 else -(-payload.now_us // 1000))
+    vfs.fix_time(vfs.unix_ms(payload.now_us))
     try:
         application.run()
         application.conclude()

@@ -16,6 +16,9 @@ from dqlite_py.storage.engine_api import (
     STATEMENTS_MAX,
     ApplyFailed,
     Implementation,
+    LiveFlag,
+    LiveResult,
+    LiveUnit,
     State,
     Verdict,
     Which,
@@ -23,11 +26,14 @@ from dqlite_py.storage.engine_api import (
 )
 from dqlite_py.storage.python_engine import inspect as inspection
 from dqlite_py.storage.python_engine import sqlite_api, vfs
-from dqlite_py.storage.python_engine.apply import Broken, apply
+from dqlite_py.storage.python_engine.apply import apply
+from dqlite_py.storage.python_engine.body import Broken, has_open_foreign_keys
 from dqlite_py.storage.python_engine.engine import EngineState
-from dqlite_py.storage.python_engine.msgpack import Malformed
+from dqlite_py.storage.python_engine.group import FIRST_DIGEST
+from dqlite_py.storage.python_engine.live import Live, PythonFlag
+from dqlite_py.storage.python_engine.msgpack import ItemReader, Malformed
 from dqlite_py.storage.python_engine.page_hash import hash_pages
-from dqlite_py.storage.python_engine.payload import UnknownVersion, open_payload
+from dqlite_py.storage.python_engine.payload import Body, UnknownVersion, open_body, open_payload
 from dqlite_py.storage.python_engine.sqlite_api import sqlite
 
 _bootstrap_lock = threading.Lock()
@@ -60,6 +66,7 @@ class PythonEngine:
         self._state: EngineState | None = EngineState(
             connection.sqlite3_pointer(), statements_max, results_max
         )
+        self._live: Live | None = None  # the newest
 
     def scan(self) -> State:
         """Recompute the state hash from the database file, whose WAL must be empty; raises ApplyFailed."""
@@ -75,8 +82,7 @@ class PythonEngine:
         self.passes = 0
         try:
             opened = open_payload(payload)
-            if any(unit.digest for unit in opened.units):
-                raise Malformed  # of a later release
+            self._stop_live()  # a failure of it is met again at BEGIN
             self.passes = apply(engine, opened, index, want_results=want_results)
             return _state(engine, engine.results.content())
         except Malformed:
@@ -91,8 +97,56 @@ class PythonEngine:
     def close(self) -> None:
         """Finalize the engine's statements, BEFORE the connection is closed. Idempotent."""
         if self._state is not None:
+            self._stop_live()
             self._state.close()
             self._state = None
+
+    # -- the live transaction -------------------------------------------------------------------------
+
+    def live_begin(self, now_us: int, seed: bytes) -> None:
+        """Begin a live transaction, which sees this time and chance (16 bytes); raises ApplyFailed."""
+        engine = self._open_state()
+        self._stop_live()
+        try:
+            self._live = Live(engine, now_us, seed)
+        except Broken as broken:
+            raise self._failure(engine, broken.error.code, broken.error.message) from None
+
+    def live_run(self, body: bytes, timeout_s: float | None, flag: LiveFlag) -> LiveResult:
+        """Run a group for at most this time; raises ApplyFailed, which ended the transaction unless it is FORMAT."""
+        assert isinstance(flag, PythonFlag)
+        live = self._live
+        if live is None or not live.is_open:
+            raise ApplyFailed(Verdict.FORMAT, 0, 0, "")
+        try:
+            return live.run(body, _open_group(body), timeout_s, flag)
+        except Malformed:
+            raise ApplyFailed(Verdict.FORMAT, 0, 0, "") from None
+        except MemoryError:
+            raise ApplyFailed(Verdict.ENVIRONMENT, apsw.SQLITE_NOMEM, 0, "out of memory") from None
+
+    def live_has_open_foreign_keys(self) -> bool:
+        """Whether deferred foreign keys are violated, so that a commit would fail."""
+        live = self._live
+        return live is not None and live.is_open and has_open_foreign_keys(self._open_state().db)
+
+    def live_end(self) -> LiveUnit:
+        """Roll the live transaction back; raises ApplyFailed."""
+        engine, live = self._open_state(), self._live
+        if live is None:
+            return LiveUnit([], FIRST_DIGEST)
+        code = live.stop()
+        if code != apsw.SQLITE_OK:
+            raise self._failure(engine, code, sqlite.errstr(code))
+        return LiveUnit(live.groups if live.has_changed else [], live.digest)
+
+    def live_flag(self) -> LiveFlag:
+        """Of one live transaction; outlives the engine."""
+        return PythonFlag()
+
+    def _stop_live(self) -> None:
+        if self._live is not None:
+            self._live.stop()
 
     def _open_state(self) -> EngineState:
         if self._state is None:
@@ -109,6 +163,14 @@ class PythonEngine:
 def _state(engine: EngineState, results: bytes) -> State:
     watch = engine.watch
     return State(results, watch.pages.state, watch.pages.page_count, watch.wal_frames, watch.wal_generation)
+
+
+def _open_group(body: bytes) -> Body:
+    reader = ItemReader(body)
+    group = open_body(reader)
+    if not reader.is_at_end:
+        raise Malformed
+    return group
 
 
 # -- files below a connection ---------------------------------------------------------------------------

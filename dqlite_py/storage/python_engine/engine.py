@@ -54,7 +54,12 @@ class EngineState:
         self.row_bytes = 0  # of the entry's result rows, counted the same with and without output
         self.row_bytes_max = results_max
         self.max_rowid_used = False
-        self.schema_changed = False
+        self.schema_changed = False  # by the unit at hand
+        self.schema_touched = False  # by the SQLite transaction at hand
+        self.wrote = False  # the body at hand: what may write, or savepoint control, was stepped
+        self.changed = False  # the same, more than savepoint control
+        self.keeps_decltypes = False
+        self.decltypes: tuple[bytes | None, ...] | None = None  # of the last statement with columns
         self._own: dict[str, int] = {}
         self._on_row_change = _ROW_CHANGE(self._note_row_change)
         # Authorizer and functions BEFORE our own statements: installing them expires what is prepared.
@@ -84,6 +89,12 @@ class EngineState:
     def set_index(self, index: int) -> int:
         code: int = sqlite.bind_int64(self._own["set_index"], 1, index)
         return code or self.run_own("set_index")
+
+    def reload_schema(self) -> int:
+        """A change of the schema was undone: prepare all anew, and let SQLite forget what it read of it."""
+        self.statements.clear()
+        code: int = sqlite.exec(self.db, b"PRAGMA writable_schema = RESET", None, None, None)
+        return code
 
     def scan(self) -> int:
         """Recompute the state hash from the database file, whose WAL must be empty; an SQLite code."""

@@ -72,8 +72,12 @@ class Functions:
         for name, count in _NAMES:
             sqlite.create_function_v2(self._db, name, count, _SQLITE_UTF8, None, None, None, None, None)
 
-    def begin_unit(self, seed: bytes, position: int) -> None:
+    def start_chance(self, seed: bytes, position: int) -> None:
+        """Of a unit or group."""
         self._state = first_state(seed, position)
+
+    def start_total(self) -> None:
+        """Let total_changes() count from here."""
         self._total_changes_start = sqlite.total_changes64(self._db)
 
     def _next(self) -> int:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import apsw
 
+from dqlite_py.storage.python_engine.guard import Control
 from dqlite_py.storage.python_engine.msgpack import Item, ItemWriter, Kind
 from dqlite_py.storage.python_engine.payload import Statement
 from dqlite_py.storage.python_engine.sqlite_api import TRANSIENT, sqlite
@@ -158,8 +159,17 @@ def _step_all(engine: EngineState, statement: Prepared, place: int) -> None:
         engine.results.set_array(place, rows)
 
 
+def _decltypes(statement: Prepared) -> tuple[bytes | None, ...]:
+    return tuple(sqlite.column_decltype(statement.handle, i) for i in range(statement.column_count))
+
+
 def _execute(engine: EngineState, statement: Prepared) -> None:
     results = engine.results
+    if not statement.is_readonly:
+        engine.wrote = True
+        engine.changed = engine.changed or statement.control is Control.NONE
+    if statement.column_count > 0 and engine.keeps_decltypes:
+        engine.decltypes = _decltypes(statement)
     results.put_array(4)  # [rowcount, rowid, columns, rows]
     if statement.column_count == 0:
         _step_all(engine, statement, 0)
@@ -182,6 +192,12 @@ def _rowcount_of(engine: EngineState, statement: Prepared) -> int:
     return rowcount
 
 
+def _reload_schema(engine: EngineState) -> None:
+    code = engine.reload_schema()
+    if code != apsw.SQLITE_OK:
+        raise error_of(engine.db, code)
+
+
 def run_statement(engine: EngineState, text: Statement) -> None:
     """Run a statement, append [rowcount, rowid, columns, rows] to the results; raises SqlError."""
     statement = engine.statements.get(text.sql)
@@ -194,8 +210,10 @@ def run_statement(engine: EngineState, text: Statement) -> None:
     finally:
         sqlite.reset(statement.handle)  # its code repeats the step's
         sqlite.clear_bindings(statement.handle)
-        if not (statement.is_readonly or statement.is_dml):
-            engine.schema_changed = True
+        if statement.control is Control.ROLLBACK_TO and engine.schema_changed:
+            _reload_schema(engine)
+        elif not (statement.is_readonly or statement.is_dml) and statement.control is Control.NONE:
+            engine.schema_changed = engine.schema_touched = True
             engine.statements.clear()
     if engine.max_rowid_used:
         raise SqlError(

@@ -29,6 +29,13 @@ class Tokens:
         self._sql = sql
         self._at = at
 
+    def copy(self) -> Tokens:
+        return Tokens(self._sql, self._at)
+
+    def is_blank(self) -> bool:
+        """True when nothing but white space, comments and semicolons is left."""
+        return is_blank(self._sql, self._at)
+
     def next(self) -> Token | None:
         """Next token after white space and comments; None at the end."""
         sql = self._sql

@@ -9,7 +9,7 @@ from typing import Final
 
 import apsw
 
-from dqlite_py.storage.python_engine.guard import Guard
+from dqlite_py.storage.python_engine.guard import Control, Guard, Place
 from dqlite_py.storage.python_engine.sql_text import is_blank
 from dqlite_py.storage.python_engine.sqlite_api import sqlite
 from dqlite_py.storage.python_engine.utf8 import utf8_copy
@@ -37,6 +37,12 @@ def error_of(db: int, code: int) -> SqlError:
     return SqlError(code, sqlite.errstr(code))
 
 
+def only_reads(guard: Guard, handle: int) -> bool:
+    """SQLite calls savepoint control reading, and reading the journal mode writing."""
+    is_reading = sqlite.stmt_readonly(handle) != 0 or sqlite.stmt_isexplain(handle) != 0 or guard.is_pragma
+    return is_reading and guard.control is Control.NONE
+
+
 class Prepared:
     """A client's statement."""
 
@@ -44,7 +50,9 @@ class Prepared:
         self.handle = handle
         self.parameter_count: int = sqlite.bind_parameter_count(handle)
         self.column_count: int = sqlite.column_count(handle)
-        self.is_readonly = sqlite.stmt_readonly(handle) != 0 or sqlite.stmt_isexplain(handle) != 0
+        self.needed = guard.needed  # where it may be
+        self.control = guard.control  # of savepoints: neither is_readonly nor is_dml
+        self.is_readonly = only_reads(guard, handle)
         self.is_dml = guard.is_dml and not self.is_readonly  # has a row count
 
 
@@ -67,9 +75,9 @@ class Statements:
         self._by_text: OrderedDict[bytes, Prepared] = OrderedDict()  # the least recently used first
 
     def get(self, sql: bytes) -> Prepared:
-        """Find or prepare; raises SqlError. The statement stays valid until the next call."""
+        """Find or prepare for the guard's place; raises SqlError. Valid until the next call."""
         statement = self._by_text.get(sql)
-        if statement is not None:
+        if statement is not None and statement.needed <= self._guard.place:
             self._by_text.move_to_end(sql)
             return statement
         statement = Prepared(self._prepare(sql), self._guard)
@@ -101,7 +109,7 @@ class Statements:
         code, handle, rest = prepare(self._db, sql, _PREPARE_PERSISTENT)
         guard.active = False
         if code != apsw.SQLITE_OK:
-            if guard.reason:  # a refused function is an ordinary ERROR to SQLite
+            if guard.is_refused:  # a refused function is an ordinary ERROR to SQLite
                 raise SqlError(apsw.SQLITE_AUTH, guard.reason)
             raise error_of(self._db, code)
         if handle is None:
@@ -111,4 +119,7 @@ class Statements:
             raise SqlError(
                 apsw.SQLITE_AUTH, b"several statements in one string: send them one by one, in one unit"
             )
+        if guard.needed is Place.LOOKING and not only_reads(guard, handle):
+            sqlite.finalize(handle)
+            raise SqlError(apsw.SQLITE_AUTH, guard.reason)
         return handle

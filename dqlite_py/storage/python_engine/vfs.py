@@ -115,6 +115,11 @@ class _Clock(threading.local):
 _clock: Final = _Clock()
 
 
+def unix_ms(now_us: int) -> int:
+    """As C divides: towards zero."""
+    return now_us // 1000 if now_us >= 0 else -(-now_us // 1000)
+
+
 def fix_time(unix_ms: int) -> None:
     """From now on this thread's SQLite sees a fixed clock and no 'localtime'."""
     _clock.fixed_unix_ms = unix_ms

@@ -15,10 +15,10 @@ INPUT_BYTES_MIN: Final = 241  # shorter ones have algorithms of their own
 
 _MASK: Final = 2**64 - 1
 _PRIME32_1: Final = 0x9E3779B1
-_PRIME64_1: Final = 0x9E3779B185EBCA87
+PRIME64_1: Final = 0x9E3779B185EBCA87
 _START: Final = (
     0xC2B2AE3D,
-    _PRIME64_1,
+    PRIME64_1,
     0xC2B2AE3D27D4EB4F,
     0x165667B19E3779F9,
     0x85EBCA77C2B2AE63,
@@ -26,7 +26,7 @@ _START: Final = (
     0x27D4EB2F165667C5,
     _PRIME32_1,
 )
-_SECRET: Final = bytes.fromhex(
+SECRET: Final = bytes.fromhex(
     "b8fe6c3923a44bbe7c01812cf721ad1cded46de9839097db7240a4a4b7b3671f"
     "cb79e64eccc0e578825ad07dccff7221b8084674f743248ee03590e6813a264c"
     "3c2852bb91c300cb88d0658b1b532ea371644897a20df94e3819ef46a9deacd8"
@@ -39,14 +39,14 @@ _BLOCK: Final = 1024  # 16 stripes, each of which moves 8 bytes further in the s
 _STRIPES: Final = _BLOCK // _STRIPE
 _SECRET_WORDS: Final = Struct("<24Q")
 _EIGHT_WORDS: Final = Struct("<8Q")
-_SCRAMBLE_AT: Final = len(_SECRET) - _STRIPE
-_LAST_AT: Final = len(_SECRET) - _STRIPE - 7
+_SCRAMBLE_AT: Final = len(SECRET) - _STRIPE
+_LAST_AT: Final = len(SECRET) - _STRIPE - 7
 _MERGE_AT: Final = 11
 
 
 @lru_cache(maxsize=4096)  # by page number: the pages written most are few
 def _secret(seed: int) -> bytes:
-    words = _SECRET_WORDS.unpack(_SECRET)
+    words = _SECRET_WORDS.unpack(SECRET)
     return _SECRET_WORDS.pack(
         *((word + seed if i % 2 == 0 else word - seed) & _MASK for i, word in enumerate(words))
     )
@@ -70,7 +70,7 @@ def _mixed(data: bytes, secret: int) -> list[int]:
     ]
 
 
-def _fold(left: int, right: int) -> int:
+def fold(left: int, right: int) -> int:
     product = left * right
     return (product ^ product >> 64) & _MASK
 
@@ -95,9 +95,9 @@ def xxh3_64(data: bytes, seed: int) -> int:
     last = _mixed(data[-_STRIPE:], int.from_bytes(secret[_LAST_AT : _LAST_AT + _STRIPE], "little"))
     accumulators = [(a + b + c) & _MASK for a, b, c in zip(accumulators, rest, last, strict=True)]
     merge = _EIGHT_WORDS.unpack_from(secret, _MERGE_AT)
-    result = size * _PRIME64_1
+    result = size * PRIME64_1
     for i in range(0, 8, 2):
-        result += _fold(accumulators[i] ^ merge[i], accumulators[i + 1] ^ merge[i + 1])
+        result += fold(accumulators[i] ^ merge[i], accumulators[i + 1] ^ merge[i + 1])
     result &= _MASK
     result ^= result >> 37
     result = result * 0x165667919E3779F9 & _MASK

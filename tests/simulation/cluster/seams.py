@@ -30,6 +30,7 @@ THREADING = (
     "dqlite_py.raft.journal.table",
     "dqlite_py.raft.journal.thread",
     "dqlite_py.storage.checkpoint",
+    "dqlite_py.storage.engine",
     "dqlite_py.storage.held",
     "dqlite_py.storage.reader_connections",
     "dqlite_py.storage.readers",
@@ -73,8 +74,10 @@ HARMLESS = {
     "dqlite_py.node.snapshot_source": "the type Executor; its secrets are replaced",
     "dqlite_py.node.pinning": "the type Future",
     "dqlite_py.raft.quietlog": "how often a line is logged",
+    "dqlite_py.storage.live": "the type Lock",
     "dqlite_py.storage.native_engine": "a lock for binding the extension once",
     "dqlite_py.storage.python_engine.binding": "a lock for binding to SQLite once",
+    "dqlite_py.storage.python_engine.live": "a flag, and a statement's time limit, which is real time in C, too",
     "dqlite_py.storage.python_engine.vfs": "the clock that an entry fixes is a thread's own",
     "dqlite_py.wire.frames": "a counter's start, replaced itself",
 }
