@@ -27,7 +27,6 @@ from dqlite_py.limits import REQUEST_TIMEOUT_MS
 from dqlite_py.model import Address, NodeId
 from dqlite_py.node.inbound import Inbound
 from dqlite_py.node.joining import join_cluster
-from dqlite_py.node.plain_as_gateway import PlainAsGateway
 from dqlite_py.node.runtime import NodeRuntime
 from dqlite_py.node.settings import node_settings
 from dqlite_py.node.startup import (
@@ -141,8 +140,7 @@ class Node:
         `options`: see dqlite_py.dbapi.baseconnection.BaseConnection.
         """
         runtime = self._running()
-        gateway = PlainAsGateway(runtime.gateway)
-        connection: Connection = connect(gateway, database, factory=factory, **options)
+        connection: Connection = connect(runtime.gateway, database, factory=factory, **options)
         return connection
 
     @property

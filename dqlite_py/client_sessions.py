@@ -11,6 +11,7 @@ import secrets
 from collections.abc import Callable
 from typing import Any, Final
 
+from dqlite_py.limits import SESSION_AHEAD_US
 from dqlite_py.model import WriteKey
 from dqlite_py.resultcodes import NEVER_APPLIED, SESSION_EXPIRED, SESSION_SUPERSEDED
 from dqlite_py.units import SESSION_BYTES
@@ -42,6 +43,14 @@ class ClientSessions:
     def fresh(self, log_time_us: int) -> WriteKey:
         """A key of a new session, at this log time."""
         return WriteKey(secrets.token_bytes(SESSION_BYTES), log_time_us + 1)
+
+    def take_at(self, database: str, log_time_us: int) -> WriteKey:
+        """A key for an entry whose log time was set a while ago (a transaction's): it must not be ahead of that."""
+        key = self.take(database)
+        if key.sequence <= log_time_us + SESSION_AHEAD_US // 2:
+            return key
+        self.give_back(database, key)
+        return self.fresh(log_time_us)
 
     def give_back(self, database: str, key: WriteKey) -> None:
         """The outcome of the key's write is known, or it certainly did not happen."""

@@ -48,14 +48,15 @@ async def begin(
         Opened(link, attempts.target, attempts.id).tell("tx.rollback")
         raise
     link.log_time_us = max(link.log_time_us, key.sequence)
-    return Transaction(link, Opened(link, attempts.target, attempts.id), database)
+    return Transaction(link, Opened(link, attempts.target, attempts.id), database, key.sequence)
 
 
 class Transaction:
     """See gateway.AsyncWriteTransaction."""
 
-    def __init__(self, link: Link, opened: Opened, database: str) -> None:
+    def __init__(self, link: Link, opened: Opened, database: str, log_time_us: int) -> None:
         self.is_open = True
+        self._log_time_us = log_time_us  # of its entry
         self._link = link
         self._opened = opened
         self._database = database
@@ -87,7 +88,7 @@ class Transaction:
         """Cancelled: whether it was committed is not known."""
         self._check_open()
         deadline = asyncio.get_running_loop().time() + timeout_s
-        key = self._link.sessions.take(self._database)
+        key = self._link.sessions.take_at(self._database, self._log_time_us)
         try:
             index = await self._opened.ask(
                 "tx.commit", {"key": [*key]}, timeout_s, OutcomeUnknown, answers.index_answer

@@ -17,7 +17,7 @@ from dqlite_py.node.transaction import Transaction, group_results
 from dqlite_py.node.transaction_calls import GRACE_S, LoopTransaction, unknown_commit
 from dqlite_py.node.transactions import Transactions
 
-MARGIN_S: Final = 0.25  # for a busy loop
+MARGIN_S: Final = 0.5  # for a busy loop, and a leader's answer
 RunOnLoop = Callable[[Any, float, Callable[[], Error]], Any]  # coroutine, time-out, the error then
 
 

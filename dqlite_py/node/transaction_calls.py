@@ -121,6 +121,7 @@ class ForwardedTransaction:
         self._id = transaction_id
         self._database = database
         self._key = key
+        self._log_time_us = key.sequence  # of its entry, nearly
         self._call = call
         self._writes = writes
         self._spawn = spawn
@@ -140,7 +141,7 @@ class ForwardedTransaction:
             request = {"id": self._id, "body": body, "timeout_s": timeout_s}
             try:
                 found = group_answer(await self._ask("tx.run", request, timeout_s + GRACE_S))
-            except (RpcLost, RpcNotSent, MalformedMessage) as error:
+            except (RpcLost, RpcNotSent, MalformedMessage, NotLeader, NodeStopped) as error:
                 raise self._lost(error) from None
             except TransactionEnded as error:
                 self._why_ended = error
@@ -156,14 +157,14 @@ class ForwardedTransaction:
             over = TransactionEnded("the transaction is over")
             # Of our own session: the leader's may have gone on to another write when we ask what became of this one.
             sessions = self._writes.sessions
-            key = self._key = sessions.take(self._database)
+            key = self._key = sessions.take_at(self._database, self._log_time_us)
             body = {"id": self._id, "key": list(key), "timeout_s": timeout_s}
             try:
                 answer = await self._ask("tx.commit", body, timeout_s)
             except IntegrityError:  # deferred foreign keys: it is still open
                 sessions.give_back(self._database, key)
                 raise
-            except RpcNotSent as error:
+            except (RpcNotSent, NotLeader, NodeStopped) as error:
                 sessions.give_back(self._database, key)
                 raise self._lost(error) from None
             except RpcLost:

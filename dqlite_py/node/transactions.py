@@ -179,7 +179,7 @@ class Transactions:
         assert begin.queue is not None
         assert begin.lock is not None
         worker = self._applier().workers.get(begin.database)
-        engine: Any = worker.engine if worker is not None else None
+        engine = worker.engine if worker is not None else None
         if engine is None:
             self._refuse(begin, OperationalError(f"no such database here (yet): {begin.database}"))
             return

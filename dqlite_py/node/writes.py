@@ -39,6 +39,7 @@ from dqlite_py.units import stamp_unit
 
 Call = Callable[[NodeId, str, Any, float], Any]  # awaitable
 Propose = Callable[[bytes, Callable[[Any, Error | None], None]], None]
+ANSWER_S: Final = 0.4  # for a leader's answer to what waited there until its time was over
 REPEAT_S: Final = 0.02  # before a unit whose attempt had an uncertain end is tried again
 
 
@@ -289,6 +290,7 @@ class Writes:
             body,
             deadline,
             lambda: self.submit_many_here(database, units, [queued.deadline for queued in batch]),
+            answer_s=ANSWER_S,
         )
         return answers
 
@@ -296,7 +298,9 @@ class Writes:
         for forwarder in self._forwarders.values():
             forwarder.look_at_leader()
 
-    async def on_leader(self, method: str, body: Any, deadline: Deadline, here: Callable[[], Any]) -> Any:
+    async def on_leader(
+        self, method: str, body: Any, deadline: Deadline, here: Callable[[], Any], *, answer_s: float = 0.0
+    ) -> Any:
         """Run `here()` if we lead, else `method` on the leader; tries again only what certainly did not happen."""
         refusal = self._view.refusal(write=False)
         if refusal is not None:
@@ -307,7 +311,7 @@ class Writes:
             try:
                 if leader is None:
                     return await here()
-                return await self._call(leader, method, body, deadline.left_s)
+                return await self._call(leader, method, body, deadline.left_s + answer_s)
             except RpcLost as error:
                 raise OutcomeUnknown(f"the connection to the leader broke: {error}") from None
             except (RpcNotSent, NotLeader, NoLeader, NodeStopped) as error:

@@ -21,6 +21,7 @@ from dqlite_py.errors import (
     Error,
     InterfaceError,
     MalformedMessage,
+    NodeStopped,
     NotSupportedError,
     OutcomeUnknown,
     RequestTooLarge,
@@ -243,6 +244,8 @@ class RpcServer:
 
     def _refusal(self, connection: Connection, method: str, size_bytes: int) -> Error | None:
         known = self._methods.get(method)
+        if known is None and not self._methods:
+            return NodeStopped("the node is starting: ask again")
         if known is None:
             return NotSupportedError(f"this release has no method {method!r}")
         if not (connection.verified or known[1]):

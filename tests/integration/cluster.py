@@ -90,6 +90,10 @@ class Client:
         body = {"database": DATABASE, "sql": sql, "params": list(params), "level": level, "timeout_s": 10.0}
         return [tuple(row) for row in self.call(address, "sql.read", body, 11.0)[1]]
 
+    def drop_connections(self) -> None:
+        self._run(self._caller.stop())
+        self._caller = self._run(self._open())
+
     def close(self) -> None:
         self._run(self._caller.stop())
         self._loop.call_soon_threadsafe(self._loop.stop)

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-import dqlite_py
 from dqlite_py.command import encode_statements
 from dqlite_py.errors import NeverApplied
 from dqlite_py.gateway import WriteKey
-from tests.integration.cluster import Cluster, wait_until
+from tests.integration.cluster import wait_until
+from tests.integration.mixed_cluster import MixedCluster
 
 KILLS = 5
 WRITERS = 8
@@ -23,41 +23,6 @@ SCHEMA = encode_statements(
         ("INSERT INTO counter VALUES (1, 0)", []),
     ]
 )
-
-
-class MixedCluster:
-    """Two node processes, which can be killed, and a third node in this process, whose users write."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.processes = Cluster(folder, 2)
-
-    def __enter__(self) -> MixedCluster:
-        self.processes.__enter__()
-        try:
-            join = [node.address for node in self.processes.nodes]
-            self.node = dqlite_py.Node(self.folder / "embedded", join=join).start()
-        except BaseException:
-            self.processes.__exit__(None, None, None)
-            raise
-        self.node.wait_ready(30.0)
-        wait_until(lambda: all(m["role"] == "voter" for m in self.node.members()), "all vote")
-        self.node.gateway.open_database("app", 30.0)
-        return self
-
-    def __exit__(self, *_exc: object) -> None:
-        self.node.stop(hand_over=False)
-        self.processes.__exit__(None, None, None)
-
-    def kill_leader(self) -> None:
-        """kill -9 of the leader, a process; it comes back."""
-        if self.node.status()["is_leader"]:
-            self.node.transfer_leadership()
-        victim = self.processes.leader()
-        victim.kill()
-        wait_until(lambda: self.node.status()["leader_id"], "another leader")
-        victim.start()
-        wait_until(lambda: self.processes.status(victim)["leader_id"], f"{victim.name} is back")
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Final
 from dqlite_py.command import encode_unit
 from dqlite_py.dbapi import Connection
 from dqlite_py.errors import Error, Outcome, OutcomeUnknown
-from dqlite_py.node.plain_as_gateway import PlainAsGateway
 from dqlite_py.node.tickets import Deadline
 from tests.simulation.cluster.checks_scratch import ALL_MARKS, MAKE, MARK, NEWEST, SCRATCH, Asked
 from tests.simulation.cluster.life import Life
@@ -108,10 +107,9 @@ class ScratchClient:
 
     def _perform(self, life: NodeLife, asked: Asked) -> None:
         assert life.runtime is not None
-        gateway = PlainAsGateway(life.runtime.gateway)
         # A write that is tried again after its database was dropped and made anew would take effect there, too.
         connection = Connection(
-            gateway, asked.database, isolation_level=None, timeout=TIMEOUT_S, exactly_once=False
+            life.runtime.gateway, asked.database, isolation_level=None, timeout=TIMEOUT_S, exactly_once=False
         )
         try:
             if asked.kind == "read":

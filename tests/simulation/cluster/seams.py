@@ -61,6 +61,7 @@ SECRETS = (
 # Modules that import one of these names for something that needs no replacement.
 HARMLESS = {
     "dqlite_py.cli": "commands; no part of a node",
+    "dqlite_py.client": "programs outside the nodes; the simulation has its own (remote.py)",
     "dqlite_py.ports": "the real clock and disk, which are replaced as a whole",
     "dqlite_py.dbapi.adapting": "conversion of UUIDs",
     "dqlite_py.dbapi.guard": "who calls, and turns of threads that share a connection, which no client does",
