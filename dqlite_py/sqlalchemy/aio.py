@@ -20,9 +20,9 @@ from sqlalchemy.dialects.sqlite.base import SQLiteExecutionContext
 from sqlalchemy.engine import URL
 from sqlalchemy.util import await_only
 
-from dqlite_py import dbapi
+from dqlite_py import client, dbapi
 from dqlite_py.gateway import ReadLevel
-from dqlite_py.sqlalchemy.dialect import DqliteDialect, client_function
+from dqlite_py.sqlalchemy.dialect import DqliteDialect, check_members
 
 
 class _Cursor(AsyncAdapt_dbapi_cursor):
@@ -129,9 +129,10 @@ class AioDqliteDialect(DqliteDialect):
 
     def connect(self, *arguments: Any, **options: Any) -> Any:
         """Only asked when the engine has no creator."""
-        [target] = arguments
-        connect = client_function(target, "connect_async")
-        return _connect(async_creator_fn=lambda: connect(target.addresses, target.database, **options))
+        target = check_members(*arguments)
+        return _connect(
+            async_creator_fn=lambda: client.connect_async(target.addresses, target.database, **options)
+        )
 
     def get_driver_connection(self, connection: Any) -> Any:
         return connection._connection

@@ -19,6 +19,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.engine.interfaces import IsolationLevel
 from sqlalchemy.exc import ArgumentError
 
+from dqlite_py import client
 from dqlite_py.dbapi import LEGACY_TRANSACTION_CONTROL
 from dqlite_py.errors import InterfaceError, JournalFailed, NodeStopped, NotLeader, ProgrammingError
 from dqlite_py.gateway import ReadLevel
@@ -84,9 +85,8 @@ class DqliteDialect(SQLiteDialect):
 
     def connect(self, *arguments: Any, **options: Any) -> Any:
         """Only asked when the engine has no `creator`. Pools hand connections from thread to thread."""
-        [target] = arguments
-        options.setdefault("check_same_thread", False)
-        return client_function(target, "connect")(target.addresses, target.database, **options)
+        target = check_members(*arguments)
+        return client.connect(target.addresses, target.database, **{"check_same_thread": False, **options})
 
     def on_connect(self) -> Callable[[Any], None]:
         return _check_autocommit
@@ -196,20 +196,14 @@ def is_reserved(name: str) -> bool:
     return name.lower().startswith(RESERVED_PREFIX)
 
 
-def client_function(target: Target, name: str) -> Callable[..., Any]:
-    """What connects to a cluster that this process is no member of. Raises ArgumentError when it cannot be done."""
-    instead = f'dqlite_py.sqlalchemy.engine_for(node, "{target.database}")'
+def check_members(target: Target) -> Target:
+    """Raises ArgumentError when the URL leads nowhere."""
     if not target.addresses:
         raise ArgumentError(
             f"the URL names no member of a cluster: write dqlitepy://host:9001/{target.database}, or, for a node in "
-            f"this process, {instead}"
+            f'this process, dqlite_py.sqlalchemy.engine_for(node, "{target.database}")'
         )
-    found: Callable[..., Any] | None = getattr(importlib.import_module("dqlite_py.client"), name, None)
-    if found is None:
-        raise ArgumentError(
-            f"this release of dqlite_py connects to a node in the same process only: use {instead}"
-        )
-    return found
+    return target
 
 
 def _begin_mode(options: Mapping[str, Any], reading: Reading | None) -> str | None:

@@ -60,6 +60,12 @@ class Member:
                 raise SystemExit(f"a member does not serve:\n{self._log.read_text()[-2000:]}")
             time.sleep(0.1)
 
+    def story(self) -> dict:
+        status, content = ask(self.http_port, "GET", "/statement")
+        if status != 200:
+            raise SystemExit(f"a member does not tell its books: {status} {content}")
+        return content
+
     def is_leader(self) -> bool:
         status, content = ask(self.http_port, "GET", "/health")
         return status == 200 and content["is_leader"]
@@ -170,7 +176,7 @@ def run(folder: Path, seconds: float, clients_count: int, pause: float, seed: in
         stop.set()
         for client in clients:
             client.join(120)
-        stories = [ask(member.http_port, "GET", "/statement")[1] for member in members]
+        stories = [member.story() for member in members]
     finally:
         stop.set()
         for member in members:

@@ -1,10 +1,11 @@
-"""The compliance suite's connections: to a gateway in memory, that lives as long as the run.
+"""The compliance suite's connections: to one embedded node, that lives as long as the run.
 
 SQLAlchemy's pytest plugin takes the run over: it has a process of its own, by test_sqlalchemy_suite.py one level up.
 """
 
 from __future__ import annotations
 
+import tempfile
 from typing import Any
 
 import pytest
@@ -18,19 +19,24 @@ from sqlalchemy.testing.plugin.pytestplugin import *  # noqa: F403
 from sqlalchemy.testing.plugin.pytestplugin import pytest_sessionfinish as sqlalchemy_sessionfinish
 from sqlalchemy.testing.plugin.pytestplugin import pytest_sessionstart as sqlalchemy_sessionstart
 
+import dqlite_py
 from dqlite_py import aio
 from dqlite_py.sqlalchemy.dialect import DqliteDialect
-from tests.unit.sqlalchemy.conftest import FakeNode
 
-node = FakeNode()
+folder = tempfile.TemporaryDirectory(prefix="sqlalchemy-suite-")
+node = dqlite_py.Node(folder.name)
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
+    node.start()
+    node.wait_ready()
     sqlalchemy_sessionstart(session)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     sqlalchemy_sessionfinish(session)
+    node.stop()
+    folder.cleanup()
 
 
 @event.listens_for(DqliteDialect, "do_connect")
