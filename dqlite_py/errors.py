@@ -111,6 +111,12 @@ class NoLeader(OperationalError):
     retryable = True
 
 
+class TooStale(OperationalError):
+    """This node's state is older than the read allows, and was not fresh enough in time; the message says how old."""
+
+    retryable = True
+
+
 class Busy(OperationalError):
     """A bound on queued work is reached; nothing was queued."""
 

@@ -48,6 +48,7 @@ TICK_MS: Final = 20
 HEARTBEAT_MS: Final = 60
 ELECTION_MIN_MS: Final = 400
 ELECTION_MAX_MS: Final = 800
+LEASE_DRIFT_PERCENT: Final = 10  # of the minimum election time-out: what two clocks' rates may differ by
 
 # -- journal
 SEGMENT_BYTES: Final = 64 * MIB

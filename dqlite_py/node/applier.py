@@ -71,6 +71,7 @@ class Applier:
         self.drop_lock = asyncio.Lock()  # databases do not vanish while it is held
         self._waiters: list[tuple[int, str | None, asyncio.Future[None]]] = []
         self._stopped = False
+        self._why_closed = OperationalError("the database was dropped")
 
     # -- opening --------------------------------------------------------------------------------------
 
@@ -133,6 +134,18 @@ class Applier:
         worker = self.workers.get(database)
         return worker is None or not worker.pending or worker.pending[0] > index
 
+    def has_applied(self, database: str, index: int) -> bool:
+        """`is_applied` for an open database, from any thread; False when that cannot be told."""
+        if self.dispatched_index < index:
+            return False
+        worker = self.workers.get(database)
+        if worker is None:
+            return False
+        try:
+            return worker.pending[0] > index
+        except IndexError:
+            return True
+
     def when_applied(self, database: str | None, index: int) -> asyncio.Future[None] | None:
         """None when applied already, else a future; it is cancelled when the databases are closed or replaced."""
         if self.is_applied(database, index):
@@ -192,21 +205,24 @@ class Applier:
             if header.kind is CommandKind.DROP:
                 self._dropping = self._loop.create_task(self._drop(entry, header.database))
                 return
-        self.dispatched_index = entry.index
         if header is None:
+            self.dispatched_index = entry.index
             self._on_entry_applied(entry, None, error)
             return
         worker = self.workers.get(header.database)
         if worker is None:
             if header.kind is not CommandKind.OPEN:
+                self.dispatched_index = entry.index
                 self._on_entry_applied(entry, None, _no_such_database(header.database))
                 return
             if entry.index < self._folder.dropped_at(header.database):
+                self.dispatched_index = entry.index
                 self._on_entry_applied(entry, None, None)
                 return
             worker = self._start_worker(header.database, create=True)
             worker.opened.add_done_callback(self._created(worker))
         worker.submit(entry, header, self._wants_results(entry.index))
+        self.dispatched_index = entry.index  # AFTER it is pending: see has_applied
 
     def _created(self, worker: DatabaseWorker) -> Callable[[Any], None]:
         def done(opened: Any) -> None:
@@ -271,11 +287,12 @@ class Applier:
     async def _close_readers(self, name: str) -> None:
         pool = self.readers.pop(name, None)
         if pool is not None:
-            await self._on_worker(pool.close)
+            await self._on_worker(pool.close, self._why_closed)
 
     async def close(self) -> None:
         """Finish what was routed and close every database; waiting reads are cancelled."""
         self._stopped = True
+        self._why_closed = OperationalError("the node is stopping, or replaces its databases by a snapshot")
         if self._dropping is not None:
             await asyncio.wait([self._dropping])
         for name in list(self.workers):

@@ -1,28 +1,26 @@
-"""Linearizable read barriers: one leadership check shared by all reads that wait for it. Loop thread.
+"""Before a read: is this node's state fresh enough for it, and until when to wait if not (docs/read-levels.md).
 
-A round: get a read index that was asked for AFTER the waiters arrived, then let each go on when its database has
-applied that index (thesis 6.4). Only one round is under way; later reads take the next. A leader asks its core, with
-no task and no timer (a core that hears no quorum steps down and says so); anything else is a task: to ask the leader
-by RPC, to wait for one, to ask again.
+`is_fresh` may be asked by any thread and costs no message and no hop; everything else is on the loop thread. Questions
+to the leader are shared (read_rounds.py), one kind of round for each of the two levels that need them.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from functools import partial
-from typing import Any
+from typing import Any, Final
 
-from dqlite_py.errors import Error, InternalError, NoLeader, NotLeader, OperationalError
+from dqlite_py.errors import Error, NoLeader, NotLeader, OperationalError, TooStale
+from dqlite_py.gateway import LINEARIZABLE, Freshness, ReadLevel
 from dqlite_py.model import LogIndex, NodeId
 from dqlite_py.node.applier import Applier
 from dqlite_py.node.cluster_view import ClusterView
+from dqlite_py.node.read_rounds import Answer, BarrierCallback, ReadRounds, replaced
 from dqlite_py.node.tickets import Deadline
 from dqlite_py.raft.core import RaftCore
 from dqlite_py.raft.rpc import RpcLost, RpcNotSent
 
-BarrierCallback = Callable[[Any, Error | None], None]
-Waiting = list[tuple[str, BarrierCallback, Deadline]]
+SWEEP_S: Final = 1.0  # how often readers that are held are looked at
 
 
 class ReadBarriers:
@@ -45,12 +43,68 @@ class ReadBarriers:
         self._now_ms = now_ms
         self._call = call
         self._next_id = 1
-        self._asked: dict[int, Callable[[LogIndex | None], None]] = {}  # None: leadership was lost
-        self._waiting: Waiting = []  # for the next round
-        self._under_way: Waiting = []
-        self._is_busy = False  # a round is under way or about to begin
-        self._task: asyncio.Task[None] | None = None
+        self._asked: dict[int, Answer] = {}
+        self._confirmed_ms: dict[
+            str, float
+        ] = {}  # database -> when everything committed was found to be applied
+        # How long a leader that is cut off may go on telling its followers an old commit index.
+        self._deposed_ms = core.settings.election_max_ms + 2 * core.settings.heartbeat_ms
+        self._rounds = {
+            level: ReadRounds(loop=loop, source=source, applier=applier, now_ms=now_ms)
+            for level, source in (
+                (ReadLevel.LINEARIZABLE, _Confirmed(self)),
+                (ReadLevel.LEADER, _Leased(self)),
+            )
+        }
+        self._is_watching = False
         self._stopped = False
+
+    # -- any thread ---------------------------------------------------------------------------------------
+
+    def is_fresh(self, database: str, freshness: Freshness) -> bool:
+        """True when a read begun now needs no barrier: no message, no hop."""
+        level = freshness.level
+        if level is ReadLevel.STALE:
+            bound = freshness.max_staleness_s
+            return bound is None or self.staleness_ms(database) <= bound * 1000
+        if level is ReadLevel.SESSION:
+            return self._applier().has_applied(database, freshness.log_index)
+        return level is ReadLevel.LEADER and self._view.is_compared and self._lease_serves(database)
+
+    def _lease_serves(self, database: str) -> bool:
+        """The lease holds, and what was committed by now is applied."""
+        now = self._now_ms()  # BEFORE the lease is looked at, and that BEFORE the commit index
+        return now < self._core.lease_until_ms and self._applier().has_applied(
+            database, self._core.commit_index
+        )
+
+    def staleness_ms(self, database: str) -> float:
+        """An upper bound of how long ago this node's `database` was the newest there was."""
+        if self._lease_serves(database):
+            return 0.0
+        now = self._now_ms()
+        known = max(self._core.fresh_ms - self._deposed_ms, self._confirmed_ms.get(database, float("-inf")))
+        return now - known
+
+    def watch_held(self) -> None:
+        """A reader is held: see to it that it is not for ever."""
+        if not self._is_watching:
+            self._is_watching = True
+            try:
+                self._loop.call_soon_threadsafe(self._sweep)
+            except RuntimeError:
+                return  # the loop is closed, and with it the readers
+
+    def _sweep(self) -> None:
+        self._is_watching = False  # BEFORE looking
+        is_held = False
+        for pool in self._applier().readers.values():
+            if pool.has_held:
+                pool.sweep()
+                is_held = True
+        if is_held and not self._is_watching and not self._stopped:
+            self._is_watching = True
+            self._loop.call_later(SWEEP_S, self._sweep)
 
     # -- the core's answers -----------------------------------------------------------------------------
 
@@ -64,7 +118,7 @@ class ReadBarriers:
         if answer is not None:
             answer(None)
 
-    def _ask_core(self, answer: Callable[[LogIndex | None], None]) -> None:
+    def _ask_core(self, answer: Answer) -> None:
         read_id = self._next_id
         self._next_id += 1
         self._asked[read_id] = answer
@@ -90,7 +144,12 @@ class ReadBarriers:
         self._loop.call_soon(self._pump)  # those that arrive together share a round
         return await future
 
-    def confirm_here(self, answer: Callable[[LogIndex | None], None]) -> None:
+    async def lease_index_here(self) -> LogIndex:
+        """The same without a message, while the lease holds."""
+        index = self._core.lease_index(self._now_ms()) if self._view.is_ready_leader else None
+        return await self.read_index_here() if index is None else index
+
+    def confirm_here(self, answer: Answer) -> None:
         """Confirm leadership with a quorum after this call; `answer` hears the read index, or None when it is lost."""
         if self._stopped or not self._view.is_ready_leader:
             answer(None)
@@ -98,14 +157,18 @@ class ReadBarriers:
         self._ask_core(answer)
         self._loop.call_soon(self._pump)
 
-    async def _read_index(self, deadline: Deadline) -> LogIndex:
+    async def _ask_leader(self, deadline: Deadline, here: Callable[[], Any], method: str) -> LogIndex:
+        while not self._view.is_compared:  # after a start: are this node's databases those of a majority?
+            if deadline.passed:
+                raise NoLeader("this node has not yet compared its databases with a majority of the members")
+            await self._view.wait_change(min(0.2, deadline.left_s))
         while True:
             await self._view.wait_for_leader(deadline)
             leader = self._view.remote_leader
             try:
                 if leader is None:
-                    return await asyncio.wait_for(self.read_index_here(), max(0.001, deadline.left_s))
-                return LogIndex(int(await self._call(leader, "raft.read_index", [], deadline.left_s)))
+                    return LogIndex(await asyncio.wait_for(here(), max(0.001, deadline.left_s)))
+                return LogIndex(int(await self._call(leader, method, [], deadline.left_s)))
             except (
                 RpcLost,
                 RpcNotSent,
@@ -119,102 +182,120 @@ class ReadBarriers:
 
     # -- barriers for readers -------------------------------------------------------------------------------
 
-    def barrier(self, database: str, callback: BarrierCallback, deadline: Deadline) -> None:
-        """Call back once when a read of `database` begun now would be linearizable, or with the reason why not."""
+    def barrier(
+        self,
+        database: str,
+        callback: BarrierCallback,
+        deadline: Deadline,
+        freshness: Freshness = LINEARIZABLE,
+    ) -> None:
+        """Call back once when a read of `database` begun now is as fresh as asked for, or with the reason why not."""
         refusal = self._view.refusal(write=False)
+        if refusal is None and self._stopped:
+            refusal = OperationalError("the node is stopping")
         if refusal is not None:
             callback(None, refusal)
-            return
-        if self._stopped:
-            callback(None, OperationalError("the node is stopping"))
-            return
-        self._waiting.append((database, callback, deadline))
-        if not self._is_busy:
-            self._is_busy = True
-            self._loop.call_soon(self._begin)  # what arrives in this turn of the loop comes along
-
-    def _begin(self) -> None:
-        """A round for everybody who waits now."""
-        if self._stopped:
-            return
-        self._under_way, self._waiting = self._waiting, []
-        if self._view.is_compared and self._view.is_ready_leader:
-            self._ask_core(self._confirmed)
-            self._pump()
+        elif freshness.level is ReadLevel.SESSION:
+            self._wait_applied(database, freshness.log_index, callback, deadline)
+        elif freshness.level is ReadLevel.STALE:
+            self._freshen(database, callback, deadline, freshness)
         else:
-            self._begin_task()
+            self._rounds[freshness.level].add(database, callback, deadline)
 
-    def _confirmed(self, index: LogIndex | None) -> None:
-        if self._stopped:
+    def _freshen(
+        self, database: str, callback: BarrierCallback, deadline: Deadline, freshness: Freshness
+    ) -> None:
+        """Over the bound: then only the leader can tell what is new."""
+        if self.is_fresh(database, freshness):
+            callback(None, None)
             return
-        if index is None:
-            self._begin_task()  # a read may always be asked again
-        else:
-            self._end(index)
 
-    def _begin_task(self) -> None:
-        self._task = self._loop.create_task(self._round())
+        def answered(value: Any, error: Error | None) -> None:
+            callback(value, self.too_stale(database, freshness) if isinstance(error, NoLeader) else error)
 
-    async def _round(self) -> None:
-        deadline = max((w[2] for w in self._under_way), key=lambda d: d.left_s)
-        try:
-            await self._wait_compared(deadline)
-            index = await self._read_index(deadline)
-        except Exception as error:  # noqa: BLE001 - belongs to those who wait; the next round must come
-            known = error if isinstance(error, Error) else InternalError(f"no read index: {error!r}")
-            under_way, self._under_way = self._under_way, []
-            _refuse(under_way, known)
-            self._next()
-        else:
-            self._end(index)
+        self._rounds[ReadLevel.LEADER].add(database, answered, deadline)
 
-    def _end(self, index: LogIndex) -> None:
-        under_way, self._under_way = self._under_way, []
-        callbacks: dict[str, list[BarrierCallback]] = {}
-        for database, callback, _deadline in under_way:
-            if database in callbacks:
-                callbacks[database].append(callback)
+    def _wait_applied(self, database: str, index: int, callback: BarrierCallback, deadline: Deadline) -> None:
+        future = self._applier().when_applied(database, index)
+        if future is None:
+            callback(index, None)
+            return
+        is_late = False
+
+        def give_up() -> None:
+            nonlocal is_late
+            is_late = True
+            future.cancel()
+
+        late = self._loop.call_later(deadline.left_s, give_up)
+
+        def done(_future: asyncio.Future[None]) -> None:
+            late.cancel()
+            if not future.cancelled():
+                callback(index, None)
+            elif is_late:
+                callback(None, self.too_stale(database, Freshness(ReadLevel.SESSION, index)))
             else:
-                callbacks[database] = [callback]
-        for database, those in callbacks.items():
-            future = self._applier().when_applied(database, index)
-            if future is None:
-                for callback in those:
-                    callback(index, None)
-            else:
-                future.add_done_callback(partial(_applied, those, index))
-        self._next()
+                callback(None, replaced())
 
-    def _next(self) -> None:
-        if self._waiting:
-            self._begin()
-        else:
-            self._is_busy = False
+        future.add_done_callback(done)
 
-    async def _wait_compared(self, deadline: Deadline) -> None:
-        """After a start: until this node's databases are known to be those of a majority."""
-        while not self._view.is_compared:
-            if deadline.passed:
-                raise NoLeader("this node has not yet compared its databases with a majority of the members")
-            await self._view.wait_change(min(0.2, deadline.left_s))
+    def too_stale(self, database: str, freshness: Freshness) -> Error:
+        """Why a read did not get the state it asked for in time. Any thread."""
+        if freshness.level is ReadLevel.SESSION:
+            applied = self._applier().applied_index
+            return TooStale(f"this node has applied log index {applied}, not yet {freshness.log_index}")
+        if freshness.level is not ReadLevel.STALE:
+            return NoLeader("the read was not confirmed in time")
+        age_s = self.staleness_ms(database) / 1000
+        known = f"{age_s:.1f} s ago" if age_s < 1e9 else "not since it started"
+        return TooStale(
+            f"this node was last known to be up to date {known}, {freshness.max_staleness_s:g} s are allowed, and no "
+            "leader answered in time"
+        )
+
+    def confirmed(self, database: str, asked_ms: float) -> None:
+        """See read_rounds.Source."""
+        self._confirmed_ms[database] = asked_ms
 
     def stop(self) -> None:
         self._stopped = True
-        if self._task is not None:
-            self._task.cancel()
-        left = self._under_way + self._waiting
-        self._under_way, self._waiting = [], []
-        _refuse(left, OperationalError("the node is stopping"))
+        for rounds in self._rounds.values():
+            rounds.stop()
 
 
-def _applied(callbacks: list[BarrierCallback], index: LogIndex, done: asyncio.Future[None]) -> None:
-    for callback in callbacks:
-        if done.cancelled():
-            callback(None, OperationalError("the database was closed or replaced while the read waited"))
-        else:
-            callback(index, None)
+class _Confirmed:
+    """A round that a quorum confirms."""
+
+    def __init__(self, reads: ReadBarriers) -> None:
+        self._reads = reads
+        self.confirmed = reads.confirmed
+
+    def ask_here(self, answer: Answer) -> bool:
+        reads = self._reads
+        if not (reads._view.is_compared and reads._view.is_ready_leader):
+            return False
+        reads._ask_core(answer)
+        reads._pump()
+        return True
+
+    async def ask(self, deadline: Deadline) -> LogIndex:
+        reads = self._reads
+        return await reads._ask_leader(deadline, reads.read_index_here, "raft.read_index")
 
 
-def _refuse(waiting: Waiting, error: Error) -> None:
-    for _database, callback, _deadline in waiting:
-        callback(None, error)
+class _Leased(_Confirmed):
+    """The same, without a message while the leader's lease holds."""
+
+    def ask_here(self, answer: Answer) -> bool:
+        reads = self._reads
+        if reads._view.is_compared and reads._view.is_ready_leader:
+            index = reads._core.lease_index(reads._now_ms())
+            if index is not None:
+                answer(index)
+                return True
+        return super().ask_here(answer)
+
+    async def ask(self, deadline: Deadline) -> LogIndex:
+        reads = self._reads
+        return await reads._ask_leader(deadline, reads.lease_index_here, "raft.lease_index")

@@ -67,6 +67,7 @@ class Services:
             "leader.remove": self.leader_remove,
             "leader.address": self.leader_address,
             "raft.read_index": self.read_index,
+            "raft.lease_index": self.lease_index,
             "raft.configuration": self.configuration,
             "state.hash_at": self.state_hash_at,
             "state.suspect": self.state_suspect,
@@ -118,6 +119,9 @@ class Services:
 
     async def read_index(self, _ctx: Any, _body: Any) -> Any:
         return int(await self._parts.reads.read_index_here())
+
+    async def lease_index(self, _ctx: Any, _body: Any) -> Any:
+        return int(await self._parts.reads.lease_index_here())
 
     async def configuration(self, _ctx: Any, _body: Any) -> Any:
         """The committed configuration, for a member that was away."""

@@ -149,6 +149,7 @@ class RaftCore(ElectionPart):
         self._configurations.appended(configuration)
         self._effects.configuration = configuration
         self._effects.state_changed = True
+        self._void_lease()  # it was given by the voters of before
         self._sync_progress()
         return entry.term, entry.index
 
@@ -213,6 +214,11 @@ class RaftCore(ElectionPart):
         self._reads.add(read_id)
         if self._reads.wants_round:
             self._feed_wanted = True
+
+    def lease_index(self, now_ms: float) -> LogIndex | None:
+        """An index at which a read is linearizable, if the lease holds; sends nothing."""
+        self._advance_clock(now_ms)
+        return self.commit_index if self._now < self.lease_until_ms else None
 
     def compacted(self, snapshot: Snapshot, first_index: LogIndex | None = None) -> None:
         """The state at `snapshot` is durable; the journal keeps entries from `first_index` on (None: as before)."""

@@ -1,4 +1,4 @@
-"""What a leader counts: durable copies for commit, echoed rounds for reads, recent answers for check-quorum.
+"""What a leader counts: durable copies for commit, echoed rounds for reads and lease, recent answers for check-quorum.
 
 Layer between state.py and replication.py. Counts voters of the configuration in force, each once, and never a
 follower that lost data.
@@ -7,6 +7,7 @@ follower that lost data.
 from __future__ import annotations
 
 from collections import deque
+from typing import Final
 
 from dqlite_py.model import LogIndex, NodeId
 from dqlite_py.raft.effects import RaftState
@@ -15,15 +16,26 @@ from dqlite_py.raft.quorum import reached_by_quorum
 from dqlite_py.raft.reads import ReadQueue
 from dqlite_py.raft.state import CoreState
 
+NO_LEASE_MS: Final = float("-inf")
+
 
 class CountingPart(CoreState):
-    """INVARIANT: the commit index moves by counting only, and only to entries of this term."""
+    """INVARIANT: the commit index moves by counting only, and only to entries of this term.
+
+    `lease_until_ms`: until this moment of its own clock nobody else leads (thesis 6.4.1). May be read by any thread:
+    first the clock, then this, then the commit index.
+    """
 
     def _init_counting_part(self) -> None:
         self._progress: dict[NodeId, Progress] = {}
         self._round = 0  # heartbeat rounds of this process, never reused
         self._reads = ReadQueue()
         self._feed_wanted = False  # followers may be sent something
+        self._rounds_sent: deque[tuple[int, float]] = (
+            deque()
+        )  # (round, when it began), none of them confirmed yet
+        self._has_handed_over = False  # in this term
+        self.lease_until_ms = NO_LEASE_MS
         self._furthest_match = LogIndex(0)  # what the quickest follower has acknowledged in this term
         self._uncommitted: deque[tuple[LogIndex, int]] = deque()  # (index, payload bytes) proposed by us
         self.uncommitted_bytes = 0
@@ -74,14 +86,41 @@ class CountingPart(CoreState):
         """The leader counts itself only for what its own disk has."""
         return self._durability.durable_index
 
-    def _confirm_reads(self) -> None:
+    def _confirm_rounds(self) -> None:
+        """Serve the reads and renew the lease that a quorum's answers allow."""
         rounds = [
             self._round if voter == self.node_id else self._echoed_round(voter)
             for voter in self._configurations.voters
         ]
-        self._effects.reads_ready.extend(self._reads.round_confirmed(reached_by_quorum(rounds)))
+        confirmed = reached_by_quorum(rounds)
+        self._renew_lease(confirmed)
+        if self._reads.waiting:
+            self._effects.reads_ready.extend(self._reads.round_confirmed(confirmed))
         if self._reads.wants_round:
             self._feed_wanted = True
+
+    def _renew_lease(self, confirmed: int) -> None:
+        """Every quorum has a member that heard of round `confirmed` after the round began, and that votes for nobody
+        until the minimum election time-out has passed since (elections.py): until then nobody else leads.
+
+        Not when leadership was to be handed over: that passes by this promise, perhaps late.
+        """
+        began_ms = None
+        sent = self._rounds_sent
+        while sent and sent[0][0] <= confirmed:
+            began_ms = sent.popleft()[1]
+        if (
+            began_ms is not None
+            and not self._has_handed_over
+            and self._own_term_committed()
+            and self.node_id in self._configurations.voters
+        ):
+            self.lease_until_ms = began_ms + self.settings.lease_ms
+
+    def _void_lease(self) -> None:
+        """Only rounds that begin from now on count."""
+        self.lease_until_ms = NO_LEASE_MS
+        self._rounds_sent.clear()
 
     def _echoed_round(self, voter: NodeId) -> int:
         progress = self._counted(voter)

@@ -22,8 +22,6 @@ class ElectionPart(FollowerPart):
 
     def _init_election_part(self) -> None:
         self._votes: set[NodeId] = set()
-        self._last_tick_ms = self._now
-        self._stalled_before = False
         self._transfer: tuple[NodeId, float] | None = None  # (target, give up at)
 
     # -- time --------------------------------------------------------------------------------------
@@ -71,7 +69,10 @@ class ElectionPart(FollowerPart):
         return self.is_voter and not self._quarantined
 
     def campaign(self, now_ms: float) -> None:
-        """Stand for election now, beginning with the pre-vote; nothing happens if this node may not lead."""
+        """Stand for election now, beginning with the pre-vote; nothing happens if this node may not lead.
+
+        For tests: within the minimum election time-out of hearing a leader it would break that one's lease.
+        """
         self._advance_clock(now_ms)
         if self.state is not RaftState.LEADER and self._may_campaign():
             self._campaign(pre=True)
@@ -131,10 +132,14 @@ class ElectionPart(FollowerPart):
         self._answer_vote(request, granted)
 
     def _hears_leader(self) -> bool:
-        """True when leading, or within the minimum election timeout of hearing a leader (thesis 4.2.3)."""
+        """True when leading, or within the minimum election timeout of hearing a leader (thesis 4.2.3).
+
+        Whether that one leads still does not matter, nor which term this is by now: its lease rests on our silence. The
+        same holds after a restart, in which we forgot whom we heard.
+        """
         if self.state is RaftState.LEADER:
             return True
-        return self.leader_id is not None and self._now - self._contact_ms < self.settings.election_min_ms
+        return self._now - self._contact_ms < self.settings.election_min_ms
 
     def _may_vote_for(self, candidate: NodeId) -> bool:
         """One vote per term; the same candidate may hear of it again. Membership is for the candidate to
@@ -181,6 +186,8 @@ class ElectionPart(FollowerPart):
         if self._transfer is not None and target in (None, self._transfer[0]):
             return self._transfer[0]
         chosen = self._transfer_target(target)
+        self._has_handed_over = True  # BEFORE a TimeoutNow leaves, which may arrive at any time in this term
+        self._void_lease()
         self._transfer = (chosen, self._now + self.settings.election_max_ms)
         self._feed_wanted = True
         self._hurry_transfer()

@@ -65,6 +65,10 @@ class FollowerPart(LeaderPart):
             self._commit_to(min(request.commit_index, self._verified_index))
         if not entries or self._verified_index <= self._durability.durable_index:
             self._ack_wanted = True  # otherwise when the disk is done, see _entries_durable
+        heard_index, heard_ms = self._heard
+        if self.applied_index >= heard_index and not self._stalled_before:
+            self._fresh_ms = heard_ms
+            self._heard = (request.commit_index, self._now)
 
     def _meets(self, request: AppendRequest) -> bool:
         """The consistency check. Below our base the log is committed, hence the same as the leader's."""

@@ -35,12 +35,15 @@ class LeaderPart(CountingPart):
         self._effects.state_changed = True
         self._effects.became_leader = self.term
         self._furthest_match = LogIndex(0)
+        self._has_handed_over = False
+        self._void_lease()
         self._sync_progress()
         # The no-op makes entries of earlier terms committable, reads and configuration changes possible.
         self._append_own(EntryKind.NOOP, b"")
         self._want_heartbeat()
 
     def _leadership_ended(self) -> None:
+        self._void_lease()
         self._progress = {}
         self._effects.reads_failed.extend(self._reads.fail_all())
         self._uncommitted.clear()
@@ -102,7 +105,8 @@ class LeaderPart(CountingPart):
         self._round += 1
         self._heartbeat_due_ms = self._now + self.settings.heartbeat_ms
         self._reads.round_begins(self._round, self.commit_index)
-        self._confirm_reads()
+        self._rounds_sent.append((self._round, self._now))
+        self._confirm_rounds()
 
     def _feed(self, progress: Progress, heartbeat: bool, shared: dict[LogIndex, Batch]) -> None:
         if progress.state is ProgressState.LOST_DATA:
@@ -243,8 +247,7 @@ class LeaderPart(CountingPart):
         progress.needs_snapshot = reply.needs_snapshot
         if reply.round > progress.round:
             progress.round = reply.round
-            if self._reads.waiting:
-                self._confirm_reads()
+            self._confirm_rounds()
         if progress.state is ProgressState.LOST_DATA:
             return
         if reply.reject:

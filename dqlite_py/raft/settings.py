@@ -25,6 +25,12 @@ class RaftSettings:
     promote_lag_entries_max: int = 1024  # a stand-by further behind the commit index is not made a voter
     members_max: int = limits.MEMBERS_MAX
 
+    @property
+    def lease_ms(self) -> float:
+        """How long nobody else can lead after a round began that a quorum answers, by a clock that is wrong by at most
+        limits.LEASE_DRIFT_PERCENT against theirs."""
+        return self.election_min_ms * (100 - limits.LEASE_DRIFT_PERCENT) / 100
+
     def __post_init__(self) -> None:
         for field in fields(self):
             if getattr(self, field.name) <= 0:

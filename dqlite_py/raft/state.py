@@ -67,9 +67,14 @@ class CoreState:
         self._verified_index = LogIndex(0)  # our log equals this term's leader's up to here
         self._seen_round = 0
         self._offer: SnapshotOffer | None = None
-        self._contact_ms = float("-inf")  # when this term's leader was last heard
+        # When a leader was last heard, of whatever term. One that we heard before a restart counts on us still.
+        self._contact_ms = now_ms if hard_state.term > 0 else float("-inf")
         self._quarantined = False
         self._lost_data: set[NodeId] = set()  # peers that forgot entries they had acknowledged
+        self._last_tick_ms = now_ms
+        self._stalled_before = False  # the last tick came late: what is read now may have waited for long
+        self._heard = (LogIndex(0), float("-inf"))  # a commit index of the leader's, and when it was heard
+        self._fresh_ms = float("-inf")
         # -- hand-out to the state machine
         self._unapplied: deque[tuple[LogIndex, int]] = deque()
         self._unapplied_bytes = 0
@@ -127,6 +132,12 @@ class CoreState:
     def is_quarantined(self) -> bool:
         """True while the state machine here waits to be replaced by a snapshot."""
         return self._quarantined
+
+    @property
+    def fresh_ms(self) -> float:
+        """When a follower last heard of a commit index that is applied here by now. Any thread."""
+        index, heard_ms = self._heard
+        return heard_ms if self.applied_index >= index > 0 else self._fresh_ms
 
     def snapshot_at(self, index: LogIndex) -> Snapshot:
         """The identity of the state at `index`, which the log must hold and which must be committed."""

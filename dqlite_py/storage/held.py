@@ -67,6 +67,8 @@ class Hold:
     def end(self, why: Error | None = None) -> None:
         """Give the reader back now, or as soon as the call under way has stopped. Idempotent."""
         if not self.is_over:
+            if why is not None and not isinstance(why, self._error):
+                why = self._error(f"{self.what} was ended: {why}")
             ending = self._error(f"{self.what} was closed meanwhile") if why is None else why
             with self._guard:
                 self._end(why, ending)

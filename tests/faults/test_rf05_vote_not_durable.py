@@ -87,6 +87,7 @@ def test_ours_is_closed() -> None:
     assert len(votes_for(world, "A")) == 1
     b = world.restart("B")
     assert b.core.voted_for == node_id("A")
+    world.now += world.settings.election_min_ms  # it votes for nobody before
     world.connect_all()
     world.hand("B", vote_request(world, "C", 1))
     assert votes_for(world, "C") == []

@@ -166,7 +166,7 @@ def reads_ride_on_rounds_under_way(patch: Patch) -> None:
     def read_index(self: Any, read_id: int, now_ms: float) -> None:
         self._reads.add(read_id)
         self._reads.round_begins(self._round, self.commit_index)
-        self._confirm_reads()
+        self._confirm_rounds()
 
     patch.setattr(RaftCore, "read_index", read_index)
 

@@ -11,7 +11,14 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from dqlite_py.command import check_unit, encode_statements, encode_units, fence_unit, stamp_unit
+from dqlite_py.command import (
+    check_unit,
+    encode_statements,
+    encode_units,
+    fence_unit,
+    stamp_unit,
+    transaction_unit,
+)
 from dqlite_py.errors import DataError, MalformedMessage, UnknownFormat
 from dqlite_py.model import WriteKey
 from dqlite_py.storage.engine import DatabaseEngine
@@ -38,7 +45,13 @@ params = st.one_of(
 )
 keys = st.builds(WriteKey, st.sampled_from([b"s" * 16, b"t" * 16]), st.integers(1, 2**63 - 1))
 bodies = st.lists(st.tuples(texts, params), min_size=1, max_size=4).map(encode_statements)
-units = st.builds(stamp_unit, bodies, st.none() | keys) | keys.map(fence_unit)
+transactions = st.builds(
+    transaction_unit,
+    st.lists(bodies, min_size=1, max_size=3),
+    st.binary(min_size=8, max_size=8),
+    st.none() | keys,
+)
+units = st.builds(stamp_unit, bodies, st.none() | keys) | keys.map(fence_unit) | transactions
 
 
 @st.composite
@@ -97,6 +110,12 @@ def accepts(engine: DatabaseEngine, payload: bytes) -> bool:
 @example(data=raw_unit(b"s" * 15, 1, [["SELECT 1", []]]))
 @example(data=raw_unit("s" * 16, 1, [["SELECT 1", []]]))
 @example(data=raw_unit(None, 1, [["SELECT 1", []]]))
+@example(data=raw_unit(None, 0, [], b"12345678"))
+@example(data=raw_unit(None, 0, [[]], b"12345678"))
+@example(data=raw_unit(None, 0, [[["SELECT 1", []]]], b"1234567"))
+@example(data=raw_unit(None, 0, [[["SELECT 1", []]]], "12345678"))
+@example(data=raw_unit(None, 0, [[["SELECT 1", []]], [[0, []]]], b"12345678"))
+@example(data=raw_unit(None, 0, [[["SELECT 1", []], [0, []]]], b"12345678"))
 @example(data=raw_unit(None, False, [["SELECT 1", []]]))
 @example(data=raw_unit(None, 0.0, [["SELECT 1", []]]))
 @example(data=raw_unit(None, 0, [["SELECT 1", []], [0, []], [1, []]]))

@@ -230,6 +230,9 @@ def applied(twins: Twins, units: Sequence[bytes], now_us: int = NOW_US) -> list[
     return twins.apply_payload(encode_units("main", now_us, SEED, None, units))
 
 
+NEVER = encode_statements([("INSERT INTO nowhere VALUES (1)", [])])
+
+
 def same_rows(twins: Twins) -> list[Any]:
     in_c, in_python = map(rows_of, twins.writers)
     assert in_c == in_python
@@ -244,15 +247,34 @@ def test_as_many_sessions_as_there_may_be(tmp_path: Path) -> None:
         assert len(same_rows(twins)) == most
         twins.reopen()
         assert applied(twins, [fence_unit(key(5, NOW_US))]) == [msgpack.unpackb(void())]
+        before = sum(len(row[2]) for row in same_rows(twins))
         applied(twins, [fence_unit(key(2**40, NOW_US + 100))])  # one more: the oldest row goes
         rows = same_rows(twins)
         assert len(rows) == most + 1
         assert rows[0] == (0, 0, NOW_US.to_bytes(8, "big"))
         answers = applied(twins, [fence_unit(key(5, NOW_US)), fence_unit(key(4096, NOW_US + 1))])
         assert [answer[0] for answer in answers] == [EXPIRED, VOID]
+        assert sum(len(row[2]) for row in rows) < before
+        # All others are found where they are, though thousands left the map among them.
+        again = [stamp_unit(NEVER, key(4096 + i, NOW_US + 1)) for i in range(4096)]
+        assert applied(twins, again) == [msgpack.unpackb(void())] * 4096
         applied(twins, [fence_unit(key(5, NOW_US + 1))])  # a newer sequence begins the session anew
         twins.reopen()
         assert applied(twins, [fence_unit(key(5, NOW_US))])[0][0] == SUPERSEDED
+
+
+def test_as_many_rows_go_as_must(tmp_path: Path) -> None:
+    with Twins(tmp_path) as twins:
+        numbers = iter(range(10**6))
+        sizes = [*[10] * 6, *[4096] * 15, 4030, 41]
+        for size in sizes:
+            applied(twins, [fence_unit(key(next(numbers), NOW_US + i)) for i in range(size)])
+        excess = sum(sizes) - limits.SESSIONS_MAX
+        assert 20 < excess < 50
+        rows = same_rows(twins)
+        assert len(rows) == 1 + len(sizes) - (excess + 9) // 10
+        assert rows[0] == (0, 0, (NOW_US + 9).to_bytes(8, "big"))
+        twins.reopen()
 
 
 def test_as_many_bytes_as_there_may_be(tmp_path: Path) -> None:
@@ -320,15 +342,16 @@ def test_after_a_pause_rows_go_by_and_by(tmp_path: Path) -> None:
         for number in range(count):
             applied(twins, [fence_unit(key(number, NOW_US + number))], NOW_US + number)
         later_us = NOW_US + 2 * limits.SESSION_KEEP_US
-        twins.apply([("SELECT 1", [])], now_us=later_us)
+        applied(twins, [fence_unit(key(count - 1, later_us))], later_us)  # its row goes beside them
         rows = same_rows(twins)
         assert len(rows) == 1 + 100
         assert rows[0][2] == (NOW_US + limits.SESSION_EVICTIONS_MAX - 1).to_bytes(8, "big")
         twins.reopen()
         twins.apply([("SELECT 1", [])], now_us=later_us)
-        assert same_rows(twins) == [(0, 0, (NOW_US + count - 1).to_bytes(8, "big"))]
+        assert same_rows(twins)[0] == (0, 0, (NOW_US + count - 2).to_bytes(8, "big"))
+        assert len(same_rows(twins)) == 2
         twins.reopen()
-        assert applied(twins, [fence_unit(key(1, NOW_US + count - 1))], later_us)[0][0] == EXPIRED
+        assert applied(twins, [fence_unit(key(1, NOW_US + count - 2))], later_us)[0][0] == EXPIRED
 
 
 @pytest.mark.parametrize("now_us", [-(2**63), 0, 2**63 - 1, 2**63 - 1 - limits.SESSION_AHEAD_US])

@@ -45,7 +45,7 @@ BY_STORM: dict[type[RaftCore], int] = {
     mutants.AcksBeforeDurable: 3,
     mutants.SnapshotDropsSuffix: 7,
     mutants.ReadsWithoutQuorum: 32,
-    mutants.CommitsOnOffer: 57,
+    mutants.CommitsOnOffer: 20,
 }
 NEARBY = 12  # the core may draw its random numbers differently one day: look a little further
 

@@ -11,13 +11,15 @@ from pathlib import Path
 
 import pytest
 
+from dqlite_py.command import encode_statements, encode_units, stamp_unit
 from dqlite_py.errors import Error, JournalFailed, StorageFull
+from dqlite_py.model import WriteKey
 from dqlite_py.ports import Disk
 from dqlite_py.raft.journal import Journal
 from dqlite_py.storage.engine import DatabaseEngine
 from tests.simulation.cluster.disk import Crashed, MountedDisk, SimDisk
 from tests.simulation.cluster.disk_testing import machine, nothing
-from tests.support.engines import entry, one
+from tests.support.engines import NOW_US, SEED, entry, one
 from tests.support.journals import CLUSTER, NODE, SEGMENT_BYTES, STEP_BYTES, entries
 from tests.support.journalscript import STEPS, Oracle, batch, put
 
@@ -174,7 +176,10 @@ def table() -> bytes:
 
 
 def row(index: int) -> bytes:
-    return entry(one("INSERT INTO t VALUES (?, ?)", index, b"%d " % index * (ROW_BYTES // 5)))
+    """Most have the key of a client session: its row, not _dqlite_meta, then shows the applied index."""
+    body = encode_statements([("INSERT INTO t VALUES (?, ?)", [index, b"%d " % index * (ROW_BYTES // 5)])])
+    key = WriteKey(bytes([index % 3]) * 16, index) if index % 4 else None
+    return encode_units("main", NOW_US, SEED, None, [stamp_unit(body, key)])
 
 
 def expected_hashes(folder: Path, entry_count: int) -> list[int]:

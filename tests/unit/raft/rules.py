@@ -109,7 +109,7 @@ def a_leader_counts_itself_when_durable(core_class: type[RaftCore]) -> None:
 
 def votes_are_told_when_durable(core_class: type[RaftCore]) -> None:
     """RF-5: term and vote reach the disk BEFORE any message that tells of them."""
-    solo = Solo(core_class=core_class)
+    solo = Solo(core_class=core_class).later()
     solo.step(vote(2, 5, (9, 4)))
     effects = solo.take()
     assert effects.hard_state == HardState(Term(5), NodeId(2))
@@ -160,7 +160,7 @@ def nothing_unverified_is_committed(core_class: type[RaftCore]) -> None:
 def votes_go_to_complete_logs(core_class: type[RaftCore]) -> None:
     """Paper 5.4.1."""
     for last, granted in (((3, 2), True), ((4, 1), False), ((2, 2), False), ((2, 3), True)):
-        solo = Solo(None, 1, 2, core_class=core_class)
+        solo = Solo(None, 1, 2, core_class=core_class).later()
         solo.step(vote(2, 7, last)).settle()
         assert [r.granted for r in solo.heard(VoteReply)] == [granted], last
 

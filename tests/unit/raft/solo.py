@@ -130,6 +130,11 @@ class Solo:
             self.core.step(message, self.now)
         return self
 
+    def later(self) -> Solo:
+        """The time in which it votes for nobody, after a start, is over; nothing happened in it."""
+        self.now += self.core.settings.election_min_ms
+        return self
+
     def tick(self, ms: float = 20.0) -> Solo:
         self.now += ms
         self.core.tick(self.now)

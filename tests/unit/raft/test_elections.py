@@ -98,7 +98,7 @@ def test_a_candidate_asks_when_its_vote_is_durable() -> None:
 
 
 def test_the_vote_survives_a_restart() -> None:
-    solo = Solo(term=4, voted_for=2)
+    solo = Solo(term=4, voted_for=2).later()
     solo.step(vote(3, 4, (9, 4))).settle()
     solo.step(vote(2, 4, (9, 4))).settle()
     assert [(r.granted, r.for_term) for r in solo.heard(VoteReply)] == [(False, 4), (True, 4)]
@@ -115,7 +115,7 @@ def test_a_grant_restarts_the_election_timer() -> None:
 
 
 def test_a_refusal_tells_the_term_and_does_not_restart_the_timer() -> None:
-    solo = Solo(None, 3, term=5)
+    solo = Solo(None, 3, term=5).later()
     deadline = solo.core._deadline
     solo.step(vote(2, 4, (9, 4)), vote(2, 5, (1, 1))).settle()
     assert [(r.term, r.granted, r.for_term) for r in solo.heard(VoteReply)] == [(5, False, 4), (5, False, 5)]
@@ -124,7 +124,7 @@ def test_a_refusal_tells_the_term_and_does_not_restart_the_timer() -> None:
 
 def test_a_pre_vote_changes_nothing() -> None:
     """Thesis 9.6."""
-    solo = Solo(None, 1)
+    solo = Solo(None, 1).later()
     solo.step(
         vote(2, 7, (2, 1), pre=True), vote(3, 7, (2, 1), pre=True), vote(3, 7, (1, 1), pre=True)
     ).settle()
@@ -137,7 +137,7 @@ def test_a_pre_vote_changes_nothing() -> None:
 
 
 def test_a_pre_vote_for_our_own_term_is_refused() -> None:
-    solo = Solo(term=7)
+    solo = Solo(term=7).later()
     solo.step(vote(2, 7, (9, 6), pre=True)).settle()
     assert [(r.granted, r.term) for r in solo.heard(VoteReply)] == [(False, 7)]
 

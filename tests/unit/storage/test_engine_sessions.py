@@ -12,7 +12,7 @@ from typing import Any
 import apsw
 import pytest
 
-from dqlite_py.command import encode_statements, encode_units, fence_unit, stamp_unit
+from dqlite_py.command import encode_statements, encode_units, fence_unit, stamp_unit, transaction_unit
 from dqlite_py.errors import CorruptState, NeverApplied, Outcome, SessionExpired
 from dqlite_py.limits import SESSION_AHEAD_US, SESSION_KEEP_US
 from dqlite_py.model import WriteKey
@@ -24,6 +24,7 @@ from dqlite_py.storage.sqlerrors import (
     NEVER_APPLIED,
     SESSION_EXPIRED,
     SESSION_SUPERSEDED,
+    TRANSACTION_DIVERGED,
     error_from_code,
 )
 from tests.support.engines import NOW_US, SEED, Database, one
@@ -159,6 +160,30 @@ def test_counters_do_not_see_the_engines_own_rows(db: Database) -> None:
         assert rows == [[0, 0, 0]]
 
 
+def test_an_interactive_transaction_with_a_key_takes_effect_once(db: Database) -> None:
+    live = db.engine.live_begin(NOW_US, SEED)
+    for value in (1, 2):
+        live.run(encode_statements([("INSERT INTO t (v) VALUES (? + random() % 2)", [10 * value])]))
+    groups, digest = live.finish()
+    keys = [WriteKey(FIRST, 1), WriteKey(FIRST, 2)]
+    good, twice = (transaction_unit(groups, digest, key) for key in keys)
+    send(db, keyed(OTHER, 1, "SELECT 1"))
+    assert send(db, good) == [[0, []]]
+    written = db.query("SELECT v FROM t ORDER BY id")
+    assert len(written) == 2
+    db.reopen()
+    for _ in range(
+        2
+    ):  # now random() is the same, and so v is no longer unique: another result, which is kept
+        ((code, _, _),) = send(db, twice)
+        assert code == TRANSACTION_DIVERGED
+        db.run(("UPDATE t SET v = v + 100", []))
+    assert code_of(send(db, good)) == [SESSION_SUPERSEDED]
+    assert send(db, fence(OTHER, 2), fence(OTHER, 2))[0][0] == NEVER_APPLIED
+    assert send(db, transaction_unit(groups, digest, WriteKey(OTHER, 2)))[0][0] == NEVER_APPLIED
+    assert db.query("SELECT count(*) FROM t") == [[2]]
+
+
 # -- the applied index ----------------------------------------------------------------------------------
 
 
@@ -233,10 +258,21 @@ def test_damage_is_found_at_the_start(db: Database, damage: str, found: str) -> 
     assert caught.value.details["file"] == str(db.path)
 
 
-def test_a_result_that_is_gone_breaks_the_apply(db: Database) -> None:
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "DELETE FROM _dqlite_sessions",
+        "UPDATE _dqlite_sessions SET results = x''",
+        "UPDATE _dqlite_sessions SET results = zeroblob(100)",
+        "UPDATE _dqlite_sessions SET results = substr(results, 1, length(results) - 1)",
+        "UPDATE _dqlite_sessions SET results = CAST(zeroblob(16) || substr(results, 17) AS BLOB)",
+        "UPDATE _dqlite_sessions SET results = CAST(substr(results, 1, 16) || zeroblob(50) AS BLOB)",
+    ],
+)
+def test_a_result_that_is_gone_breaks_the_apply(db: Database, damage: str) -> None:
     """Never executed a second time for want of the answer."""
     send(db, keyed(FIRST, 1, "INSERT INTO t (v) VALUES (1)"))
-    db.engine._connection.execute("UPDATE _dqlite_sessions SET results = zeroblob(100)").fetchall()
+    db.engine._connection.execute(damage).fetchall()
     with pytest.raises(Exception, match="lacks a result"):
         send(db, keyed(FIRST, 1, "INSERT INTO t (v) VALUES (1)"))
     assert db.query("SELECT v FROM t") == [[1]]
