@@ -15,12 +15,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-import msgpack
-
-from dqlite_py.command import CommandKind
-from dqlite_py.limits import SESSION_AHEAD_US
 from dqlite_py.model import Entry
 from tests.simulation.cluster.checks_consensus import Fail
+from tests.simulation.cluster.checks_sessions import SessionFacts
 from tests.simulation.cluster.checks_stale import StaleFacts
 from tests.simulation.cluster.clients import DATABASES, INSERT, KEYS_PER_DATABASE, Operation
 
@@ -28,19 +25,12 @@ OpId = tuple[int, int]
 """(client, number): a client never uses a number twice."""
 
 
-def tags_of(entry: Entry) -> list[tuple[OpId, int, bytes | None]]:
-    """(operation, register, client session) of each client's unit in a COMMAND entry, in their order."""
-    command = msgpack.unpackb(entry.payload, raw=False, use_list=False, strict_map_key=False)
-    if command[1] != CommandKind.UNITS:
-        return []
-    found: list[tuple[OpId, int, bytes | None]] = []
-    for session, sequence, statements in command[6]:
-        if session is not None and sequence > command[3] + SESSION_AHEAD_US:
-            continue  # refused: log time has gone back; its node gives it another key
-        if len(statements) == 2 and statements[0][0] == INSERT:
-            client, number = statements[0][1][:2]
-            found.append(((client, number), statements[1][1][0], session))
-    return found
+def tag_of(statements: Any) -> tuple[OpId, int] | None:
+    """(operation, register) of a client's unit, by its statements; None for any other."""
+    if len(statements) == 2 and statements[0][0] == INSERT:
+        client, number = statements[0][1][:2]
+        return (client, number), statements[1][1][0]
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +52,7 @@ class ClientFacts:
         self._fail = fail
         self.places: dict[OpId, Place] = {}
         self.acked: dict[OpId, None] = {}
-        self.repeated = 0  # writes with a key that are in the log again
-        self._sessions: dict[OpId, bytes] = {}  # of writes with a key
+        self.sessions = SessionFacts()
         self.failed: dict[OpId, str] = {}  # certainly not done, and why
         self.unknown: dict[OpId, str] = {}
         self.reads = 0
@@ -80,11 +69,12 @@ class ClientFacts:
 
     def committed(self, entry: Entry) -> None:
         """`entry` is applied for the first time anywhere."""
-        for position, (op, register, session) in enumerate(tags_of(entry)):
-            known = self.places.get(op)
-            if known is not None and session is not None and self._sessions.get(op) == session:
-                self.repeated += 1  # by its node; that it takes effect once is seen in the contents
+        for position, statements in enumerate(self.sessions.effective(entry)):
+            tag = tag_of(statements)
+            if tag is None:
                 continue
+            op, register = tag
+            known = self.places.get(op)
             if known is not None:
                 self._fail(
                     f"exactly once: write {op} is committed at entries {known.order[0]} and {entry.index}"
@@ -96,8 +86,6 @@ class ClientFacts:
                 )
             database = DATABASES[register // KEYS_PER_DATABASE]
             self._rows[database] += 1
-            if session is not None:
-                self._sessions[op] = session
             self.places[op] = Place((entry.index, position), register, self._rows[database])
             self._last[register] = op
             self.stale.committed(database, op, register)

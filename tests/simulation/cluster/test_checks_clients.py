@@ -11,8 +11,9 @@ from dqlite_py.command import encode_statements, encode_unit, encode_units, stam
 from dqlite_py.limits import SESSION_AHEAD_US
 from dqlite_py.model import Entry, EntryKind, HardState, LogIndex, NodeId, Term, WriteKey
 from tests.simulation.cluster.checks import Checks
-from tests.simulation.cluster.checks_clients import ClientFacts, tags_of
+from tests.simulation.cluster.checks_clients import ClientFacts, tag_of
 from tests.simulation.cluster.checks_consensus import ConsensusFacts, DurableLog
+from tests.simulation.cluster.checks_sessions import SessionFacts
 from tests.simulation.cluster.checks_state import StateWatch
 from tests.simulation.cluster.clients import INSERT, SET, Operation
 from tests.simulation.raft_world import SafetyViolation
@@ -51,9 +52,10 @@ def contents(*ops: tuple[int, int]) -> dict[str, list[Any]]:
 
 
 def test_units_are_recognised_in_entries() -> None:
-    assert tags_of(unit_entry(7, (1, 1), (2, 5), register=3)) == [((1, 1), 3, None), ((2, 5), 3, None)]
+    found = list(SessionFacts().effective(unit_entry(7, (1, 1), (2, 5), register=3)))
+    assert [tag_of(statements) for statements in found] == [((1, 1), 3), ((2, 5), 3)]
     other = encode_units("sim", 1, bytes(16), None, [encode_unit([("CREATE TABLE t(x)", ())])])
-    assert tags_of(entry(8, 1, other)) == []
+    assert [tag_of(statements) for statements in SessionFacts().effective(entry(8, 1, other))] == [None]
 
 
 def keyed_entry(index: int, op: tuple[int, int], key: WriteKey) -> Entry:
@@ -66,7 +68,7 @@ def test_a_write_with_a_key_may_be_in_the_log_again() -> None:
     ours, other = WriteKey(b"s" * 16, 5), WriteKey(b"t" * 16, 5)
     clients.committed(keyed_entry(4, (1, 1), ours))
     clients.committed(keyed_entry(5, (1, 1), ours))
-    assert clients.repeated == 1
+    assert clients.sessions.repeated == 1
     clients.final({"n1": contents((1, 1))})
     with pytest.raises(SafetyViolation, match="exactly once"):
         clients.committed(keyed_entry(6, (1, 1), other))

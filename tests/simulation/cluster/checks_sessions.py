@@ -1,0 +1,61 @@
+"""Which units of the log take effect: by the rules of client sessions, written down a second time (sessionmodel.py).
+
+A node sends a write with a key again when its outcome is uncertain, so the log may hold it more than once; it may also
+hold keys that are refused, for which their node takes another one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+import msgpack
+
+from dqlite_py import limits
+from dqlite_py.command import CommandKind
+from dqlite_py.model import Entry, WriteKey
+from tests.support.sessionmodel import Bounds, SessionModel, Unit
+
+BOUNDS: Final = Bounds(
+    limits.SESSION_KEEP_US,
+    limits.SESSION_AHEAD_US,
+    limits.SESSIONS_MAX,
+    limits.SESSION_ROWS_BYTES_MAX,
+    limits.SESSION_EVICTIONS_MAX,
+)
+
+
+class SessionFacts:
+    """All databases, fed with the log's entries in their order."""
+
+    def __init__(self) -> None:
+        self._models: dict[str, SessionModel] = {}
+        self.repeated = 0  # units that did not take effect, or not again
+
+    def effective(self, entry: Entry) -> Iterator[Any]:
+        """The statements of each unit that is executed, in their order; a transaction's are its groups."""
+        command = msgpack.unpackb(entry.payload, raw=False, use_list=False, strict_map_key=False)
+        if command[1] != CommandKind.UNITS:
+            return
+        executed: list[int] = []
+
+        def run(position: int) -> Callable[[], bytes]:
+            def note() -> bytes:
+                executed.append(position)
+                return b""
+
+            return note
+
+        units = []
+        for position, (session, sequence, statements, *_digest) in enumerate(command[6]):
+            key = None if session is None else WriteKey(session, sequence)
+            units.append(Unit(key, not statements, run(position)))
+        self._model(command[2]).apply(entry.index, command[3], units)
+        self.repeated += len(units) - len(executed)
+        for position in executed:
+            yield command[6][position][2]
+
+    def _model(self, database: str) -> SessionModel:
+        if database not in self._models:
+            self._models[database] = SessionModel(BOUNDS)
+        return self._models[database]
