@@ -92,7 +92,8 @@ typedef struct {
 
 int dq_live_begin(dq_engine *engine, int64_t now_us, const uint8_t *seed, dq_live_outcome *outcome);
 int dq_live_run(dq_engine *engine, const uint8_t *body, size_t size, int64_t timeout_us, const int32_t *flag,
-                dq_live_outcome *outcome);
+                int (*look)(void), dq_live_outcome *outcome);
+extern "Python" int dq_look_at_signals(void);
 int dq_live_end(dq_engine *engine, dq_live_outcome *outcome);
 int dq_live_has_open_foreign_keys(dq_engine *engine);
 void dq_live_interrupt(int32_t *flag);

@@ -45,6 +45,9 @@ struct dq_live {
     const int32_t *flag;             /* of the run under way */
     int64_t deadline_us;             /* of the run under way, monotonic; INT64_MAX: none */
     bool is_late;                    /* the deadline was met */
+    int (*look)(void);               /* NULL, or lets the caller's thread look whether it has to leave */
+    int64_t look_us;                 /* when it may next */
+    bool is_left;                    /* it has to */
 };
 
 struct dq_engine {

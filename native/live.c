@@ -7,6 +7,7 @@
 #include "group.h"
 
 #define PROGRESS_OPS 1000 /* of SQLite's machine, between two looks at flag and clock: some 10 us */
+#define LOOK_EVERY_US 20000
 
 enum flag { IDLE, RUNNING, INTERRUPTED };
 
@@ -28,8 +29,15 @@ static int must_stop(void *context) {
     if (__atomic_load_n(live->flag, __ATOMIC_RELAXED) == INTERRUPTED) {
         return 1;
     }
-    live->is_late = live->is_late || (live->deadline_us != INT64_MAX && monotonic_us() >= live->deadline_us);
-    return live->is_late;
+    if (live->deadline_us != INT64_MAX || live->look != NULL) {
+        int64_t now_us = monotonic_us();
+        live->is_late = live->is_late || now_us >= live->deadline_us;
+        if (live->look != NULL && now_us >= live->look_us) {
+            live->is_left = live->look() != 0 || live->is_left;
+            live->look_us = now_us + LOOK_EVERY_US;
+        }
+    }
+    return live->is_late || live->is_left;
 }
 
 static void explain_interrupt(const struct dq_live *live, struct dq_error *error) {
@@ -175,7 +183,7 @@ static void run_watched(struct dq_engine *engine, const struct dq_body *group, d
 }
 
 int dq_live_run(dq_engine *engine, const uint8_t *body, size_t size, int64_t timeout_us, const int32_t *flag,
-                dq_live_outcome *outcome) {
+                int (*look)(void), dq_live_outcome *outcome) {
     memset(outcome, 0, sizeof *outcome);
     struct dq_live *live = &engine->live;
     struct dq_reader reader = {body, body + size};
@@ -185,7 +193,9 @@ int dq_live_run(dq_engine *engine, const uint8_t *body, size_t size, int64_t tim
         return DQ_FORMAT;
     }
     live->flag = flag;
-    live->is_late = false;
+    live->is_late = live->is_left = false;
+    live->look = look;
+    live->look_us = look == NULL ? 0 : monotonic_us() + LOOK_EVERY_US;
     live->deadline_us = timeout_us < 0 ? INT64_MAX : monotonic_us() + timeout_us;
     engine->results.size = engine->decltypes.size = 0;
     run_watched(engine, &group, outcome);

@@ -61,9 +61,10 @@ typedef struct {
 int dq_live_begin(dq_engine *engine, int64_t now_us, const uint8_t *seed, dq_live_outcome *outcome);
 /* Run a group: msgpack as in a unit. timeout_us below 0: none. `flag` is 1 while it may be interrupted, 2 once it was.
  * DQ_APPLIED: it ran, perhaps into an error. DQ_FORMAT: malformed, or there is no transaction; nothing ran.
+ * `look`, unless it is NULL, is called now and then, and interrupts when it gives anything but 0.
  * DQ_ENVIRONMENT: out of memory; there are no results. */
 int dq_live_run(dq_engine *engine, const uint8_t *body, size_t size, int64_t timeout_us, const int32_t *flag,
-                dq_live_outcome *outcome);
+                int (*look)(void), dq_live_outcome *outcome);
 /* Roll back, as every live transaction ends; an SQLite code. */
 int dq_live_end(dq_engine *engine, dq_live_outcome *outcome);
 int dq_live_has_open_foreign_keys(dq_engine *engine);

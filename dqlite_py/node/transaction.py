@@ -103,6 +103,10 @@ class Transaction:
             if not self.is_open:
                 self._on_ended(self)
             raise
+        except BaseException:  # a KeyboardInterrupt; an interrupted write ends the transaction
+            if not self.is_open:
+                self._on_ended(self)
+            raise
         finally:
             self.last_used = time.monotonic()
             self.is_running = False

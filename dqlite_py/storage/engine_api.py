@@ -79,7 +79,12 @@ class LiveUnit(NamedTuple):
 
 
 class LiveFlag(Protocol):
-    """Through it any thread interrupts the statements of one live transaction; never anything else."""
+    """Through it any thread interrupts the statements of one live transaction; never anything else.
+
+    `caught`: what a signal's handler raised while the run under way was on the main thread; it interrupted the run.
+    """
+
+    caught: BaseException | None
 
     def arm(self) -> None:
         """Before a run."""

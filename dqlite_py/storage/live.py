@@ -70,7 +70,8 @@ class LiveTransaction:
 
         SQL errors are in the results, also that of an interrupt and of a time-out (SQLITE_INTERRUPT). They leave the
         transaction open unless `is_open` of the result says otherwise: ROLLBACK in a conflict clause or trigger, an
-        interrupted group that may have written, this node's trouble. Raises TransactionEnded when it is over already;
+        interrupted group that may have written, this node's trouble. On the main thread a SIGINT whose handler raises
+        interrupts, too, and that comes out (KeyboardInterrupt). Raises TransactionEnded when it is over already;
         MalformedMessage, RequestTooLarge (nothing ran, it is still open); OperationalError (out of memory: it is over).
         """
         if self._recorded_bytes + len(body) > _GROUPS_BYTES_MAX:
@@ -84,6 +85,9 @@ class LiveTransaction:
                 return self._run(body, timeout_s)
         finally:
             self._flag.disarm()
+            caught, self._flag.caught = self._flag.caught, None
+            if caught is not None:
+                raise caught
 
     def finish(self) -> LiveUnit:
         """Roll back and give out what a commit proposes, with this transaction's now_us and seed in the entry.

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
 import apsw
 from msgpack import unpackb
@@ -56,13 +56,27 @@ def bootstrap() -> None:
             raise InternalError("the C extension was loaded twice: it is not the one that Python imported")
 
 
+_caught: list[BaseException] = []  # by the main thread's run under way
+
+
+def _note(_type: Any, value: BaseException, _traceback: Any) -> None:
+    _caught.append(value)
+
+
+@_ffi.def_extern(error=1, onerror=_note)  # type: ignore[untyped-decorator]
+def dq_look_at_signals() -> int:
+    """Called by C on the main thread: Python runs the handlers of signals that have come BEFORE it gets here."""
+    return 0
+
+
 class NativeFlag:
     """LiveFlag: a number that C changes with one atomic instruction."""
 
-    __slots__ = ("value",)
+    __slots__ = ("caught", "value")
 
     def __init__(self) -> None:
         self.value = _ffi.new("int32_t[1]")
+        self.caught: BaseException | None = None
 
     def arm(self) -> None:
         self.value[0] = 1
@@ -130,7 +144,10 @@ class NativeEngine:
         assert isinstance(flag, NativeFlag)
         live = self._live
         timeout_us = -1 if timeout_s is None else int(max(0, timeout_s) * 1e6)
-        verdict = _lib.dq_live_run(self._engine, body, len(body), timeout_us, flag.value, live)
+        look = _lib.dq_look_at_signals if threading.current_thread() is threading.main_thread() else _ffi.NULL
+        verdict = _lib.dq_live_run(self._engine, body, len(body), timeout_us, flag.value, look, live)
+        if look != _ffi.NULL and _caught:
+            flag.caught = _caught.pop()
         if verdict != 0:
             raise ApplyFailed(Verdict.FORMAT, 0, 0, "") if verdict == 1 else self._live_failure()
         if live.is_recorded:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -231,6 +233,49 @@ def test_another_thread_can_interrupt(node: dqlite_py.Node) -> None:
         thread.join()
     assert caught.value.code == 9
     transaction.rollback()
+
+
+@contextmanager
+def interrupts() -> Iterator[None]:
+    """The main thread is interrupted, once, from now on at some time."""
+    main = threading.main_thread().ident
+    assert main is not None
+    raised, stopping = threading.Event(), threading.Event()
+
+    def handle(_number: int, _frame: Any) -> None:
+        if not raised.is_set():
+            raised.set()
+            raise KeyboardInterrupt
+
+    def insist() -> None:
+        while not raised.is_set() and not stopping.wait(0.2):
+            signal.pthread_kill(main, signal.SIGINT)
+
+    before = signal.signal(signal.SIGINT, handle)
+    thread = threading.Thread(target=insist)
+    thread.start()
+    try:
+        yield
+    finally:
+        stopping.set()
+        thread.join()
+        signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("verb", ["read", "write"])
+def test_a_keyboard_interrupt_ends_the_statement_where_it_runs(node: dqlite_py.Node, verb: str) -> None:
+    transaction = node.gateway.begin("app", 5.0, LIMITS)
+    endless = ENDLESS if verb == "read" else f"INSERT INTO t(v) {ENDLESS}"
+    with pytest.raises(KeyboardInterrupt), interrupts():
+        transaction.run(body(endless), 100.0)
+    if transaction.is_open:
+        try:
+            transaction.run(body("SELECT 1"), 30.0)  # not behind the endless one
+        except TransactionEnded:
+            assert verb == "write"
+    transaction.rollback()
+    assert is_free(node)
+    assert rows(node, "SELECT * FROM t") == []
 
 
 def test_where_it_runs(nodes: list[dqlite_py.Node], leader: dqlite_py.Node) -> None:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import signal
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from ctypes import c_int, c_void_p
+from types import FrameType
 from typing import Final
 
 import apsw
@@ -38,6 +42,7 @@ class PythonFlag:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._state = _IDLE
+        self.caught: BaseException | None = None
 
     def arm(self) -> None:
         self._state = _RUNNING
@@ -54,6 +59,30 @@ class PythonFlag:
     @property
     def is_interrupted(self) -> bool:
         return self._state == _INTERRUPTED
+
+
+@contextmanager
+def handlers_held(flag: PythonFlag) -> Iterator[None]:
+    """On the main thread: what SIGINT's handler raises interrupts the run, and is kept for the end of it."""
+    before = (
+        signal.getsignal(signal.SIGINT) if threading.current_thread() is threading.main_thread() else None
+    )
+    if not callable(before):
+        yield
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        try:
+            before(number, frame)
+        except BaseException as raised:  # noqa: BLE001 - raised again when SQLite is left
+            flag.caught = raised
+            flag.request()
+
+    signal.signal(signal.SIGINT, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 class Live:
@@ -100,6 +129,10 @@ class Live:
 
     def run(self, body: bytes, group: Body, timeout_s: float | None, flag: PythonFlag) -> LiveResult:
         """Run a group, whose bytes are `body`; raises MemoryError."""
+        with handlers_held(flag):
+            return self._run(body, group, timeout_s, flag)
+
+    def _run(self, body: bytes, group: Body, timeout_s: float | None, flag: PythonFlag) -> LiveResult:
         engine = self._engine
         self._flag = flag
         self._is_late = False
