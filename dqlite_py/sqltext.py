@@ -100,7 +100,7 @@ def is_complete(sql: str) -> bool:
 
 def _check_text(sql: str) -> None:
     if "\0" in sql:  # SQLite would stop reading there
-        raise ProgrammingError("SQL contains a NUL character")
+        raise ProgrammingError("the query contains a null character")
     try:
         sql.encode()
     except UnicodeEncodeError as error:

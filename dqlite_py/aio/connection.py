@@ -37,7 +37,7 @@ class AsyncConnection(BaseConnection):
         """A new cursor; not a coroutine."""
         self._ready()
         cursor = factory(self)
-        if not isinstance(cursor, AsyncCursor):
+        if not issubclass(type(cursor), AsyncCursor):  # whatever its __class__ says
             raise TypeError(f"factory must return a cursor, not {type(cursor).__name__}")
         if self.row_factory is not None:
             cursor.row_factory = self.row_factory
@@ -84,9 +84,12 @@ class AsyncConnection(BaseConnection):
         cursor._show(result)
         return cursor
 
-    async def iterdump(self) -> AsyncIterator[str]:
-        """The database as SQL, statement by statement, of one state."""
+    def iterdump(self) -> AsyncIterator[str]:
+        """The database as SQL, statement by statement, of one state; for `async for`."""
         self._ready()
+        return self._dump()
+
+    async def _dump(self) -> AsyncIterator[str]:
         open_one = self._core.transaction
         transaction = Transaction(self._core) if open_one is None else open_one
         steps, value = dump_steps(self._core, transaction), None

@@ -216,7 +216,10 @@ class BaseConnection(Unsupported):
         self._core.interrupt.request()
 
     def set_trace_callback(self, trace_callback: Callable[[str], Any] | None, /) -> None:
-        """Call `trace_callback(sql)` before each statement, those of implicit transactions too; None ends it."""
+        """Call `trace_callback(sql)` before each statement, those of implicit transactions too; None ends it.
+
+        Values are not filled in. What it raises is ignored.
+        """
         self._ready()
         self._core.trace = trace_callback
 

@@ -34,6 +34,7 @@ class BaseCursor:
     _is_running = False
 
     def _bind(self, connection: BaseConnection) -> None:
+        self._check_idle()
         core = connection._core
         self._connection = connection
         self._core = core
@@ -96,12 +97,15 @@ class BaseCursor:
         try:
             if not isinstance(script, str):
                 raise TypeError(f"executescript() argument must be str, not {type(script).__name__}")
+            if "\0" in script:
+                raise ValueError("embedded null character")
             yield from self._cleared()
             yield from self._core.execute_script(script, self._timeout(timeout))
         finally:
             self._is_running = False
 
     def _fetch_one(self) -> Steps[Any]:
+        self._check_idle()
         state = self._state
         if state.position >= len(state.check_rows()) and not (yield from state.more()):
             return None
@@ -122,14 +126,21 @@ class BaseCursor:
         row: Any = state.check_rows()[state.position]
         state.position += 1
         if not state.is_plain:
-            row = state.converted(row)
+            self._is_running = True
+            try:
+                row = state.converted(row)
+            finally:
+                self._is_running = False
         return row if self.row_factory is None else self.row_factory(self, row)
 
     def _fetch_some(self, count: int | None) -> Steps[list[Any]]:
         """The next `count` rows, or all."""
+        self._check_idle()
         state = self._state
         rows = state.check_rows()
-        taken = rows[state.position :] if count is None else rows[state.position : state.position + count]
+        taken: list[Any] = (
+            rows[state.position :] if count is None else rows[state.position : state.position + count]
+        )
         state.position += len(taken)
         while count is None or len(taken) < count:
             rows = yield from state.more()
@@ -138,9 +149,17 @@ class BaseCursor:
             part = rows if count is None else rows[: count - len(taken)]
             state.position = len(part)
             taken += part
-        return state.made(taken, self.row_factory, self)
+        if not state.is_plain:
+            self._is_running = True
+            try:
+                taken = [state.converted(row) for row in taken]
+            finally:
+                self._is_running = False
+        factory = self.row_factory
+        return taken if factory is None else [factory(self, row) for row in taken]
 
     def _finish(self) -> Steps[None]:
+        self._check_idle()
         self._is_closed = True
         rowcount = self._state.rowcount
         yield from self._cleared()
@@ -157,10 +176,13 @@ class BaseCursor:
     # -- checks ---------------------------------------------------------------------------------------
 
     def _begin(self) -> None:
-        if self._is_running:
-            raise ProgrammingError(_RECURSIVE)
+        self._check_idle()
         self._check_open()
         self._is_running = True
+
+    def _check_idle(self) -> None:
+        if self._is_running:
+            raise ProgrammingError(_RECURSIVE)
 
     def _check_open(self) -> None:
         if self._connection is None:

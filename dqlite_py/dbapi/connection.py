@@ -30,7 +30,7 @@ class Connection(BaseConnection):
         """A new cursor; `factory` makes it of the connection."""
         self._ready()
         cursor = factory(self)
-        if not isinstance(cursor, Cursor):
+        if not issubclass(type(cursor), Cursor):  # whatever its __class__ says
             raise TypeError(f"factory must return a cursor, not {type(cursor).__name__}")
         if self.row_factory is not None:
             cursor.row_factory = self.row_factory
@@ -87,6 +87,9 @@ class Connection(BaseConnection):
     def iterdump(self) -> Iterator[str]:
         """The database as SQL, statement by statement, of one state; a script for executescript()."""
         self._ready()
+        return self._dump()
+
+    def _dump(self) -> Iterator[str]:
         open_one = self._core.transaction
         transaction = Transaction(self._core) if open_one is None else open_one
         steps, value = dump_steps(self._core, transaction), None

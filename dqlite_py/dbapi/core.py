@@ -7,6 +7,7 @@ One call at a time; who uses it sees to that (a thread check or a lock).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any, Final
 
 from dqlite_py.command import encode_repeated_statements, encode_statements
@@ -373,7 +374,8 @@ class Core:
 
     def _trace(self, sql: str) -> None:
         if self.trace is not None:
-            self.trace(sql)
+            with suppress(Exception):  # as in sqlite3: tracing disturbs nothing
+                self.trace(sql)
 
 
 def _only(sql: str, unit: UnitResult) -> StatementResult:

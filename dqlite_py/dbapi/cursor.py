@@ -117,6 +117,7 @@ class Cursor(BaseCursor):
         return found[0]
 
     def _fetch_next(self) -> Steps[tuple[Any] | None]:
+        self._check_idle()
         state = self._state
         if state.rows is None or (state.position >= len(state.rows) and not (yield from state.more())):
             return None

@@ -5,7 +5,7 @@ Converts values on their way out (converters, text_factory, row_factory) when th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from dqlite_py.dbapi.adapting import PARSE_COLNAMES, PARSE_DECLTYPES, Converter, converters
@@ -136,15 +136,9 @@ class ResultState:
             if converter is None and type(value) is str
             else value
             if converter is None or value is None
-            else converter(_as_bytes(value))
+            else _converted(value, converter)
             for value, converter in zip(row, self.convert, strict=True)
         )
-
-    def made(self, rows: list[Values], factory: Callable[[Any, Any], Any] | None, cursor: Any) -> list[Any]:
-        """Rows as they are handed out."""
-        if not self.is_plain:
-            rows = [self.converted(row) for row in rows]
-        return rows if factory is None else [factory(cursor, row) for row in rows]
 
 
 def _converter(name: str, decltype: str | None, detect_types: int) -> Converter | None:
@@ -163,6 +157,11 @@ def _text(value: str, factory: Any) -> Any:
         return value
     raw = value.encode()
     return raw if factory is bytes else factory(raw)
+
+
+def _converted(value: Any, converter: Converter) -> Any:
+    raw = _as_bytes(value)
+    return converter(raw) if raw else None  # as sqlite3: of an empty value nothing is left to convert
 
 
 def _as_bytes(value: Any) -> bytes:

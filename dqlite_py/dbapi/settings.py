@@ -67,9 +67,10 @@ def check_isolation_level(level: Any) -> str | None:
         return None
     if not isinstance(level, str):
         raise TypeError("isolation_level must be str or None")
-    if level.upper() not in _ISOLATION_LEVELS:
+    known = str.upper(level)
+    if known not in _ISOLATION_LEVELS:
         raise ValueError("isolation_level string must be '', 'DEFERRED', 'IMMEDIATE', or 'EXCLUSIVE'")
-    return level.upper()
+    return known
 
 
 def check_autocommit(value: Any) -> bool | int:

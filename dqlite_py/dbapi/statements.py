@@ -41,13 +41,15 @@ class Known(NamedTuple):
 
 
 def classify(sql: str) -> Known:
-    """Look at a statement's text. Raises ProgrammingError, DataError, OperationalError as SQLite would."""
+    """Look at a statement's text. Raises what sqlite3 or SQLite would."""
     if type(sql) is str and len(sql) <= CACHED_LENGTH_MAX:
         return _classify_cached(sql)
     return _classify(sql)
 
 
 def _classify(sql: str) -> Known:
+    if not isinstance(sql, str):
+        raise TypeError(f"execute() argument 1 must be str, not {type(sql).__name__}")
     statement = describe(sql)
     kind = statement.kind
     first = ""

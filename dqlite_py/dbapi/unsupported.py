@@ -17,59 +17,68 @@ _COPY = (
 _LIMITS = "limits are the same on all nodes and fixed (docs/differences-from-sqlite3.md)"
 
 
-def _refuse(name: str, why: str) -> NoReturn:
-    raise NotSupportedError(f"{name}() is not supported: {why}")
-
-
 class Unsupported:
     """Mixed into connections."""
 
+    def _ready(self) -> None:
+        raise NotImplementedError
+
+    def _refuse(self, name: str, why: str) -> NoReturn:
+        self._ready()
+        raise NotSupportedError(f"{name}() is not supported: {why}")
+
     def create_function(self, *_args: Any, **_options: Any) -> NoReturn:
-        _refuse("create_function", _FUNCTION)
+        self._refuse("create_function", _FUNCTION)
 
     def create_aggregate(self, *_args: Any, **_options: Any) -> NoReturn:
-        _refuse("create_aggregate", _FUNCTION)
+        self._refuse("create_aggregate", _FUNCTION)
 
     def create_window_function(self, *_args: Any, **_options: Any) -> NoReturn:
-        _refuse("create_window_function", _FUNCTION)
+        self._refuse("create_window_function", _FUNCTION)
 
     def create_collation(self, *_args: Any, **_options: Any) -> NoReturn:
-        _refuse("create_collation", f"{_FUNCTION}; NOCASE, RTRIM and BINARY are there, or store a sort key")
+        self._refuse(
+            "create_collation", f"{_FUNCTION}; NOCASE, RTRIM and BINARY are there, or store a sort key"
+        )
 
     def set_authorizer(self, *_args: Any, **_options: Any) -> NoReturn:
-        _refuse(
+        self._refuse(
             "set_authorizer", "statements are prepared on every node, which has its own; check SQL before"
         )
 
     def set_progress_handler(self, *_args: Any, **_options: Any) -> NoReturn:
-        _refuse("set_progress_handler", "statements run in the node; use `timeout` or interrupt()")
+        self._refuse("set_progress_handler", "statements run in the node; use `timeout` or interrupt()")
 
     def enable_load_extension(self, *_args: Any, **_options: Any) -> NoReturn:
-        _refuse("enable_load_extension", "all nodes run the same SQLite without extensions of their own")
+        self._refuse("enable_load_extension", "all nodes run the same SQLite without extensions of their own")
 
     def load_extension(self, *_args: Any, **_options: Any) -> NoReturn:
-        _refuse("load_extension", "all nodes run the same SQLite without extensions of their own")
+        self._refuse("load_extension", "all nodes run the same SQLite without extensions of their own")
 
     def backup(self, *_args: Any, **_options: Any) -> NoReturn:
-        _refuse("backup", _COPY)
+        self._refuse("backup", _COPY)
 
     def serialize(self, *_args: Any, **_options: Any) -> NoReturn:
-        _refuse("serialize", _COPY)
+        self._refuse("serialize", _COPY)
 
     def deserialize(self, *_args: Any, **_options: Any) -> NoReturn:
-        _refuse("deserialize", "a database changes through the log only; run a dump with executescript()")
+        self._refuse(
+            "deserialize", "a database changes through the log only; run a dump with executescript()"
+        )
 
     def blobopen(self, *_args: Any, **_options: Any) -> NoReturn:
-        _refuse("blobopen", "blobs are written by SQL: bind bytes, read with substr(column, start, length)")
+        self._refuse(
+            "blobopen", "blobs are written by SQL: bind bytes, read with substr(column, start, length)"
+        )
 
     def getlimit(self, *_args: Any, **_options: Any) -> NoReturn:
-        _refuse("getlimit", _LIMITS)
+        self._refuse("getlimit", _LIMITS)
 
     def setlimit(self, *_args: Any, **_options: Any) -> NoReturn:
-        _refuse("setlimit", _LIMITS)
+        self._refuse("setlimit", _LIMITS)
 
     def getconfig(self, *_args: Any, **_options: Any) -> NoReturn:
-        _refuse("getconfig", _LIMITS)
+        self._refuse("getconfig", _LIMITS)
 
     def setconfig(self, *_args: Any, **_options: Any) -> NoReturn:
-        _refuse("setconfig", _LIMITS)
+        self._refuse("setconfig", _LIMITS)

@@ -48,10 +48,11 @@ from dqlite_py.gateway import (
     WriteKey,
     WriteTransaction,
 )
+from dqlite_py.sqltext import StatementKind, describe
 from dqlite_py.storage.sqlerrors import error_from_apsw
 
 CHUNK_ROWS = 100
-_CHANGING = ("INSERT", "REPLACE", "UPDATE", "DELETE", "WITH")
+_CHANGING = (StatementKind.INSERT, StatementKind.CHANGE)
 
 
 class FakeGateway:
@@ -727,7 +728,7 @@ def _take(rows: Iterator[Row]) -> list[Row]:
 def _run(connection: apsw.Connection, sql: str, params: Any) -> StatementResult:
     described = _columns(connection, sql)
     rows = list(connection.cursor().execute(sql, params))
-    changes = connection.changes() if sql.lstrip().upper().startswith(_CHANGING) else -1
+    changes = connection.changes() if describe(sql).kind in _CHANGING else -1
     rowid = connection.last_insert_rowid()
     if not described:
         return StatementResult(changes, rowid)

@@ -320,7 +320,7 @@ def test_unit_over_the_limit(gateway: RecordingGateway, conn: Connection) -> Non
 
 def test_bad_sql_types(conn: Connection) -> None:
     for sql in (None, b"SELECT 1", 5):
-        with pytest.raises(ProgrammingError, match="str"):
+        with pytest.raises(TypeError, match="str"):
             conn.execute(sql)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="executescript"):
         conn.executescript(b"SELECT 1")  # type: ignore[arg-type]
