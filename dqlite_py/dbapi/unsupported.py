@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 from dqlite_py.errors import NotSupportedError
@@ -20,8 +21,7 @@ _LIMITS = "limits are the same on all nodes and fixed (docs/differences-from-sql
 class Unsupported:
     """Mixed into connections."""
 
-    def _ready(self) -> None:
-        raise NotImplementedError
+    _ready: Callable[[], None]
 
     def _refuse(self, name: str, why: str) -> NoReturn:
         self._ready()

@@ -23,11 +23,16 @@ def gateway() -> Iterator[FakeGateway]:
         yield fake
 
 
+@pytest.fixture(autouse=True)
+def _are_there() -> None:
+    if not TESTS:
+        pytest.skip("this Python came without its own tests (test.test_sqlite3)")
+
+
 def _reason(name: str) -> str | None:
     return next((reason for known, reason in NOT_APPLICABLE.items() if fnmatchcase(name, known)), None)
 
 
-@pytest.mark.skipif(not TESTS, reason="this Python came without its own tests (test.test_sqlite3)")
 @pytest.mark.parametrize("name", NAMES)
 def test_of_cpython(gateway: FakeGateway, name: str) -> None:
     with warnings.catch_warnings():
@@ -45,7 +50,6 @@ def test_of_cpython(gateway: FakeGateway, name: str) -> None:
         assert any("*" in known and fnmatchcase(name, known) for known in NOT_APPLICABLE), "it passes"
 
 
-@pytest.mark.skipif(not TESTS, reason="this Python came without its own tests (test.test_sqlite3)")
 def test_most_of_them_hold() -> None:
     holding = [name for name in TESTS if _reason(name) is None]
     assert len(holding) > 200

@@ -272,7 +272,7 @@ class _Database:
         for sql, params in statements:
             try:
                 results.append(_run(self.writer, sql, params))
-            except (apsw.Error, KeyError) as error:
+            except (apsw.Error, KeyError, UnicodeDecodeError) as error:
                 raise _translate(error, statement=len(results)) from None
         return results
 
@@ -313,7 +313,7 @@ class _Database:
                 columns = _columns(connection, sql)
                 rows = connection.cursor().execute(sql, params)
                 first = _take(rows)
-        except (apsw.Error, KeyError) as error:
+        except (apsw.Error, KeyError, UnicodeDecodeError) as error:
             raise _translate(error) from None
         names = tuple(name for name, _ in columns)
         more = None
@@ -745,8 +745,11 @@ def _authorize(action: int, *_names: Any) -> int:
     return apsw.SQLITE_DENY if action in refused else apsw.SQLITE_OK
 
 
-def _translate(error: apsw.Error | KeyError, **details: Any) -> Error:
+def _translate(error: Exception, **details: Any) -> Error:
+    if isinstance(error, UnicodeDecodeError):
+        return OperationalError(f"Could not decode to UTF-8: {error.object!r}")
     if isinstance(error, KeyError):
         return ProgrammingError(f"no value for parameter {error}", **details)
+    assert isinstance(error, apsw.Error)
     found = error_from_apsw(error)
     return type(found)(found.message, code=found.code, **details)
