@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from dqlite_py import dbapi
+from dqlite_py.changes import Change, ChangeKind
 from dqlite_py.config import TlsSettings
 from dqlite_py.dbapi import (
     LEGACY_TRANSACTION_CONTROL,
@@ -59,6 +60,8 @@ __all__ = [
     "PARSE_COLNAMES",
     "PARSE_DECLTYPES",
     "Binary",
+    "Change",
+    "ChangeKind",
     "Connection",
     "Cursor",
     "DataError",

@@ -11,6 +11,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any
 
 from dqlite_py.command import check_database_name
@@ -25,8 +26,10 @@ from dqlite_py.errors import (
 from dqlite_py.gateway import AsyncGateway, Gateway
 from dqlite_py.limits import REQUEST_TIMEOUT_MS
 from dqlite_py.model import Address, NodeId
+from dqlite_py.node.change_streams import AsyncChangeStream, ChangeStream
 from dqlite_py.node.inbound import Inbound
 from dqlite_py.node.joining import join_cluster
+from dqlite_py.node.loops import loop_factory
 from dqlite_py.node.runtime import NodeRuntime
 from dqlite_py.node.settings import node_settings
 from dqlite_py.node.startup import (
@@ -41,11 +44,11 @@ from dqlite_py.node.tickets import Deadline
 from dqlite_py.ports import SystemClock, SystemDisk
 from dqlite_py.raft.journal import FolderLock, Identity, lock_folder
 from dqlite_py.raft.transport import PeerTransport
+from dqlite_py.storage.changelog.cursor import Cursor
 
 log = logging.getLogger("dqlite_py.node")
 
 DEFAULT_TIMEOUT_S = REQUEST_TIMEOUT_MS / 1000
-LOOP_VARIABLE = "DQLITE_PY_LOOP"
 
 
 class Node:
@@ -55,6 +58,7 @@ class Node:
     listen: host:port for peers and clients (port 0: any free one). advertise: what others dial (default: listen).
     join: addresses of members. A new folder with `join` joins their cluster; without, it starts a new cluster. For a
     folder that has run before, membership comes from its log; `join` only helps to find peers whose address changed.
+    keep_changes: bytes of changes to keep of every database (default: of those followed here, see docs/changes.md).
     tls: mutual TLS for all traffic. Without it only loopback addresses are allowed, unless `insecure=True`.
     """
 
@@ -152,6 +156,33 @@ class Node:
     def async_gateway(self) -> AsyncGateway:
         """The same for tasks of any event loop."""
         return self._running().async_gateway
+
+    def changes(
+        self, database: str, *, after: int | None = None, timeout: float | None = None
+    ) -> ChangeStream:
+        """Committed changes of rows behind log index `after` (default: from now on), on any member: docs/changes.md.
+
+        timeout: seconds that the stream waits for a change before it raises TimeoutError. Iterating raises
+        ChangesCompacted when this node does not keep changes back to `after`.
+        """
+        return ChangeStream(self._follow(database, after), timeout=timeout)
+
+    def changes_async(
+        self, database: str, *, after: int | None = None, timeout: float | None = None
+    ) -> AsyncChangeStream:
+        """`changes` for an event loop: `async with node.changes_async("app") as stream: async for change in stream`."""
+        return AsyncChangeStream(partial(self._follow, database, after), timeout=timeout)
+
+    def _follow(self, database: str, after: int | None) -> Cursor:
+        check_database_name(database)
+        if after is not None and (type(after) is not int or not 0 <= after < 2**63):
+            raise InterfaceError(f"after is a log index, not {after!r:.40}")
+        return self._running().followers.follow(database, after, DEFAULT_TIMEOUT_S)
+
+    def databases(self) -> dict[str, int]:
+        """Names of the databases on this member, in order, with the log index that each has applied."""
+        found = self.status()["databases"]
+        return {name: int(found[name]["applied_index"]) for name in sorted(found)}
 
     def wait_ready(self, timeout: float = DEFAULT_TIMEOUT_S) -> None:
         """Return when a leader is known; raises OperationalError with the reason."""
@@ -257,7 +288,7 @@ class Node:
 
     def _main(self) -> None:
         try:
-            with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            with asyncio.Runner(loop_factory=loop_factory()) as runner:
                 runner.run(self._serve())
         except BaseException as error:
             if not self._started.is_set():
@@ -359,20 +390,3 @@ class Node:
         inbound.set_cluster(cluster_id)
         transport.identity_changed()
         return opened
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop where it is installed; DQLITE_PY_LOOP=asyncio|uvloop says which it must be."""
-    wanted = os.environ.get(LOOP_VARIABLE, "")
-    if wanted not in ("", "asyncio", "uvloop"):
-        raise InterfaceError(f"{LOOP_VARIABLE} is {wanted!r}: it must be 'asyncio' or 'uvloop'")
-    if wanted == "asyncio":
-        return None
-    try:
-        import uvloop
-    except ImportError as error:
-        if wanted:
-            raise InterfaceError(f"{LOOP_VARIABLE} is 'uvloop', which cannot be imported: {error}") from None
-        return None
-    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
-    return factory

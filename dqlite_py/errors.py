@@ -159,6 +159,16 @@ class SnapshotDamaged(OperationalError):
     retryable = True
 
 
+# -- changes as a stream --------------------------------------------------------------------------------
+
+
+class ChangesCompacted(OperationalError):
+    """This node does not have the changes asked for: read the tables anew, then follow from the state that was read.
+
+    Details `oldest`: the smallest log index to follow from, `newest`: that of the newest change here.
+    """
+
+
 # -- transactions and client sessions ---------------------------------------------------------------------
 
 

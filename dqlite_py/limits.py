@@ -93,5 +93,11 @@ SNAPSHOT_SYNC_BYTES: Final = 16 * MIB  # a receiver makes this much durable at a
 SNAPSHOT_COPY_PAGES: Final = 1024  # per step of a copy: the granularity of progress and of stopping
 MANIFEST_BYTES_MAX: Final = 256 * KIB
 
+# -- changes as a stream
+CHANGES_KEEP_BYTES: Final = 64 * MIB  # per database, once somebody has asked for its changes
+CHANGES_SEGMENT_BYTES_MIN: Final = 64 * KIB  # a change log is dropped by segments of an eighth of it
+CHANGES_ENTRY_BYTES_MAX: Final = 256 * MIB  # an entry that changed more is not described row by row
+CHANGES_READ_BYTES: Final = 256 * KIB  # read ahead for one subscriber, unless one entry is larger
+
 # -- requests
 REQUEST_TIMEOUT_MS: Final = 10_000

@@ -199,6 +199,9 @@ static int commit_index(struct dq_engine *engine, int64_t index) {
     if (code == SQLITE_OK && !has_row) {
         code = set_index(engine, index);
     }
+    if (code == SQLITE_OK && engine->before_commit != NULL) {
+        engine->before_commit(engine->before_commit_context);
+    }
     /* The index goes into the SAME transaction: after a crash the database is exactly the state at its index. */
     return code == SQLITE_OK ? dq_run_own(engine->commit) : code;
 }
@@ -259,6 +262,10 @@ static void conclude(struct dq_engine *engine, int64_t index, bool is_committed)
         dq_forget_schema(engine); /* a table more */
     }
     dq_sessions_commit(&engine->sessions, &engine->payload, index);
+    if (engine->guard.saw_follow) {
+        engine->guard.saw_follow = false;
+        dq_learn_followed(engine);
+    }
 }
 
 static int report(struct dq_engine *engine, struct pass *pass, enum pass_verdict verdict, dq_outcome *outcome) {

@@ -74,6 +74,11 @@ int dq_ready(void);
 dq_engine *dq_engine_open(uintptr_t handle, uint32_t statements_max, uint64_t results_max, dq_outcome *outcome);
 int dq_engine_scan(dq_engine *engine, dq_outcome *outcome);
 void dq_engine_close(dq_engine *engine);
+typedef void (*dq_hook)(void *context);
+void dq_engine_before_commit(dq_engine *engine, dq_hook hook, void *context);
+int dq_engine_is_followed(const dq_engine *engine);
+uint32_t dq_engine_drops(const dq_engine *engine);
+extern "Python" void dq_call_before_commit(void *context);
 int dq_apply(dq_engine *engine, const uint8_t *payload, size_t size, int64_t index, int want_results,
              dq_outcome *outcome);
 

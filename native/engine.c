@@ -28,6 +28,26 @@ int dq_reload_schema(struct dq_engine *engine) {
     return sqlite3_exec(engine->db, "PRAGMA writable_schema = RESET", NULL, NULL, NULL);
 }
 
+int dq_learn_followed(struct dq_engine *engine) {
+    int code = sqlite3_step(engine->is_followed);
+    bool found = code == SQLITE_ROW;
+    int reset_code = sqlite3_reset(engine->is_followed);
+    if (reset_code == SQLITE_OK && found != engine->guard.deletes_rows) {
+        dq_forget_schema(engine); /* prepared under the other rule */
+        engine->guard.deletes_rows = found;
+    }
+    return reset_code;
+}
+
+uint32_t dq_engine_drops(const dq_engine *engine) { return engine->guard.drops; }
+
+int dq_engine_is_followed(const dq_engine *engine) { return engine->guard.deletes_rows; }
+
+void dq_engine_before_commit(dq_engine *engine, dq_hook hook, void *context) {
+    engine->before_commit = hook;
+    engine->before_commit_context = context;
+}
+
 /* The largest rowid makes SQLite choose later rowids at random: no unit may use it. */
 static void on_row_change(void *context, int action, const char *schema, const char *table, sqlite3_int64 rowid) {
     (void)schema;
@@ -54,6 +74,7 @@ static const struct own_statement own_statements[] = {
     {offsetof(struct dq_engine, reset_changes), "DELETE FROM _dqlite_meta WHERE 0"},
     {offsetof(struct dq_engine, schema_words),
      "SELECT max(sql LIKE '%changes%'), max(sql LIKE '%references%') FROM sqlite_schema"},
+    {offsetof(struct dq_engine, is_followed), "SELECT 1 FROM sqlite_schema WHERE name = '" DQ_FOLLOW_TABLE "'"},
 };
 
 #define OWN_STATEMENTS (sizeof own_statements / sizeof *own_statements)
@@ -103,6 +124,9 @@ dq_engine *dq_engine_open(uintptr_t handle, uint32_t statements_max, uint64_t re
     }
     if (code == SQLITE_OK) {
         code = dq_sessions_load(&engine->sessions, engine->db, &engine->last_error);
+    }
+    if (code == SQLITE_OK) {
+        code = dq_learn_followed(engine);
     }
     if (code == SQLITE_OK && !dq_vfs_watch(engine->db, &engine->watch)) {
         code = SQLITE_MISUSE;

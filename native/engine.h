@@ -53,7 +53,7 @@ struct dq_live {
 struct dq_engine {
     sqlite3 *db;
     sqlite3_stmt *begin, *commit, *rollback, *savepoint, *release, *rollback_to, *set_index, *reset_changes;
-    sqlite3_stmt *schema_words;
+    sqlite3_stmt *schema_words, *is_followed;
     struct dq_statements statements;
     struct dq_schema_words words;
     struct dq_guard guard;
@@ -83,11 +83,15 @@ struct dq_engine {
     struct dq_live live;
     bool changes_are_old; /* changes() still shows what an earlier unit left */
     bool rowid_is_zero;   /* last_insert_rowid() is known to be 0 */
+    dq_hook before_commit; /* NULL: none */
+    void *before_commit_context;
     struct dq_error last_error; /* behind outcome.message */
 };
 
 /* Step a statement of our own to its end and reset it; an SQLite code. */
 int dq_run_own(sqlite3_stmt *statement);
+/* Find out whether each row that is deleted is to be seen by hooks (guard.h). An SQLite code. */
+int dq_learn_followed(struct dq_engine *engine);
 /* The schema changed, or a change of it was undone: prepare everything anew. */
 void dq_forget_schema(struct dq_engine *engine);
 /* A change of the schema was undone: let SQLite read it anew too; it keeps the statistics of an undone ANALYZE. */

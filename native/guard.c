@@ -151,6 +151,11 @@ bool dq_guard_check(struct dq_guard *guard, const char *sql, size_t size) {
     guard->needed = DQ_IN_UNIT;
     guard->control = DQ_NO_CONTROL;
     guard->is_refused = guard->is_dml = guard->is_alter = guard->is_pragma = false;
+    guard->is_follow = size == strlen(DQ_FOLLOW_SQL) && memcmp(sql, DQ_FOLLOW_SQL, size) == 0;
+    if (guard->is_follow) {
+        guard->saw_follow = true;
+        return false;
+    }
     struct dq_sql words = {sql, sql + size};
     struct dq_token word;
     bool found = dq_sql_next(&words, &word);
@@ -217,6 +222,9 @@ static int check_table(struct dq_guard *guard, int action, const char *table, co
             return SQLITE_OK;
         }
         return need_temporary(guard, is_list && action == SQLITE_READ ? DQ_LOOKING : DQ_NOWHERE);
+    }
+    if (guard->is_follow && action == SQLITE_CREATE_TABLE && sqlite3_stricmp(table, DQ_FOLLOW_TABLE) == 0) {
+        return SQLITE_OK;
     }
     if (has_prefix(table, RESERVED)) {
         return need(guard, DQ_NOWHERE, "tables beginning with " RESERVED " are reserved for the cluster's own state");
@@ -287,10 +295,7 @@ static int check_savepoint(struct dq_guard *guard, const char *name) {
     return SQLITE_OK;
 }
 
-static int authorize(void *context, int action, const char *first, const char *second, const char *schema,
-                     const char *inside) {
-    struct dq_guard *guard = context;
-    (void)inside;
+static int judge(struct dq_guard *guard, int action, const char *first, const char *second, const char *schema) {
     if (!guard->active) {
         return SQLITE_OK;
     }
@@ -339,6 +344,22 @@ static int authorize(void *context, int action, const char *first, const char *s
     default: /* SELECT, RECURSIVE, REINDEX */
         return SQLITE_OK;
     }
+}
+
+/* SQLITE_IGNORE tells a DELETE to go row by row; to DROP, which asks the same of its table, it would mean "do nothing". */
+static int authorize(void *context, int action, const char *first, const char *second, const char *schema,
+                     const char *inside) {
+    struct dq_guard *guard = context;
+    (void)inside;
+    bool after_drop = guard->after_drop;
+    guard->after_drop =
+        action == SQLITE_DROP_TABLE || action == SQLITE_DROP_VTABLE || action == SQLITE_DROP_VIEW;
+    int verdict = judge(guard, action, first, second, schema);
+    if (verdict == SQLITE_OK && (action == SQLITE_DROP_TABLE || action == SQLITE_DROP_VTABLE)) {
+        guard->drops++;
+    }
+    bool is_delete = guard->deletes_rows && action == SQLITE_DELETE && !after_drop;
+    return verdict == SQLITE_OK && is_delete && sqlite3_stricmp(first, "sqlite_master") != 0 ? SQLITE_IGNORE : verdict;
 }
 
 int dq_guard_install(struct dq_guard *guard, sqlite3 *db) {

@@ -9,6 +9,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "sqlite_api.h"
 
@@ -31,8 +32,18 @@ struct dq_guard {
     bool is_alter;    /* the statement at hand begins with ALTER */
     bool is_dml;      /* the statement at hand begins with INSERT, REPLACE, UPDATE, DELETE or WITH */
     bool is_pragma;   /* it is a PRAGMA: only those that read are let through */
+    bool is_follow;   /* the statement at hand is DQ_FOLLOW_SQL */
+    bool saw_follow;  /* it was since this was last set to false */
+    uint32_t drops;   /* tables that a statement was allowed to drop so far */
+    bool after_drop;  /* the last action was to drop a table or view: its rows are deleted next, as one */
+    bool deletes_rows; /* DELETE without WHERE deletes row by row: changes are followed (DQ_FOLLOW_SQL) */
     char reason[320]; /* of the refusal, or why the statement needs another place than a unit; else empty */
 };
+
+/* The one statement on a reserved table: from the next entry on, on every node, each row that is deleted is seen by
+ * hooks. SQLite would otherwise empty a whole table at once, unless a hook is there, and leave other pages. */
+#define DQ_FOLLOW_SQL "CREATE TABLE IF NOT EXISTS _dqlite_changes (since INTEGER)"
+#define DQ_FOLLOW_TABLE "_dqlite_changes"
 
 /* First words of `sql`; true when the statement is refused, with guard->reason set. Also tells what it begins with. */
 bool dq_guard_check(struct dq_guard *guard, const char *sql, size_t size);

@@ -40,6 +40,15 @@ int dq_engine_scan(dq_engine *engine, dq_outcome *outcome);
 /* Finalizes every statement: BEFORE the connection is closed. random() and friends are then gone from it. */
 void dq_engine_close(dq_engine *engine);
 
+/* Called by dq_apply when all of an entry is written, right before COMMIT, on the same thread; it may read through the
+ * connection. Another pass may follow, and then another call. NULL: none. */
+typedef void (*dq_hook)(void *context);
+void dq_engine_before_commit(dq_engine *engine, dq_hook hook, void *context);
+/* Whether hooks see each row that is deleted (guard.h). */
+int dq_engine_is_followed(const dq_engine *engine);
+/* Tables, virtual ones too, that statements were allowed to drop so far; it counts on from 2^32 at 0. */
+uint32_t dq_engine_drops(const dq_engine *engine);
+
 int dq_apply(dq_engine *engine, const uint8_t *payload, size_t size, int64_t index, int want_results,
              dq_outcome *outcome);
 

@@ -40,6 +40,13 @@ from dqlite_py.model import Address
 )
 @tls_options
 @click.option("--insecure", is_flag=True, help="Allow other addresses than loopback without TLS.")
+@click.option(
+    "--keep-changes",
+    type=click.IntRange(min=1),
+    metavar="BYTES",
+    help="Keep so much of every database's changes for those who follow them. Default: 64 MiB of the databases that "
+    "were followed at this node.",
+)
 @click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.option("--log-level", type=click.Choice(list(logs.LEVELS)), default="info", show_default=True)
 def node(
@@ -51,6 +58,7 @@ def node(
     tls_key: str | None,
     tls_ca: str | None,
     insecure: bool,
+    keep_changes: int | None,
     log_format: Literal["text", "json"],
     log_level: str,
 ) -> None:
@@ -62,7 +70,15 @@ def node(
     """
     members = [address for group in join for address in group]
     tls = tls_settings(tls_cert, tls_key, tls_ca)
-    made = _make_node(folder, listen=listen, join=members, advertise=advertise, tls=tls, insecure=insecure)
+    made = _make_node(
+        folder,
+        listen=listen,
+        join=members,
+        advertise=advertise,
+        tls=tls,
+        insecure=insecure,
+        keep_changes=keep_changes,
+    )
     _check_folder(folder)
     handler = logs.configure(sys.stderr, form=log_format, level=log_level)
     try:

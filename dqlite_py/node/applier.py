@@ -27,6 +27,7 @@ from dqlite_py.errors import (
     StorageFull,
 )
 from dqlite_py.model import Entry, EntryKind, LogIndex
+from dqlite_py.node.change_hub import ChangeHub
 from dqlite_py.node.database_worker import FULL_RETRY_S, Applied, DatabaseWorker
 from dqlite_py.storage.readers import ReaderPool
 from dqlite_py.storage.state_folder import StateFolder
@@ -51,6 +52,7 @@ class Applier:
         on_opened: Callable[[], None],
         on_fatal: Callable[[BaseException], None],
         before_close: Callable[[str], Awaitable[None]] | None = None,
+        changes: ChangeHub | None = None,
     ) -> None:
         self._loop = loop
         self._before_close = before_close
@@ -61,6 +63,7 @@ class Applier:
         self._on_divergence = on_divergence
         self._on_opened = on_opened
         self._on_fatal = on_fatal
+        self._changes = changes
         self.workers: dict[str, DatabaseWorker] = {}
         self.readers: dict[str, ReaderPool] = {}
         self.dispatched_index = 0  # everything up to here was routed
@@ -91,6 +94,8 @@ class Applier:
                 # Its OPEN is still in the log. Before it, entries of a dropped database of the same name may come.
                 await self._close_database(worker.name)
                 await self._on_worker(self._folder.drop_database, worker.name)
+        if self._changes is not None:
+            await self._on_worker(self._changes.opened, list(self.workers))
         for worker in workers:
             self._add_readers(worker)
 
@@ -102,6 +107,7 @@ class Applier:
             post=self._post,
             on_applied=self._report,
             on_fatal=self._on_fatal,
+            changes=(lambda _name: None) if self._changes is None else self._changes.log_of,
         )
         self.workers[name] = worker
         worker.start()
@@ -259,6 +265,8 @@ class Applier:
             except StorageFull as full:
                 log.error("database %s cannot be dropped yet: %s", database, full)
                 return False
+            if self._changes is not None:
+                await self._on_worker(self._changes.dropped, database)
         return True
 
     def _report(self, worker: DatabaseWorker, finished: list[Applied]) -> None:

@@ -28,6 +28,7 @@ from dqlite_py.errors import (
     StorageFull,
 )
 from dqlite_py.model import Entry
+from dqlite_py.storage.changelog.log import ChangeLog
 from dqlite_py.storage.engine import ApplyResult, DatabaseEngine
 from dqlite_py.storage.sqlerrors import FULL, error_from_code
 
@@ -82,6 +83,7 @@ class DatabaseWorker:
         post: Callable[[Callable[[], None]], None],
         on_applied: Callable[[DatabaseWorker, list[Applied]], None],
         on_fatal: Callable[[BaseException], None],
+        changes: Callable[[str], ChangeLog | None] = lambda _name: None,
     ) -> None:
         self.name = name
         self.path = path
@@ -96,6 +98,7 @@ class DatabaseWorker:
         self._post = post
         self._on_applied = on_applied
         self._on_fatal = on_fatal
+        self._changes = changes  # where those of a database go, asked on its thread
         self._jobs: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._done: deque[Applied] = deque()
         self._wakeup = False
@@ -159,6 +162,9 @@ class DatabaseWorker:
             self._refuse_rest()
             return
         self.engine = engine
+        change_log = self._changes(self.name)
+        if change_log is not None:
+            engine.keep_changes(change_log)
         self._remember(engine.applied_index, engine.state_hash)
         self.applied_index = engine.applied_index
         self.last_hash = StateHash(engine.applied_index, engine.state_hash)

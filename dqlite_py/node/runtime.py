@@ -18,6 +18,8 @@ from dqlite_py.errors import Error, NodeStopped, OperationalError
 from dqlite_py.model import Entry, EntryKind, NodeId, Term
 from dqlite_py.node.applier import Applier
 from dqlite_py.node.background import BackgroundTasks
+from dqlite_py.node.change_followers import ChangeFollowers, follow_all
+from dqlite_py.node.change_hub import ChangeHub
 from dqlite_py.node.cluster_view import ClusterView
 from dqlite_py.node.compaction import Compaction
 from dqlite_py.node.divergence import Divergence
@@ -105,6 +107,7 @@ class NodeRuntime:
         )
         self.view = ClusterView(loop, self.core)
         self.leadership = Leadership(self.host, self.view)
+        self._changes = ChangeHub(settings.directory, disk, settings.keep_changes)
         self._applier = self._new_applier()
         self.reads = ReadBarriers(
             loop=loop,
@@ -209,6 +212,9 @@ class NodeRuntime:
             on_change=self._on_storage_low,
             on_worker=self.on_worker,
         )
+        self.followers = ChangeFollowers(
+            self._changes, gateway=self.gateway, workers=lambda: self._applier.workers
+        )
 
     # -- life cycle -------------------------------------------------------------------------------------------
 
@@ -232,6 +238,8 @@ class NodeRuntime:
         self.divergence.compare_first()
         self.storage_watch.start()
         self.compaction.start()
+        if self._changes.keeps_all:
+            self.spawn(follow_all(lambda: self._applier.workers, self.view, self.writes))
         self.spawn(self.presence.keep_address())
         self.spawn(self.presence.ask_if_removed())
 
@@ -261,6 +269,7 @@ class NodeRuntime:
         await self.transport.stop()
         await self.on_worker(self.journal_thread.stop)
         await self._applier.close()
+        self._changes.close()
         await self.on_worker(self.opened.journal.close)
         self._workers.shutdown(wait=False)
         self.write_path.close()
@@ -306,6 +315,7 @@ class NodeRuntime:
             on_opened=self.view.changed,
             before_close=lambda name: self.transactions.end_all("its database is closed or dropped", name),
             on_fatal=self.on_fatal,
+            changes=self._changes,
         )
 
     def _replace_applier(self) -> None:

@@ -29,6 +29,7 @@ class NodeSettings:
     compact_log_bytes: int = COMPACT_LOG_BYTES
     log_tail_bytes: int = LOG_TAIL_BYTES
     disk_reserve_bytes: int = DISK_RESERVE_BYTES
+    keep_changes: int | None = None  # bytes, of every database; None: of those that are followed
 
     def __post_init__(self) -> None:
         host = check_address("listen", self.listen)
@@ -52,6 +53,8 @@ class NodeSettings:
         for name in ("compact_log_bytes", "log_tail_bytes", "disk_reserve_bytes"):
             if getattr(self, name) < 0:
                 raise InterfaceError(f"{name} must not be negative")
+        if self.keep_changes is not None and self.keep_changes <= 0:
+            raise InterfaceError("keep_changes is a number of bytes above 0, or None")
 
 
 def check_address(name: str, address: str) -> str:
@@ -84,6 +87,7 @@ def node_settings(
     compact_log_bytes: int = COMPACT_LOG_BYTES,
     log_tail_bytes: int = LOG_TAIL_BYTES,
     disk_reserve_bytes: int = DISK_RESERVE_BYTES,
+    keep_changes: int | None = None,
 ) -> NodeSettings:
     """Build checked settings from what a caller wrote; raises InterfaceError."""
     if isinstance(join, str):
@@ -99,4 +103,5 @@ def node_settings(
         compact_log_bytes=compact_log_bytes,
         log_tail_bytes=log_tail_bytes,
         disk_reserve_bytes=disk_reserve_bytes,
+        keep_changes=keep_changes,
     )

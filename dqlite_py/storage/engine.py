@@ -27,6 +27,8 @@ from dqlite_py.errors import (
 )
 from dqlite_py.limits import ENTRY_BYTES_MAX, WAL_CHECKPOINT_FRAMES
 from dqlite_py.model import LogIndex
+from dqlite_py.storage.changelog.keeper import ChangeKeeper
+from dqlite_py.storage.changelog.log import ChangeLog
 from dqlite_py.storage.checkpoint import Checkpointer, WalMark
 from dqlite_py.storage.connection import WRITER_CACHE_BYTES, open_writer
 from dqlite_py.storage.engine_api import (
@@ -79,6 +81,7 @@ class DatabaseEngine:
         self._next_checkpoint_frames = WAL_CHECKPOINT_FRAMES
         name = os.path.basename(path)
         self._checkpointer = Checkpointer(path, mark=WalMark(applied, 0, scan.wal_generation), name=name)
+        self._changes: ChangeKeeper | None = None  # somebody wants them
         self._closed = False
         self._lock = threading.Lock()  # of the connection
         self._live: LiveTransaction | None = None  # the newest
@@ -124,7 +127,10 @@ class DatabaseEngine:
             raise MalformedMessage(f"a command of {len(payload)} bytes is over the limit", what="command")
         self._take("the transaction was rolled back: the cluster's log went on without it")
         try:
-            state = self._native.apply(index, payload, want_results)
+            if self._changes is None:
+                state = self._native.apply(index, payload, want_results)
+            else:
+                state = self._changes.apply(index, payload, want_results, self.applied_index)
             self.applied_index = LogIndex(index)
             self.state_hash = state.state_hash
             self.page_count = state.page_count
@@ -146,6 +152,21 @@ class DatabaseEngine:
             self._live.doom(why)
             self._live.end()
             self._live = None
+
+    # -- changes --------------------------------------------------------------------------------------
+
+    @property
+    def is_followed(self) -> bool:
+        """Whether the log holds FOLLOW_SQL, so that changes can be captured."""
+        return self._native.is_followed
+
+    def keep_changes(self, log: ChangeLog) -> bool:
+        """Put the changes of every entry to come into `log`. False: as soon as FOLLOW_SQL, or the next entry if a live
+        transaction is open, is applied."""
+        with self._lock:
+            if self._changes is None:
+                self._changes = ChangeKeeper(self._connection, self._native, log)
+            return not self._has_open_live() and self._changes.start(self.applied_index)
 
     # -- live transactions ----------------------------------------------------------------------------
 
@@ -247,6 +268,8 @@ class DatabaseEngine:
             if not self._closed:
                 self._closed = True
                 self._checkpointer.close()
+                if self._changes is not None:
+                    self._changes.close()
                 _close(self._native, self._connection)
         finally:
             self._lock.release()

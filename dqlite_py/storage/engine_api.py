@@ -14,6 +14,8 @@ import apsw
 
 from dqlite_py.errors import InternalError
 
+# The one statement on a reserved table (native/guard.h): once it is applied, sessions see every row that is deleted.
+FOLLOW_SQL: Final = "CREATE TABLE IF NOT EXISTS _dqlite_changes (since INTEGER)"
 STATEMENTS_MAX: Final = 256
 _SQLITE_IOERR: Final = 10
 
@@ -128,6 +130,20 @@ class ApplyEngine(Protocol):
 
     def live_flag(self) -> LiveFlag:
         """Of one live transaction; outlives the engine."""
+        ...
+
+    def set_before_commit(self, hook: Callable[[], None] | None) -> None:
+        """Call `hook` when all of an entry is written, right before COMMIT, once per pass; it must not raise."""
+        ...
+
+    @property
+    def is_followed(self) -> bool:
+        """Whether hooks see each row that is deleted (FOLLOW_SQL was applied before)."""
+        ...
+
+    @property
+    def drops(self) -> int:
+        """Tables, virtual ones too, that statements were allowed to drop so far."""
         ...
 
     @property

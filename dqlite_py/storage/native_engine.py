@@ -9,6 +9,7 @@ owns the connection they are given.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, Final
 
@@ -93,6 +94,11 @@ def _decltypes(data: bytes) -> tuple[str | None, ...]:
     return tuple(unpackb(data, use_list=False, strict_map_key=False, unicode_errors="replace"))
 
 
+@_ffi.def_extern()  # type: ignore[untyped-decorator]
+def dq_call_before_commit(context: Any) -> None:
+    _ffi.from_handle(context)()
+
+
 class NativeEngine:
     """The writer of one database, on an open connection of the VFS.
 
@@ -107,6 +113,7 @@ class NativeEngine:
         results_max: int = RESULT_BYTES_MAX,
     ) -> None:
         self._connection = connection  # kept alive: the engine's statements live on it
+        self._hook: Any = None
         self._outcome = _ffi.new("dq_outcome *")
         self._live = _ffi.new("dq_live_outcome *")
         self._groups: list[bytes] = []  # recorded, of the live transaction
@@ -174,6 +181,25 @@ class NativeEngine:
     def _live_failure(self) -> ApplyFailed:
         message = _ffi.string(self._live.message).decode("utf-8", "replace")
         return ApplyFailed(Verdict.ENVIRONMENT, self._live.code, 0, message)
+
+    def set_before_commit(self, hook: Callable[[], None] | None) -> None:
+        """Call `hook` when all of an entry is written, right before COMMIT, once per pass; it must not raise."""
+        if hook is None:
+            _lib.dq_engine_before_commit(self._engine, _ffi.NULL, _ffi.NULL)
+        else:
+            handle = _ffi.new_handle(hook)
+            _lib.dq_engine_before_commit(self._engine, _lib.dq_call_before_commit, handle)
+            self._hook = handle  # kept alive; the one before until now
+
+    @property
+    def is_followed(self) -> bool:
+        """Whether hooks see each row that is deleted (FOLLOW_SQL was applied before)."""
+        return bool(_lib.dq_engine_is_followed(self._engine))
+
+    @property
+    def drops(self) -> int:
+        """Tables, virtual ones too, that statements were allowed to drop so far."""
+        return int(_lib.dq_engine_drops(self._engine))
 
     @property
     def passes(self) -> int:

@@ -65,6 +65,9 @@ class Application:
         if engine.sessions.is_new:
             engine.statements.clear()  # a table more
         engine.sessions.commit(self._plan, self._index)
+        if engine.guard.saw_follow:
+            engine.guard.saw_follow = False
+            engine.learn_followed()
 
     # -- one pass -------------------------------------------------------------------------------------
 
@@ -100,6 +103,8 @@ class Application:
             raise Broken(error) from None
         if not self._plan.has_row:  # the row shows the index, and saves writing another page
             self._must(engine.set_index(self._index))
+        if engine.before_commit is not None:
+            engine.before_commit()
         # The index goes into the SAME transaction: after a crash the database is exactly the state at its index.
         self._must(engine.run_own("commit"))
 

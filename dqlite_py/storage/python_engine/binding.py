@@ -7,6 +7,7 @@ given. Unlike in C, applying competes with other Python threads for the GIL.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 import apsw
 
@@ -93,6 +94,20 @@ class PythonEngine:
             raise self._failure(engine, apsw.SQLITE_NOMEM, b"out of memory") from None
         except Broken as broken:
             raise self._failure(engine, broken.error.code, broken.error.message) from None
+
+    def set_before_commit(self, hook: Callable[[], None] | None) -> None:
+        """Call `hook` when all of an entry is written, right before COMMIT, once per pass; it must not raise."""
+        self._open_state().before_commit = hook
+
+    @property
+    def is_followed(self) -> bool:
+        """Whether hooks see each row that is deleted (FOLLOW_SQL was applied before)."""
+        return self._open_state().guard.deletes_rows
+
+    @property
+    def drops(self) -> int:
+        """Tables, virtual ones too, that statements were allowed to drop so far."""
+        return self._open_state().guard.drops
 
     def close(self) -> None:
         """Finalize the engine's statements, BEFORE the connection is closed. Idempotent."""

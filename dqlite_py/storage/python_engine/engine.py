@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from ctypes import c_char_p, c_int, c_int64, c_void_p
 from typing import Final
 
@@ -12,7 +13,7 @@ from dqlite_py.errors import InternalError
 from dqlite_py.storage.engine_api import ApplyFailed, Verdict
 from dqlite_py.storage.python_engine import vfs
 from dqlite_py.storage.python_engine.functions import Functions
-from dqlite_py.storage.python_engine.guard import Guard
+from dqlite_py.storage.python_engine.guard import FOLLOW_TABLE, Guard
 from dqlite_py.storage.python_engine.msgpack import ItemWriter
 from dqlite_py.storage.python_engine.session_rows import Damaged
 from dqlite_py.storage.python_engine.sessions import Sessions
@@ -34,6 +35,7 @@ OWN_STATEMENTS: Final = {
     "set_index": b"UPDATE _dqlite_meta SET applied_index = ?1",
     # Sets changes() to 0: triggers would read what an earlier entry left.
     "reset_changes": b"DELETE FROM _dqlite_meta WHERE 0",
+    "is_followed": b"SELECT 1 FROM sqlite_schema WHERE name = '%s'" % FOLLOW_TABLE,
 }
 
 
@@ -51,6 +53,7 @@ class EngineState:
         self.watch = vfs.Watch()
         self.sessions = Sessions(db)
         self.results = ItemWriter()
+        self.before_commit: Callable[[], None] | None = None
         self.row_bytes = 0  # of the entry's result rows, counted the same with and without output
         self.row_bytes_max = results_max
         self.max_rowid_used = False
@@ -63,7 +66,9 @@ class EngineState:
         self._own: dict[str, int] = {}
         self._on_row_change = _ROW_CHANGE(self._note_row_change)
         # Authorizer and functions BEFORE our own statements: installing them expires what is prepared.
-        code = self.guard.install(db) or self.functions.install() or self._prepare_own()
+        code = (
+            self.guard.install(db) or self.functions.install() or self._prepare_own() or self.learn_followed()
+        )
         if code == apsw.SQLITE_OK and not vfs.set_watch(db, self.watch):
             code = apsw.SQLITE_MISUSE
         if code != apsw.SQLITE_OK:
@@ -94,6 +99,16 @@ class EngineState:
         """A change of the schema was undone: prepare all anew, and let SQLite forget what it read of it."""
         self.statements.clear()
         code: int = sqlite.exec(self.db, b"PRAGMA writable_schema = RESET", None, None, None)
+        return code
+
+    def learn_followed(self) -> int:
+        """Find out whether each row that is deleted is to be seen by hooks; an SQLite code."""
+        handle = self._own["is_followed"]
+        found = sqlite.step(handle) == apsw.SQLITE_ROW
+        code: int = sqlite.reset(handle)
+        if code == apsw.SQLITE_OK and found != self.guard.deletes_rows:
+            self.statements.clear()  # prepared under the other rule
+            self.guard.deletes_rows = found
         return code
 
     def scan(self) -> int:

@@ -119,6 +119,10 @@ _TEMPORARY: Final = frozenset(
         apsw.SQLITE_DROP_TEMP_VIEW,
     }
 )
+# guard.h tells what it is for.
+FOLLOW_SQL: Final = b"CREATE TABLE IF NOT EXISTS _dqlite_changes (since INTEGER)"
+FOLLOW_TABLE: Final = b"_dqlite_changes"
+_DROPS: Final = frozenset({apsw.SQLITE_DROP_TABLE, apsw.SQLITE_DROP_VTABLE, apsw.SQLITE_DROP_VIEW})
 _AUTHORIZER: Final = ctypes.CFUNCTYPE(c_int, c_void_p, c_int, c_char_p, c_char_p, c_char_p, c_char_p)
 
 Name = bytes | None
@@ -164,6 +168,11 @@ class Guard:
         self.is_refused = False
         self.is_alter = False  # the statement at hand begins with ALTER
         self.is_dml = False  # the statement at hand begins with INSERT, REPLACE, UPDATE, DELETE or WITH
+        self.is_follow = False  # the statement at hand is FOLLOW_SQL
+        self.saw_follow = False  # it was since this was last set to False
+        self.deletes_rows = False  # DELETE without WHERE deletes row by row: changes are followed
+        self.drops = 0  # tables that a statement was allowed to drop so far
+        self._after_drop = False  # the last action was to drop a table: its rows are deleted next, as one
         self.is_pragma = False  # it is a PRAGMA: only those that read are let through
         self.reason = b""  # of the refusal, or why the statement needs another place than a unit
         self._callback = _AUTHORIZER(self._authorize)
@@ -179,6 +188,10 @@ class Guard:
         self.needed = Place.UNIT
         self.control = Control.NONE
         self.is_refused = self.is_dml = self.is_alter = self.is_pragma = False
+        self.is_follow = sql == FOLLOW_SQL
+        if self.is_follow:
+            self.saw_follow = True
+            return False
         tokens = Tokens(sql)
         word = tokens.next()
         while word is not None and word == (b";", b""):
@@ -238,7 +251,14 @@ class Guard:
         self, context: int, action: int, first: Name, second: Name, schema: Name, inside: Name
     ) -> int:
         try:
-            return self._judge(action, first, second, schema) if self.active else apsw.SQLITE_OK
+            after_drop, self._after_drop = self._after_drop, action in _DROPS
+            verdict = self._judge(action, first, second, schema) if self.active else apsw.SQLITE_OK
+            if verdict == apsw.SQLITE_OK and action in (apsw.SQLITE_DROP_TABLE, apsw.SQLITE_DROP_VTABLE):
+                self.drops += 1
+            is_delete = self.deletes_rows and action == apsw.SQLITE_DELETE and not after_drop
+            if verdict == apsw.SQLITE_OK and is_delete and (first or b"").lower() != b"sqlite_master":
+                return apsw.SQLITE_IGNORE  # to a DELETE: row by row; to DROP it would mean "do nothing"
+            return verdict
         except BaseException:  # noqa: BLE001 - what could not be judged is not allowed
             return apsw.SQLITE_DENY
 
@@ -289,6 +309,8 @@ class Guard:
             return self._need_temporary(Place.LOOKING if is_look else Place.NOWHERE)
         shown = (table or b"(null)")[:60]
         name = (table or b"").lower()
+        if self.is_follow and action == apsw.SQLITE_CREATE_TABLE and name == FOLLOW_TABLE:
+            return apsw.SQLITE_OK
         if name.startswith(RESERVED):
             return self._deny(b"tables beginning with _dqlite_ are reserved for the cluster's own state")
         is_pragma = name.startswith(b"pragma_")

@@ -23,12 +23,16 @@ THREADING = (
     "dqlite_py.app",
     "dqlite_py.gateway",
     "dqlite_py.gateway",
+    "dqlite_py.node.change_followers",
+    "dqlite_py.node.change_hub",
+    "dqlite_py.node.change_streams",
     "dqlite_py.node.database_worker",
     "dqlite_py.node.gates",
     "dqlite_py.node.snapshot_incoming",
     "dqlite_py.node.transaction",
     "dqlite_py.raft.journal.table",
     "dqlite_py.raft.journal.thread",
+    "dqlite_py.storage.changelog.log",
     "dqlite_py.storage.checkpoint",
     "dqlite_py.storage.engine",
     "dqlite_py.storage.held",
@@ -40,6 +44,8 @@ QUEUE = ("dqlite_py.node.database_worker", "dqlite_py.raft.journal.thread")
 FUTURE = ("dqlite_py.node.database_worker",)
 EXECUTOR = ("dqlite_py.node.runtime", "dqlite_py.node.write_path", "dqlite_py.storage.readers")
 TIME = (
+    "dqlite_py.node.change_followers",
+    "dqlite_py.node.change_streams",
     "dqlite_py.node.gates",
     "dqlite_py.node.joining",
     "dqlite_py.node.tickets",
@@ -49,7 +55,12 @@ TIME = (
     "dqlite_py.storage.reader",
     "dqlite_py.storage.reader_connections",
 )
-RANDOM_MODULE = ("dqlite_py.node.runtime", "dqlite_py.raft.transport", "dqlite_py.raft.rpc")
+RANDOM_MODULE = (
+    "dqlite_py.node.runtime",
+    "dqlite_py.raft.rpc",
+    "dqlite_py.raft.transport",
+    "dqlite_py.storage.changelog.log",
+)
 RANDOM_CLASS = ("dqlite_py.node.proposals", "dqlite_py.node.transactions")
 SECRETS = (
     "dqlite_py.client_sessions",
