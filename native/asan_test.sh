@@ -25,8 +25,8 @@ CFLAGS=$flags LDFLAGS="-fsanitize=address,undefined" "$python" setup.py -q build
 
 tests=("$@")
 if [[ ${#tests[@]} -eq 0 ]]; then
-    tests=(tests/unit/native tests/unit/storage/test_engine_*.py tests/unit/storage/test_readers.py
-           tests/property/test_apply_*.py tests/property/test_engine_*.py
+    tests=(tests/unit/native tests/unit/storage/test_engine_*.py tests/unit/storage/test_live*.py tests/unit/storage/test_readers.py
+           tests/property/test_apply_*.py tests/property/test_engine_*.py tests/property/test_live_*.py
            tests/unit/raft/journal/test_group.py tests/property/test_journal_group_twins.py)
 fi
 # Leaks are looked for at the end of the run: Python itself leaves none. The frames of a report need -g and the slow
