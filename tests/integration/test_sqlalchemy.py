@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, func, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlalchemy.orm import Session
@@ -51,6 +51,10 @@ def test_all_members_read_and_write(tmp_path: Path) -> None:
         for engine in engines:
             with Session(engine) as session:
                 assert session.get_one(Author, 1).sales == 30
+            with engine.connect().execution_options(
+                begin_mode="DEFERRED", read_level="session"
+            ) as connection:
+                assert connection.scalar(select(func.count()).select_from(Author)) == 1
             engine.dispose()
         check_same_state(nodes)
 
