@@ -237,13 +237,11 @@ def show_list(_options: argparse.Namespace) -> int:
     from jepsen.nemeses import NEMESES
     from jepsen.run.foreign import CHECKERS
     from jepsen.run.nemesis import NoFaults
-    from jepsen.workloads import PLANNED, WORKLOADS
+    from jepsen.workloads import WORKLOADS
 
     print("workloads:")
     for name, kind in WORKLOADS.items():
         print(f"  {name:14} {kind.about}")
-    for name, reason in PLANNED.items():
-        print(f"  {name:14} not yet: {reason}; the checker exists")
     print("nemeses:")
     print(f"  {NoFaults.name:22} {about(NoFaults())}")
     for name, make in NEMESES.items():

@@ -21,6 +21,7 @@ from jepsen.server.protocol import ANSWER_BYTES_MAX, UNKNOWN, MalformedRequest, 
 
 Params = Sequence[Any] | Mapping[str, Any]
 Statement = tuple[str, Params]
+Key = tuple[str, int]  # of a write: a client session in hex, and a sequence number
 _CHUNK_BYTES: Final = 256 * 1024
 # What a Unix socket's path may hold, with room for the final zero.
 _UNIX_PATH_MAX: Final = 107
@@ -47,12 +48,14 @@ class Unknown(ClientError):
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """Of one statement. `columns` is None when it returns no rows; `rowcount` is -1 when nothing is counted."""
+    """Of one statement. `columns` is None when it returns no rows; `rowcount` is -1 when nothing is counted; `token` is
+    the connection's session token after it."""
 
     columns: list[str] | None
     rows: list[tuple[Any, ...]]
     rowcount: int
     lastrowid: int | None
+    token: str | None = None
 
 
 class NodeClient:
@@ -76,14 +79,59 @@ class NodeClient:
         """Run one statement; a write is durable on a majority when this returns."""
         return _result(self.request("execute", sql=sql, params=_params(params)))
 
-    def unit(self, statements: Sequence[Statement]) -> list[Result]:
-        """Run the statements all or nothing; one result each."""
+    def unit(self, statements: Sequence[Statement], key: Key | None = None) -> list[Result]:
+        """Run the statements all or nothing; one result each. A repetition under the same key changes nothing."""
         pairs = [[sql, _params(params)] for sql, params in statements]
-        return [_result(item) for item in self.request("unit", statements=pairs)]
+        arguments = {"statements": pairs} if key is None else {"statements": pairs, "key": list(key)}
+        return [_result(item) for item in self.request("unit", **arguments)]
 
-    def query(self, sql: str, params: Params = (), level: str = "linearizable") -> Result:
-        """Run one SELECT at `level`: "linearizable", or "stale" (what the node has applied)."""
-        return _result(self.request("query", sql=sql, params=_params(params), level=level))
+    def new_key(self) -> Key:
+        """A key for `unit` that was never used."""
+        session, sequence = self.request("key")
+        return str(session), int(sequence)
+
+    def transaction(self, statements: Sequence[Statement], begin: str = "BEGIN IMMEDIATE") -> list[Result]:
+        """Run the statements one by one inside a transaction. Only an answer to COMMIT that is lost is Unknown."""
+        try:
+            self.execute(begin)
+            results = [self.execute(sql, params) for sql, params in statements]
+        except Unknown as lost:
+            self.close()  # with it the node drops the transaction
+            raise Failed(lost.name, f"before COMMIT: {lost.message}") from None
+        except Failed:
+            self._roll_back()
+            raise
+        try:
+            self.execute("COMMIT")
+        except Failed:
+            self._roll_back()
+            raise
+        return results
+
+    def _roll_back(self) -> None:
+        try:
+            if not self.is_closed:
+                self.execute("ROLLBACK")
+        except Unknown:
+            self.close()
+        except Failed:
+            pass  # there is none any more
+
+    def query(
+        self,
+        sql: str,
+        params: Params = (),
+        level: str = "linearizable",
+        token: str | None = None,
+        max_staleness: float | None = None,
+    ) -> Result:
+        """Run one SELECT at a read level: "linearizable", "leader", "session" (from `token` on) or "stale"."""
+        arguments: dict[str, Any] = {"sql": sql, "params": _params(params), "level": level}
+        if token is not None:
+            arguments["token"] = token
+        if max_staleness is not None:
+            arguments["max_staleness"] = max_staleness
+        return _result(self.request("query", **arguments))
 
     def status(self) -> dict[str, Any]:
         """The node's own view: state, term, leader_id, indexes, members, databases, health."""
@@ -212,6 +260,7 @@ def _result(value: Any) -> Result:
         rows=[tuple(_value(item) for item in row) for row in value["rows"]],
         rowcount=value["rowcount"],
         lastrowid=value["lastrowid"],
+        token=value.get("token"),
     )
 
 

@@ -84,7 +84,9 @@ def _clients(
     return [
         ClientThread(
             source,
-            lambda node=node: NodeSession(node, options.request_timeout_s),  # type: ignore[misc]
+            lambda node=node, process=process: NodeSession(  # type: ignore[misc]
+                node, options.request_timeout_s, nodes, random.Random(f"{options.seed}/session/{process}")
+            ),
             process,
             node.name,
             random.Random(f"{options.seed}/{source.workload.name}/{process}"),

@@ -1,9 +1,10 @@
 """What each control request does with the node. One `Session` per control connection, on its thread.
 
 f         arguments               ok
-execute   sql, params             {columns, rows, rowcount, lastrowid}
-unit      statements [[sql, params], ...]   a list of those, all or nothing
-query     sql, params, level      as execute; level "linearizable" or "stale"
+execute   sql, params             {columns, rows, rowcount, lastrowid, token}; BEGIN, COMMIT, ROLLBACK too
+unit      statements [[sql, params], ...], key   a list of those, all or nothing; `key` (or null) for repetitions
+key       -                       a new key: [session in hex, sequence]
+query     sql, params, level, token, max_staleness   as execute, at a read level; see docs/read-levels.md
 status    -                       the node's status, as Node.status()
 members   -                       [{id, address, role, ...}]
 remove    id                      null
@@ -90,21 +91,24 @@ class Session:
     ) -> Any:
         sql, params = _statement([request.get("sql"), request.get("params", [])])
         assert connection is not None
-        connection.read_level = dqlite_py.ReadLevel.LINEARIZABLE
-        return _result(connection.execute(sql, params))
+        return _result(connection, connection.execute(sql, params, read_level="linearizable"))
 
     def query(
         self, request: Mapping[str, Any], _timeout_s: float, connection: dqlite_py.Connection | None
     ) -> Any:
         sql, params = _statement([request.get("sql"), request.get("params", [])])
         level = request.get("level", "linearizable")
+        bound, token = request.get("max_staleness"), request.get("token")
         assert connection is not None
-        try:
-            connection.read_level = dqlite_py.ReadLevel(level)
-        except ValueError:
+        if level not in [known.value for known in dqlite_py.ReadLevel]:
             names = ", ".join(known.value for known in dqlite_py.ReadLevel)
-            raise MalformedRequest(f"level is one of {names}, not {level!r:.80}") from None
-        return _result(connection.execute(sql, params))
+            raise MalformedRequest(f"level is one of {names}, not {level!r:.80}")
+        if token is not None:
+            if not isinstance(token, str):
+                raise MalformedRequest(f"a token is a string, not {token!r:.80}")
+            connection.session_token = token
+        cursor = connection.execute(sql, params, read_level=level, max_staleness=bound)
+        return _result(connection, cursor)
 
     def unit(
         self, request: Mapping[str, Any], _timeout_s: float, connection: dqlite_py.Connection | None
@@ -113,8 +117,16 @@ class Session:
         if not isinstance(statements, list):
             raise MalformedRequest("statements is an array of [sql, params]")
         pairs = [_statement(item) for item in statements]
+        key = _key(request.get("key"))
         assert connection is not None
-        return [_result(cursor) for cursor in connection.execute_atomic(pairs)]
+        return [_result(connection, cursor) for cursor in connection.execute_atomic(pairs, key=key)]
+
+    def key(
+        self, _request: Mapping[str, Any], _timeout_s: float, connection: dqlite_py.Connection | None
+    ) -> Any:
+        assert connection is not None
+        key = connection.new_key()
+        return [key.session.hex(), key.sequence]
 
     def status(self, _request: Mapping[str, Any], _timeout_s: float, _connection: object) -> Any:
         return self._node.status()
@@ -143,6 +155,7 @@ Handler = Callable[[Session, Mapping[str, Any], float, "dqlite_py.Connection | N
 HANDLERS: Final[dict[str, Handler]] = {
     "execute": Session.execute,
     "unit": Session.unit,
+    "key": Session.key,
     "query": Session.query,
     "status": Session.status,
     "members": Session.members,
@@ -151,7 +164,7 @@ HANDLERS: Final[dict[str, Handler]] = {
     "compact": Session.compact,
     "shutdown": Session.shutdown,
 }
-_SQL: Final[tuple[Handler, ...]] = (Session.execute, Session.unit, Session.query)
+_SQL: Final[tuple[Handler, ...]] = (Session.execute, Session.unit, Session.key, Session.query)
 
 
 def _statement(item: Any) -> tuple[str, Any]:
@@ -166,11 +179,22 @@ def _node_id(value: Any, name: str) -> int:
     return value
 
 
-def _result(cursor: dqlite_py.Cursor) -> dict[str, Any]:
+def _key(value: Any) -> dqlite_py.WriteKey | None:
+    if value is None:
+        return None
+    try:
+        session, sequence = value
+        return dqlite_py.WriteKey(bytes.fromhex(session), int(sequence))
+    except (TypeError, ValueError):
+        raise MalformedRequest(f"a key is [session in hex, sequence], not {value!r:.80}") from None
+
+
+def _result(connection: dqlite_py.Connection, cursor: dqlite_py.Cursor) -> dict[str, Any]:
     columns = None if cursor.description is None else [column[0] for column in cursor.description]
     return {
         "columns": columns,
         "rows": [] if columns is None else [list(row) for row in cursor.fetchall()],
         "rowcount": cursor.rowcount,
         "lastrowid": cursor.lastrowid,
+        "token": connection.session_token,
     }

@@ -7,7 +7,7 @@ inserts into a tree and over updates of a growing record.
 from __future__ import annotations
 
 import random
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from jepsen.checkers.elle import check_append
 from jepsen.history.history import History
@@ -25,10 +25,11 @@ READ = Keyword("r")
 
 
 class Append(Workload):
-    """Transactions of 1 to LENGTH_MAX micro-operations over a few active keys."""
+    """Transactions of 1 to LENGTH_MAX micro-operations over a few active keys, each one unit."""
 
     name = "append"
     about = "list-append transactions; no cycles of dependencies (strict serializability)"
+    tables: ClassVar[str] = "append"
 
     def __init__(self, rng: random.Random) -> None:
         super().__init__(rng)
@@ -37,9 +38,12 @@ class Append(Workload):
 
     def setup(self, session: Session) -> None:
         session.execute(
-            "CREATE TABLE IF NOT EXISTS append_rows(k INTEGER, seq INTEGER, v INTEGER NOT NULL, PRIMARY KEY (k, seq))"
+            f"CREATE TABLE IF NOT EXISTS {self.tables}_rows(k INTEGER, seq INTEGER, v INTEGER NOT NULL,"
+            " PRIMARY KEY (k, seq))"
         )
-        session.execute("CREATE TABLE IF NOT EXISTS append_text(k INTEGER PRIMARY KEY, v TEXT NOT NULL)")
+        session.execute(
+            f"CREATE TABLE IF NOT EXISTS {self.tables}_text(k INTEGER PRIMARY KEY, v TEXT NOT NULL)"
+        )
 
     def next(self) -> Request:
         micros: list[list[Any]] = []
@@ -54,14 +58,17 @@ class Append(Workload):
     def apply(self, session: Session, request: Request) -> Any:
         micros = request.value
         if len(micros) == 1 and request.is_read:
-            sql, params = _statement(READ, micros[0][1], None)
+            sql, params = self._statement(READ, micros[0][1], None)
             answers = [Answer(-1, session.query(sql, params))]
         else:
-            answers = session.unit([_statement(*micro) for micro in micros])
+            answers = self._run(session, [self._statement(*micro) for micro in micros])
         return [
             [kind, key, _elements(key, answer) if kind == READ else value]
             for (kind, key, value), answer in zip(micros, answers, strict=True)
         ]
+
+    def _run(self, session: Session, statements: list[Statement]) -> list[Answer]:
+        return session.unit(statements)
 
     def final(self) -> list[Request]:
         first = max(0, self._next_key - FINAL_KEYS)
@@ -79,22 +86,34 @@ class Append(Workload):
             self._next_key += 1
         return value
 
-
-def _statement(kind: str, key: int, value: int | None) -> Statement:
-    is_rows = key % 2 == 0
-    if kind == READ:
+    def _statement(self, kind: str, key: int, value: int | None) -> Statement:
+        rows, text = f"{self.tables}_rows", f"{self.tables}_text"
+        is_rows = key % 2 == 0
+        if kind == READ:
+            if is_rows:
+                return f"SELECT v FROM {rows} WHERE k = ? ORDER BY seq", [key]
+            return f"SELECT v FROM {text} WHERE k = ?", [key]
         if is_rows:
-            return "SELECT v FROM append_rows WHERE k = ? ORDER BY seq", [key]
-        return "SELECT v FROM append_text WHERE k = ?", [key]
-    if is_rows:
+            return (
+                f"INSERT INTO {rows}(k, seq, v) SELECT ?1, coalesce(max(seq), 0) + 1, ?2 FROM {rows} WHERE k = ?1",
+                [key, value],
+            )
         return (
-            "INSERT INTO append_rows(k, seq, v) SELECT ?1, coalesce(max(seq), 0) + 1, ?2 FROM append_rows WHERE k = ?1",
-            [key, value],
+            f"INSERT INTO {text}(k, v) VALUES (?, ?) ON CONFLICT(k) DO UPDATE SET v = v || ' ' || excluded.v",
+            [key, str(value)],
         )
-    return (
-        "INSERT INTO append_text(k, v) VALUES (?, ?) ON CONFLICT(k) DO UPDATE SET v = v || ' ' || excluded.v",
-        [key, str(value)],
-    )
+
+
+class AppendTransactions(Append):
+    """The same, the statements sent one by one inside BEGIN and COMMIT."""
+
+    name = "append-txn"
+    about = "list-append in interactive transactions, IMMEDIATE and DEFERRED; strict serializability"
+    tables = "append_txn"
+
+    def _run(self, session: Session, statements: list[Statement]) -> list[Answer]:
+        is_deferred = sum(len(sql) for sql, _params in statements) % 2 == 0
+        return session.transaction(statements, "BEGIN" if is_deferred else "BEGIN IMMEDIATE")
 
 
 def _elements(key: int, answer: Answer) -> list[int]:

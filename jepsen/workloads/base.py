@@ -16,6 +16,8 @@ from jepsen.history.history import History
 from jepsen.verdict import Verdict
 
 LINEARIZABLE = "linearizable"
+LEADER = "leader"
+SESSION = "session"
 STALE = "stale"
 
 Statement = tuple[str, Sequence[Any]]
@@ -44,7 +46,24 @@ class Session(Protocol):
         """Run statements all or nothing; one answer per statement."""
         ...
 
-    def query(self, sql: str, params: Sequence[Any] = (), level: str = LINEARIZABLE) -> Rows: ...
+    def once(self, statements: Sequence[Statement]) -> list[Answer]:
+        """As `unit`, repeated under one key, on one node after the other, until the answer is there; now and then also
+        after it, when the answer must be the same."""
+        ...
+
+    def transaction(self, statements: Sequence[Statement], begin: str) -> list[Answer]:
+        """BEGIN, the statements one by one, COMMIT."""
+        ...
+
+    def query(
+        self,
+        sql: str,
+        params: Sequence[Any] = (),
+        level: str = LINEARIZABLE,
+        max_staleness: float | None = None,
+    ) -> Rows:
+        """At level SESSION on any node: one that has at least what this session wrote and read before."""
+        ...
 
 
 class Rejected(Exception):

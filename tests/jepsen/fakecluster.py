@@ -19,6 +19,7 @@ FAULTS = (
     "stale-reads",  # reads come from a copy that is renewed every 25 writes
     "torn-units",  # every 5th unit of several statements stops after the first
     "double-ids",  # every 10th answer repeats the one before
+    "forgotten-keys",  # a write that is repeated under its key happens again
     "forked-reads",  # every other read hides keys 0 (modulo 3), the others hide keys 1
     "unknown-writes",  # no broken promise: every 9th write happens and its answer is lost
     "dead",  # no broken promise: nobody answers
@@ -38,15 +39,19 @@ class Store:
         self.writes = 0
         self.reads = 0
         self.last: Result | None = None
+        self.keys = 0
+        self.answers: dict[Any, list[Result]] = {}
 
     def close(self) -> None:
         self.db.close()
         self.copy.close()
 
-    def write(self, statements: Sequence[tuple[str, Any]]) -> list[Result]:
+    def write(self, statements: Sequence[tuple[str, Any]], key: Any = None) -> list[Result]:
         with self.lock:
             if self.fault == "dead":
                 raise Failed("Connection", "nobody listens")
+            if key in self.answers and self.fault != "forgotten-keys":
+                return self.answers[key]
             self.writes += 1
             is_schema = statements[0][0].startswith(("CREATE", "INSERT OR IGNORE"))
             torn = self.fault == "torn-units" and self.writes % 5 == 0 and not is_schema
@@ -59,6 +64,8 @@ class Store:
                 raise Failed(type(error).__name__, str(error)) from None
             results += [Result(None, [], 1, None)] * (len(statements) - len(results))
             self.db.execute("ROLLBACK" if lost else "COMMIT")
+            if key is not None:
+                self.answers[key] = results
             if is_schema or self.writes % 25 == 0:
                 self.db.backup(self.copy)
             if self.fault == "unknown-writes" and self.writes % 9 == 0 and not is_schema:
@@ -95,10 +102,26 @@ class FakeClient:
     def execute(self, sql: str, params: Any = ()) -> Result:
         return self.store.write([(sql, params)])[0]
 
-    def unit(self, statements: Sequence[tuple[str, Any]]) -> list[Result]:
+    is_closed = False
+
+    def unit(self, statements: Sequence[tuple[str, Any]], key: Any = None) -> list[Result]:
+        return self.store.write(statements, key)
+
+    def transaction(self, statements: Sequence[tuple[str, Any]], begin: str) -> list[Result]:
         return self.store.write(statements)
 
-    def query(self, sql: str, params: Any = (), level: str = "linearizable") -> Result:
+    def new_key(self) -> tuple[str, int]:
+        self.store.keys += 1
+        return "00" * 16, self.store.keys
+
+    def query(
+        self,
+        sql: str,
+        params: Any = (),
+        level: str = "linearizable",
+        token: str | None = None,
+        max_staleness: float | None = None,
+    ) -> Result:
         return self.store.read(sql, params)
 
     def close(self) -> None:

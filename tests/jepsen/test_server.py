@@ -61,14 +61,14 @@ def test_named_parameters(client: NodeClient) -> None:
     assert client.query("SELECT :x + :y", {"x": 1, "y": 2}).rows == [(3,)]
 
 
-@pytest.mark.parametrize("level", ["linearizable", "stale"])
+@pytest.mark.parametrize("level", ["linearizable", "leader", "session", "stale"])
 def test_read_levels(client: NodeClient, level: str) -> None:
     client.execute("INSERT INTO t VALUES (1, 2)")
     assert client.query("SELECT * FROM t", level=level).rows == [(1, 2)]
 
 
 def test_unknown_level(client: NodeClient) -> None:
-    with pytest.raises(Failed, match="level is one of linearizable, stale, not 'fresh'"):
+    with pytest.raises(Failed, match="level is one of linearizable, leader, session, stale, not 'fresh'"):
         client.query("SELECT 1", level="fresh")
 
 
@@ -76,6 +76,31 @@ def test_unit_sees_itself(client: NodeClient) -> None:
     results = client.unit([("INSERT INTO t VALUES (1, 10)", ()), ("SELECT b FROM t", ())])
     assert [r.rowcount for r in results] == [1, -1]
     assert results[1].rows == [(10,)]
+
+
+def test_a_repeated_unit_is_answered_again(client: NodeClient) -> None:
+    key = client.new_key()
+    statements = [("INSERT INTO t VALUES (1, 10) RETURNING b", ())]
+    first, again = client.unit(statements, key), client.unit(statements, key)
+    assert [r.rows for r in first] == [r.rows for r in again] == [[(10,)]]
+    assert client.query("SELECT count(*) FROM t").rows == [(1,)]
+    assert client.new_key() != key
+
+
+def test_transaction(client: NodeClient) -> None:
+    results = client.transaction([("INSERT INTO t VALUES (1, 10)", ()), ("SELECT b FROM t", ())])
+    assert results[1].rows == [(10,)]
+    with pytest.raises(Failed, match="IntegrityError"):
+        client.transaction(
+            [("INSERT INTO t VALUES (2, 10)", ()), ("INSERT INTO t VALUES (1, 11)", ())], "BEGIN"
+        )
+    assert client.query("SELECT * FROM t").rows == [(1, 10)]
+
+
+def test_a_token_carries_a_session_on(client: NodeClient) -> None:
+    token = client.execute("INSERT INTO t VALUES (1, 10)").token
+    assert token is not None
+    assert client.query("SELECT b FROM t", level="session", token=token).rows == [(10,)]
 
 
 def test_unit_is_all_or_nothing(client: NodeClient) -> None:
@@ -120,6 +145,8 @@ def test_node_requests(cluster: ProcessCluster, client: NodeClient) -> None:
         (b'{"f":"execute","sql":"SELECT ?","params":7}\n', "params are an array"),
         (b'{"f":"unit","statements":{}}\n', "statements is an array"),
         (b'{"f":"unit","statements":[["SELECT 1"]]}\n', "a statement is sql"),
+        (b'{"f":"unit","statements":[["SELECT 1",[]]],"key":["zz",1]}\n', "a key is [session in hex"),
+        (b'{"f":"query","sql":"SELECT 1","token":7}\n', "a token is a string"),
         (b'{"f":"remove"}\n', "id is a node id"),
         (b'{"f":"transfer","target":true}\n', "target is a node id"),
     ],

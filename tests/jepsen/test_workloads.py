@@ -58,9 +58,10 @@ def test_a_store_that_keeps_its_promises_is_valid(name: str, tmp_path: Path) -> 
 def test_answers_that_are_lost_are_no_violation(name: str, tmp_path: Path) -> None:
     history, verdicts = _run(name, tmp_path, "unknown-writes")
     assert combine([verdict.valid for verdict in verdicts]) is True, verdicts
-    assert any(op.type is OpType.INFO for op in history)
+    is_repeated = name == "exactly-once"  # until the answer comes
+    assert any(op.type is OpType.INFO for op in history) is not is_repeated
     ended = [op.process for op in history if op.type is OpType.INFO]
-    assert max(Counter(ended).values()) == 1, "a process went on after an unknown outcome"
+    assert max(Counter(ended).values(), default=1) == 1, "a process went on after an unknown outcome"
 
 
 @pytest.mark.parametrize(
@@ -73,6 +74,12 @@ def test_answers_that_are_lost_are_no_violation(name: str, tmp_path: Path) -> No
         ("bank", "torn-units"),
         ("set", "lost-writes"),
         ("set", "stale-reads"),
+        ("append-txn", "lost-writes"),
+        ("append-txn", "torn-units"),
+        ("exactly-once", "lost-writes"),
+        ("exactly-once", "forgotten-keys"),
+        ("levels", "stale-reads"),
+        ("levels", "lost-writes"),
         ("unique-ids", "double-ids"),
         ("sequence", "lost-writes"),
         ("sequence", "double-ids"),
