@@ -42,6 +42,7 @@ GROUPS: dict[str, Callable[[Session], None]] = {
     "database": growth.database,
     "log": growth.log_length,
     "failover": others.fail_over,
+    "sql": others.sql_api,
     "parts": others.parts,
 }
 

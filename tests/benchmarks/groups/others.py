@@ -26,6 +26,7 @@ PART_S = 150.0
 APPLY_BATCH = 256
 APPLY_RATIO_MIN = 0.95
 GIL_US_MAX = 1.0
+SQL_S = 900.0
 
 
 def yardsticks(session: Session) -> None:
@@ -77,6 +78,43 @@ def apply(session: Session) -> None:
         )
 
 
+def sql_api(session: Session) -> None:
+    """The DB-API: its own time, tasks beside threads, transactions beside lone writes, a result of many rows."""
+    path = session.folder / "sql.json"
+    effort = session.effort
+    rows = min(1_000_000, effort.memory_rows)
+    session.say("sql: execute, threads and tasks, transactions, a stream")
+    with session.tolerant("sql"):
+        arguments = ("--seconds", effort.seconds, "--rounds", effort.rounds, "--rows", rows, "--json", path)
+        session.texts["sql"] = _run("sql_api", *map(str, arguments), timeout_s=SQL_S)
+        found: dict[str, float] = json.loads(path.read_text())
+        session.figures += sql_figures(found)
+
+
+def sql_figures(found: dict[str, float]) -> list[Figure]:
+    """What sql_api measured, beside what must be reached."""
+    lone, whole = found["ms lone write p50"], found["ms transaction p50"]
+    threads, tasks, keyless = (found[f"/s {name}"] for name in ("threads", "tasks", "threads without keys"))
+    return [
+        Figure("execute of a write, the DB-API's own time", found["us execute, a write"], "us", 15, True),
+        Figure("execute of a point read, the same", found["us execute, a point read"], "us", 15, True),
+        Figure(
+            "1,000 tasks to 64 threads", tasks / threads, "x", 1.0, note=f"{tasks:,.0f}/s, {threads:,.0f}/s"
+        ),
+        Figure(
+            "BEGIN, two reads, a write, COMMIT to a lone write, p50",
+            whole / lone,
+            "x",
+            1.5,
+            True,
+            f"{whole:.2f} ms, {lone:.2f} ms",
+        ),
+        Figure("result of 1,000,000 rows", found["rows/s stream"], "rows/s", 300_000),
+        Figure("memory for it", found["MiB stream"], "MiB", 50, True),
+        Figure("64 threads with keys to without", threads / keyless, "x", note=f"{keyless:,.0f}/s without"),
+    ]
+
+
 def gil_us(text: str) -> float:
     """The first figure before "us" of apply_path's line; ValueError when there is none."""
     words = text.split()
@@ -116,7 +154,7 @@ def _exists(name: str) -> bool:
     return importlib.util.find_spec(f"tests.benchmarks.{name}") is not None
 
 
-def _run(name: str, *arguments: str) -> str:
+def _run(name: str, *arguments: str, timeout_s: float = PART_S) -> str:
     """Output of a module of ours; ValueError when it fails or takes too long."""
     try:
         found = subprocess.run(
@@ -125,12 +163,12 @@ def _run(name: str, *arguments: str) -> str:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=PART_S,
+            timeout=timeout_s,
             check=False,
             preexec_fn=die_with_parent,
         )
     except subprocess.TimeoutExpired:
-        raise ValueError(f"{name} did not end within {PART_S:.0f} s") from None
+        raise ValueError(f"{name} did not end within {timeout_s:.0f} s") from None
     if found.returncode != 0:
         raise ValueError(f"{name} failed: {found.stderr[-500:]}")
     return found.stdout
