@@ -40,6 +40,10 @@ class ClientSessions:
         now_us = self._log_time_us()
         return WriteKey(session, (before if before > now_us else now_us) + 1)
 
+    def new(self) -> WriteKey:
+        """A key of a new session, for a caller to hold. Any thread."""
+        return self.fresh(self._log_time_us())
+
     def fresh(self, log_time_us: int) -> WriteKey:
         """A key of a new session, at this log time."""
         return WriteKey(secrets.token_bytes(SESSION_BYTES), log_time_us + 1)

@@ -19,6 +19,7 @@ from dqlite_py.model import WriteKey as WriteKey
 
 Row = tuple[SqlValue, ...]
 SqlParams = Sequence[SqlValue] | Mapping[str, SqlValue]
+Once = bool | WriteKey  # False: no key; True: a key of the gateway's own; or the caller's
 
 
 class ReadLevel(enum.Enum):
@@ -179,15 +180,20 @@ class WriteTransaction(Protocol):
 class Gateway(Protocol):
     """A node, as the API layers see it. Every call may raise any class of `errors`."""
 
-    def execute_unit(self, database: str, body: bytes, timeout_s: float, *, once: bool = True) -> UnitResult:
+    def execute_unit(self, database: str, body: bytes, timeout_s: float, *, once: Once = True) -> UnitResult:
         """Commit statements (`command.encode_statements`) as one unit, all or nothing.
 
         Returns when the unit is durable on a majority and applied on the leader. Raises the unit's own SQL error
         (nothing of it was applied; `details["statement"]` is the position of the failing statement), or a cluster
         error whose `outcome` says what is now true. `once`: the write is tried again inside, by its key, also when it
-        may have happened; an OutcomeUnknown then carries the key (details session, sequence) for `resolve`. A
-        KeyboardInterrupt while waiting leaves the outcome unknown to the caller.
+        may have happened; an OutcomeUnknown then carries the key (details session, sequence) for `resolve`. With a
+        key of the caller's (`new_key`), a repetition anywhere is answered with the first result. A KeyboardInterrupt
+        while waiting leaves the outcome unknown to the caller.
         """
+        ...
+
+    def new_key(self, database: str) -> WriteKey:
+        """A key that was never used, of a session of its own; sends nothing."""
         ...
 
     def resolve(self, database: str, key: WriteKey, timeout_s: float) -> UnitResult:
@@ -273,8 +279,9 @@ class AsyncGateway(Protocol):
     """`Gateway` with coroutines, for any event loop (not the node's own). `more` of a result is an AsyncRowStream."""
 
     async def execute_unit(
-        self, database: str, body: bytes, timeout_s: float, *, once: bool = True
+        self, database: str, body: bytes, timeout_s: float, *, once: Once = True
     ) -> UnitResult: ...
+    def new_key(self, database: str) -> WriteKey: ...
     async def resolve(self, database: str, key: WriteKey, timeout_s: float) -> UnitResult: ...
     async def query(
         self,

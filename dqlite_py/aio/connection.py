@@ -17,7 +17,7 @@ from dqlite_py.dbapi.dump import dump_steps
 from dqlite_py.dbapi.settings import check_autocommit, check_isolation_level
 from dqlite_py.dbapi.steps import Steps, once
 from dqlite_py.dbapi.transaction import Transaction
-from dqlite_py.gateway import AsyncGateway
+from dqlite_py.gateway import AsyncGateway, WriteKey
 
 
 class AsyncConnection(BaseConnection):
@@ -69,10 +69,15 @@ class AsyncConnection(BaseConnection):
         return await self.cursor().executescript(script, timeout=timeout)
 
     async def execute_atomic(
-        self, statements: Iterable[tuple[str, Any] | str], /, *, timeout: float | None = None
+        self,
+        statements: Iterable[tuple[str, Any] | str],
+        /,
+        *,
+        timeout: float | None = None,
+        key: WriteKey | None = None,
     ) -> list[Any]:
         """Run statements as one unit, in one round; see dbapi.Connection.execute_atomic."""
-        results = await self._drive(self._core.execute_atomic(statements, self._timeout(timeout)))
+        results = await self._drive(self._core.execute_atomic(statements, self._timeout(timeout), key))
         return [self._showing(result) for result in results]
 
     async def resolve(self, error: BaseException, timeout: float | None = None) -> Any:

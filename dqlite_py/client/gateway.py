@@ -14,6 +14,7 @@ from dqlite_py.errors import Error
 from dqlite_py.gateway import (
     Freshness,
     Interrupt,
+    Once,
     QueryResult,
     Row,
     SqlParams,
@@ -34,8 +35,11 @@ class RemoteGateway:
     def _calls(self) -> Calls:
         return Calls(self._shared)
 
-    def execute_unit(self, database: str, body: bytes, timeout_s: float, *, once: bool = True) -> UnitResult:
+    def execute_unit(self, database: str, body: bytes, timeout_s: float, *, once: Once = True) -> UnitResult:
         return self._calls.run(lambda link: writes.execute(link, database, body, timeout_s, once))
+
+    def new_key(self, database: str) -> WriteKey:
+        return self._shared.background.resource.sessions.new()
 
     def resolve(self, database: str, key: WriteKey, timeout_s: float) -> UnitResult:
         return self._calls.run(lambda link: writes.resolve(link, database, key, timeout_s))
@@ -152,9 +156,12 @@ class AsyncRemoteGateway:
         return Calls(self._shared)
 
     async def execute_unit(
-        self, database: str, body: bytes, timeout_s: float, *, once: bool = True
+        self, database: str, body: bytes, timeout_s: float, *, once: Once = True
     ) -> UnitResult:
         return await self._calls.wait(lambda link: writes.execute(link, database, body, timeout_s, once))
+
+    def new_key(self, database: str) -> WriteKey:
+        return self._shared.background.resource.sessions.new()
 
     async def resolve(self, database: str, key: WriteKey, timeout_s: float) -> UnitResult:
         return await self._calls.wait(lambda link: writes.resolve(link, database, key, timeout_s))

@@ -10,17 +10,22 @@ from typing import Any
 from dqlite_py.client.attempts import Attempts
 from dqlite_py.client.link import Link
 from dqlite_py.errors import Error, NeverApplied, Outcome, OutcomeUnknown, SessionExpired
-from dqlite_py.gateway import UnitResult
+from dqlite_py.gateway import Once, UnitResult
 from dqlite_py.model import WriteKey
 from dqlite_py.resultcodes import SESSION_EXPIRED
 
 
-async def execute(link: Link, database: str, statements: bytes, timeout_s: float, once: bool) -> UnitResult:
+async def execute(link: Link, database: str, statements: bytes, timeout_s: float, once: Once) -> UnitResult:
     """See Gateway.execute_unit. Cancelled: the outcome is not known."""
     body = {"database": database, "body": statements, "once": False}
-    attempts = Attempts(link, timeout_s, writes=True, repeats=once)
+    attempts = Attempts(link, timeout_s, writes=True, repeats=bool(once))
     if not once:
         return await attempts.ask("sql.execute", body, link.read_unit)
+    if isinstance(once, WriteKey):
+        try:
+            return await attempts.ask("sql.execute", {**body, "key": [*once]}, link.read_unit)
+        except OutcomeUnknown as error:
+            raise with_key(error, once) from None
     key = link.sessions.take(database)
     try:
         return await _execute(link, attempts, key, body)

@@ -26,7 +26,7 @@ from dqlite_py.dbapi.settings import (
 )
 from dqlite_py.dbapi.unsupported import Unsupported
 from dqlite_py.errors import InterfaceError, NotSupportedError, ProgrammingError
-from dqlite_py.gateway import AsyncGateway, Freshness, Gateway, ReadLevel, TransactionLimits
+from dqlite_py.gateway import AsyncGateway, Freshness, Gateway, ReadLevel, TransactionLimits, WriteKey
 
 
 class BaseConnection(Unsupported):
@@ -170,6 +170,12 @@ class BaseConnection(Unsupported):
     @session_token.setter
     def session_token(self, token: str) -> None:
         self._known().saw(decode_token(token))
+
+    def new_key(self) -> WriteKey:
+        """A key for execute_atomic(…, key=…) that was never used. Keep it where it survives, then write."""
+        self._ready()
+        key: WriteKey = self._core.gateway.new_key(self._core.database)
+        return key
 
     @property
     def text_factory(self) -> Any:

@@ -15,7 +15,7 @@ from dqlite_py.dbapi.dump import dump_steps
 from dqlite_py.dbapi.settings import TIMEOUT_S, check_autocommit, check_isolation_level
 from dqlite_py.dbapi.steps import Steps, drive, once
 from dqlite_py.dbapi.transaction import Transaction
-from dqlite_py.gateway import Gateway
+from dqlite_py.gateway import Gateway, WriteKey
 
 
 class Connection(BaseConnection):
@@ -60,15 +60,23 @@ class Connection(BaseConnection):
         return self.cursor().executescript(script, timeout=timeout)
 
     def execute_atomic(
-        self, statements: Iterable[tuple[str, Any] | str], /, *, timeout: float | None = None
+        self,
+        statements: Iterable[tuple[str, Any] | str],
+        /,
+        *,
+        timeout: float | None = None,
+        key: WriteKey | None = None,
     ) -> list[Any]:
         """Run statements as one unit, in one round: all of them happen, or none. In a transaction: as its part.
 
         `statements`: (sql, params) pairs, or just sql. Each sees what those before it did; SELECT is allowed.
         Returns a cursor per statement, holding its rows, rowcount and lastrowid. Raises the first failing
         statement's error; `details["statement"]` is its position.
+
+        `key`: from new_key(), of this or another connection. The same statements sent again under it, by any process
+        and through any node, take effect once and return the first result, while the cluster remembers keys.
         """
-        results = self._drive(self._core.execute_atomic(statements, self._timeout(timeout)))
+        results = self._drive(self._core.execute_atomic(statements, self._timeout(timeout), key))
         cursors = [self.cursor() for _result in results]
         for cursor, result in zip(cursors, results, strict=True):
             cursor._show(result)

@@ -21,6 +21,7 @@ from dqlite_py.dbapi.streams import Reader, Rest
 from dqlite_py.dbapi.transaction import Transaction
 from dqlite_py.errors import (
     Error,
+    InterfaceError,
     InternalError,
     OperationalError,
     ProgrammingError,
@@ -38,6 +39,7 @@ from dqlite_py.gateway import (
     WriteKey,
 )
 from dqlite_py.sqltext import StatementKind
+from dqlite_py.units import SESSION_BYTES
 
 _READ: Final = StatementKind.READ
 _ASK: Final = StatementKind.ASK
@@ -187,8 +189,12 @@ class Core:
                 results = (yield from self._unit(body, timeout_s)).statements or []
             self.total_changes += sum([max(0, result.rowcount) for result in results])
 
-    def execute_atomic(self, statements: Iterable[Any], timeout_s: float) -> Steps[list[Result]]:
+    def execute_atomic(
+        self, statements: Iterable[Any], timeout_s: float, key: WriteKey | None = None
+    ) -> Steps[list[Result]]:
         """Run statements all or nothing: as one unit, or inside a savepoint of the open transaction."""
+        if key is not None:
+            self._check_key(key)
         pairs, known = atomic_pairs(statements)
         if not pairs:
             return []
@@ -196,13 +202,21 @@ class Core:
         if self.transaction is not None:
             results = yield from self._in_savepoint(self.transaction, pairs, timeout_s)
         else:
-            unit = yield from self._unit(body, timeout_s)
+            unit = yield from self._unit(body, timeout_s, key)
             if unit.statements is None:
                 raise _not_kept()
             results = unit.statements
         if len(results) != len(pairs):
             raise InternalError(f"{len(results)} results came back for {len(pairs)} statements")
         return [self._result(about, result) for about, result in zip(known, results, strict=True)]
+
+    def _check_key(self, key: WriteKey) -> None:
+        if not (isinstance(key, WriteKey) and type(key.session) is bytes and type(key.sequence) is int):
+            raise InterfaceError(f"a key is what new_key() gave, not {key!r:.80}")
+        if len(key.session) != SESSION_BYTES or not 0 < key.sequence < 2**63:
+            raise InterfaceError(f"a key has {SESSION_BYTES} bytes and a sequence above 0, not {key!r:.80}")
+        if self.transaction is not None:
+            raise ProgrammingError("a transaction's COMMIT has a key of its own: commit or roll back first")
 
     def _in_savepoint(
         self, transaction: Transaction, pairs: list[tuple[str, Any]], timeout_s: float
@@ -238,8 +252,9 @@ class Core:
         rowid = last.last_insert_rowid if last.rowcount > 0 else None
         return Result(columns, decltypes, list(last.rows or ()), None, unit.rowcount, rowid)
 
-    def _unit(self, body: bytes, timeout_s: float) -> Steps[UnitResult]:
-        unit: UnitResult = yield self.gateway.execute_unit, (self.database, body, timeout_s), self.once
+    def _unit(self, body: bytes, timeout_s: float, key: WriteKey | None = None) -> Steps[UnitResult]:
+        once = self.once if key is None else {"once": key}
+        unit: UnitResult = yield self.gateway.execute_unit, (self.database, body, timeout_s), once
         if unit.log_index > self.token:
             self.token = unit.log_index
         return unit

@@ -17,13 +17,14 @@ from dqlite_py.errors import Error, NodeStopped
 from dqlite_py.gateway import (
     AsyncWriteTransaction,
     Interrupt,
+    Once,
     StatementResult,
     TransactionLimits,
     UnitResult,
 )
 from dqlite_py.model import WriteKey
 from dqlite_py.node.async_reads import ThreadedReads
-from dqlite_py.node.local_gateway import BEGIN_GRACE_S, LocalGateway, not_begun
+from dqlite_py.node.local_gateway import BEGIN_GRACE_S, LocalGateway, how, not_begun
 from dqlite_py.node.local_transactions import MARGIN_S, committed
 from dqlite_py.node.pending_write import PendingWrite, fence, unit_result
 from dqlite_py.node.tickets import Deadline, unknown_after
@@ -114,11 +115,14 @@ class AsyncLocalGateway(ThreadedReads):
     # -- units ------------------------------------------------------------------------------------------
 
     async def execute_unit(
-        self, database: str, body: bytes, timeout_s: float, *, once: bool = True
+        self, database: str, body: bytes, timeout_s: float, *, once: Once = True
     ) -> UnitResult:
         """A task that is cancelled withdraws what is not on its way yet; the rest goes on."""
-        write = PendingWrite(database, body, _nobody, Deadline(timeout_s), once=once)
+        write = PendingWrite(database, body, _nobody, Deadline(timeout_s), **how(once))
         return await self._written(write)
+
+    def new_key(self, database: str) -> WriteKey:
+        return self._gateway.new_key(database)
 
     async def resolve(self, database: str, key: WriteKey, timeout_s: float) -> UnitResult:
         return await self._written(fence(database, key, _nobody, Deadline(timeout_s)))

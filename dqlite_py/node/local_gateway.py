@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 from dqlite_py.errors import DatabaseLocked, Error, NodeStopped, OperationalError
-from dqlite_py.gateway import StatementResult, TransactionLimits, UnitResult, WriteKey, WriteTransaction
+from dqlite_py.gateway import Once, StatementResult, TransactionLimits, UnitResult, WriteKey, WriteTransaction
 from dqlite_py.node.applier import Applier
 from dqlite_py.node.cluster_view import ClusterView
 from dqlite_py.node.local_transactions import MARGIN_S, BlockingTransaction, LocalTransaction
@@ -50,10 +50,13 @@ class LocalGateway(ReadGateway):
 
     # -- units ------------------------------------------------------------------------------------------
 
-    def execute_unit(self, database: str, body: bytes, timeout_s: float, *, once: bool = True) -> UnitResult:
+    def execute_unit(self, database: str, body: bytes, timeout_s: float, *, once: Once = True) -> UnitResult:
         ticket = Ticket(self.inbox.turns)
-        write = PendingWrite(database, body, ticket.resolve, Deadline(timeout_s), once=once)
+        write = PendingWrite(database, body, ticket.resolve, Deadline(timeout_s), **how(once))
         return self._written(write, ticket)
+
+    def new_key(self, database: str) -> WriteKey:
+        return self.writes.sessions.new()
 
     def resolve(self, database: str, key: WriteKey, timeout_s: float) -> UnitResult:
         ticket = Ticket(self.inbox.turns)
@@ -137,6 +140,11 @@ class LocalGateway(ReadGateway):
                 resolve(value, None)
 
         self.inbox.put(lambda: self._spawn(work()))
+
+
+def how(once: Once) -> dict[str, Any]:
+    """Arguments of PendingWrite."""
+    return {"once": False, "key": once} if isinstance(once, WriteKey) else {"once": once}
 
 
 def not_begun(wait_s: float) -> DatabaseLocked:

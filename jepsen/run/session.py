@@ -99,14 +99,15 @@ class NodeSession:
 
     def _until(self, deadline: float, ask: Callable[[NodeClient], T]) -> T:
         """Ask one node after the other. Unknown when any attempt may have happened."""
-        place, last = 0, None
+        place, is_unknown = 0, False
+        last: Failed | Unknown
         while True:
             try:
                 return ask(self._connected(place))
             except Unknown as unknown:
-                last = unknown
+                last, is_unknown = unknown, True
             except Failed as failed:
-                last = last if isinstance(last, Unknown) else failed
+                last = last if is_unknown else failed
                 if failed.name == "Connection":
                     self._drop(place)
                 time.sleep(PAUSE_S)

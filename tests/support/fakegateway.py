@@ -38,6 +38,7 @@ from dqlite_py.errors import (
 from dqlite_py.gateway import (
     Freshness,
     Interrupt,
+    Once,
     QueryResult,
     ReadTransaction,
     Row,
@@ -88,8 +89,12 @@ class FakeGateway:
             if check_database_name(database) not in self._databases:
                 self._databases[database] = _Database(self._folder / f"{database}.db")
 
-    def execute_unit(self, database: str, body: bytes, timeout_s: float, *, once: bool = True) -> UnitResult:
+    def execute_unit(self, database: str, body: bytes, timeout_s: float, *, once: Once = True) -> UnitResult:
         found = self._database(database)
+        if isinstance(once, WriteKey):
+            if once not in self._kept:
+                self._kept[once] = found.run_unit(statements_of(body), timeout_s)
+            return self._kept[once]
         fate, self.next_write = self.next_write, ""
         if not fate:
             return found.run_unit(statements_of(body), timeout_s)
@@ -98,6 +103,10 @@ class FakeGateway:
         if fate == "lost":
             self._kept[key] = found.run_unit(statements_of(body), timeout_s)
         raise OutcomeUnknown("no answer came", session=key.session, sequence=key.sequence)
+
+    def new_key(self, database: str) -> WriteKey:
+        self._sequence += 1
+        return WriteKey(b"a caller's own \0", self._sequence)
 
     def resolve(self, database: str, key: WriteKey, timeout_s: float) -> UnitResult:
         if key not in self._kept:
@@ -474,13 +483,17 @@ class AsyncFakeGateway:
         self.inner.open_database(database, timeout_s)
 
     async def execute_unit(
-        self, database: str, body: bytes, timeout_s: float, *, once: bool = True
+        self, database: str, body: bytes, timeout_s: float, *, once: Once = True
     ) -> UnitResult:
         work = self.inner.execute_unit
         result: UnitResult = await _on_thread(
             work, database, body, timeout_s, interrupt=Interrupt(), once=once
         )
         return result
+
+    def new_key(self, database: str) -> WriteKey:
+        key: WriteKey = self.inner.new_key(database)
+        return key
 
     async def resolve(self, database: str, key: WriteKey, timeout_s: float) -> UnitResult:
         found: UnitResult = self.inner.resolve(database, key, timeout_s)
@@ -594,7 +607,7 @@ class RecordingGateway:
         self.levels: list[Freshness] = []
         self.timeouts: list[float] = []
         self.limits: list[TransactionLimits] = []
-        self.onces: list[bool] = []
+        self.onces: list[Once] = []
         self.fail_next: BaseException | None = None
         self.before_write: Callable[[], None] = lambda: None
 
@@ -602,13 +615,17 @@ class RecordingGateway:
         self._called("open_database", timeout_s)
         self.inner.open_database(database, timeout_s)
 
-    def execute_unit(self, database: str, body: bytes, timeout_s: float, *, once: bool = True) -> UnitResult:
+    def execute_unit(self, database: str, body: bytes, timeout_s: float, *, once: Once = True) -> UnitResult:
         self._called("execute_unit", timeout_s)
         self.onces.append(once)
         self.before_write()
         self.units.append(statements_of(body))
         found: UnitResult = self.inner.execute_unit(database, body, timeout_s, once=once)
         return found
+
+    def new_key(self, database: str) -> WriteKey:
+        key: WriteKey = self.inner.new_key(database)
+        return key
 
     def resolve(self, database: str, key: WriteKey, timeout_s: float) -> UnitResult:
         self._called("resolve", timeout_s)
