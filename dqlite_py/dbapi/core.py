@@ -14,14 +14,13 @@ from dqlite_py.command import encode_repeated_statements, encode_statements
 from dqlite_py.dbapi.parameters import bind, bind_many
 from dqlite_py.dbapi.results import Result
 from dqlite_py.dbapi.script import atomic_pairs, split
-from dqlite_py.dbapi.settings import LEGACY_TRANSACTION_CONTROL, Settings
+from dqlite_py.dbapi.settings import LEGACY_TRANSACTION_CONTROL, Settings, check_key
 from dqlite_py.dbapi.statements import Control, Known, classify
 from dqlite_py.dbapi.steps import NO_KEYWORDS, Steps
 from dqlite_py.dbapi.streams import Reader, Rest
 from dqlite_py.dbapi.transaction import Transaction
 from dqlite_py.errors import (
     Error,
-    InterfaceError,
     InternalError,
     OperationalError,
     ProgrammingError,
@@ -39,7 +38,6 @@ from dqlite_py.gateway import (
     WriteKey,
 )
 from dqlite_py.sqltext import StatementKind
-from dqlite_py.units import SESSION_BYTES
 
 _READ: Final = StatementKind.READ
 _ASK: Final = StatementKind.ASK
@@ -194,7 +192,11 @@ class Core:
     ) -> Steps[list[Result]]:
         """Run statements all or nothing: as one unit, or inside a savepoint of the open transaction."""
         if key is not None:
-            self._check_key(key)
+            check_key(key)
+            if self.transaction is not None:
+                raise ProgrammingError(
+                    "a transaction's COMMIT has a key of its own: commit or roll back first"
+                )
         pairs, known = atomic_pairs(statements)
         if not pairs:
             return []
@@ -209,14 +211,6 @@ class Core:
         if len(results) != len(pairs):
             raise InternalError(f"{len(results)} results came back for {len(pairs)} statements")
         return [self._result(about, result) for about, result in zip(known, results, strict=True)]
-
-    def _check_key(self, key: WriteKey) -> None:
-        if not (isinstance(key, WriteKey) and type(key.session) is bytes and type(key.sequence) is int):
-            raise InterfaceError(f"a key is what new_key() gave, not {key!r:.80}")
-        if len(key.session) != SESSION_BYTES or not 0 < key.sequence < 2**63:
-            raise InterfaceError(f"a key has {SESSION_BYTES} bytes and a sequence above 0, not {key!r:.80}")
-        if self.transaction is not None:
-            raise ProgrammingError("a transaction's COMMIT has a key of its own: commit or roll back first")
 
     def _in_savepoint(
         self, transaction: Transaction, pairs: list[tuple[str, Any]], timeout_s: float

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from dqlite_py.errors import InterfaceError
-from dqlite_py.gateway import Freshness, ReadLevel, TransactionLimits
+from dqlite_py.gateway import Freshness, ReadLevel, TransactionLimits, WriteKey
 from dqlite_py.limits import REQUEST_TIMEOUT_MS
+from dqlite_py.units import SESSION_BYTES
 
 LEGACY_TRANSACTION_CONTROL: Final = -1
 TIMEOUT_S: Final = REQUEST_TIMEOUT_MS / 1000
@@ -93,3 +94,11 @@ def decode_token(token: Any) -> int:
     ):
         raise InterfaceError(f"a session token looks like {encode_token(42)!r}, not {token!r:.80}")
     return int(digits)
+
+
+def check_key(key: WriteKey) -> None:
+    """Raises InterfaceError for what new_key() did not give."""
+    if not (isinstance(key, WriteKey) and type(key.session) is bytes and type(key.sequence) is int):
+        raise InterfaceError(f"a key is what new_key() gave, not {key!r:.80}")
+    if len(key.session) != SESSION_BYTES or not 0 < key.sequence < 2**63:
+        raise InterfaceError(f"a key has {SESSION_BYTES} bytes and a sequence above 0, not {key!r:.80}")

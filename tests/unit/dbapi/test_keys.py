@@ -15,10 +15,10 @@ from tests.support.fakegateway import FakeGateway
 INSERT = [("INSERT INTO t(v) VALUES (?) RETURNING id", (7,))]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", autouse=True)
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dqlite_py.Node]:
     with dqlite_py.Node(tmp_path_factory.mktemp("node")) as running:
-        running.wait_ready()
+        running.connect("app").close()
         yield running
 
 
