@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from dqlite_py.command import encode_repeated_statements, encode_statements
 from dqlite_py.dbapi.parameters import bind, bind_many
-from dqlite_py.dbapi.results import Result
+from dqlite_py.dbapi.results import Result, check_kept, not_kept
 from dqlite_py.dbapi.script import atomic_pairs, split
 from dqlite_py.dbapi.settings import LEGACY_TRANSACTION_CONTROL, Settings, check_key
 from dqlite_py.dbapi.statements import Control, Known, classify
@@ -24,7 +24,6 @@ from dqlite_py.errors import (
     InternalError,
     OperationalError,
     ProgrammingError,
-    ResultNotKept,
 )
 from dqlite_py.gateway import (
     AsyncGateway,
@@ -153,7 +152,7 @@ class Core:
         else:
             unit = yield from self._unit(body, timeout_s)
             if unit.statements is None:
-                _check_kept(sql)
+                check_kept(sql)
                 self.total_changes += max(0, unit.rowcount)
                 return Result(None, (), [], None, unit.rowcount)
             results = unit.statements
@@ -192,11 +191,7 @@ class Core:
     ) -> Steps[list[Result]]:
         """Run statements all or nothing: as one unit, or inside a savepoint of the open transaction."""
         if key is not None:
-            check_key(key)
-            if self.transaction is not None:
-                raise ProgrammingError(
-                    "a transaction's COMMIT has a key of its own: commit or roll back first"
-                )
+            check_key(key, in_transaction=self.transaction is not None)
         pairs, known = atomic_pairs(statements)
         if not pairs:
             return []
@@ -206,7 +201,7 @@ class Core:
         else:
             unit = yield from self._unit(body, timeout_s, key)
             if unit.statements is None:
-                raise _not_kept()
+                raise not_kept()
             results = unit.statements
         if len(results) != len(pairs):
             raise InternalError(f"{len(results)} results came back for {len(pairs)} statements")
@@ -389,18 +384,8 @@ class Core:
 
 def _only(sql: str, unit: UnitResult) -> StatementResult:
     if unit.statements is None:
-        _check_kept(sql)
+        check_kept(sql)
         return StatementResult(unit.rowcount, 0)
     if len(unit.statements) != 1:
         raise InternalError(f"{len(unit.statements)} results came back for one statement")
     return unit.statements[0]
-
-
-def _check_kept(sql: str) -> None:
-    """A write done before, whose result was too large to keep: is there more in it than the number of rows?"""
-    if "returning" in sql.lower():
-        raise _not_kept()
-
-
-def _not_kept() -> ResultNotKept:
-    return ResultNotKept("the write took effect once, before; its rows were too many to be kept for a retry")

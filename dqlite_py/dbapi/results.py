@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from dqlite_py.dbapi.adapting import PARSE_COLNAMES, PARSE_DECLTYPES, Converter, converters
 from dqlite_py.dbapi.steps import Steps
 from dqlite_py.dbapi.streams import Rest
-from dqlite_py.errors import ProgrammingError
+from dqlite_py.errors import ProgrammingError, ResultNotKept
 from dqlite_py.gateway import Row as Values
 
 if TYPE_CHECKING:
@@ -174,3 +174,13 @@ def _as_bytes(value: Any) -> bytes:
             text += ".0"
         return text.encode()
     return str(value).encode()
+
+
+def check_kept(sql: str) -> None:
+    """A write done before, whose result was too large to keep: is there more in it than the number of rows?"""
+    if "returning" in sql.lower():
+        raise not_kept()
+
+
+def not_kept() -> ResultNotKept:
+    return ResultNotKept("the write took effect once, before; its rows were too many to be kept for a retry")

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, Final
 
-from dqlite_py.errors import InterfaceError
+from dqlite_py.errors import InterfaceError, ProgrammingError
 from dqlite_py.gateway import Freshness, ReadLevel, TransactionLimits, WriteKey
 from dqlite_py.limits import REQUEST_TIMEOUT_MS
 from dqlite_py.units import SESSION_BYTES
@@ -96,8 +96,10 @@ def decode_token(token: Any) -> int:
     return int(digits)
 
 
-def check_key(key: WriteKey) -> None:
-    """Raises InterfaceError for what new_key() did not give."""
+def check_key(key: WriteKey, *, in_transaction: bool) -> None:
+    """Raises InterfaceError for what new_key() did not give, ProgrammingError inside a transaction."""
+    if in_transaction:
+        raise ProgrammingError("a transaction's COMMIT has a key of its own: commit or roll back first")
     if not (isinstance(key, WriteKey) and type(key.session) is bytes and type(key.sequence) is int):
         raise InterfaceError(f"a key is what new_key() gave, not {key!r:.80}")
     if len(key.session) != SESSION_BYTES or not 0 < key.sequence < 2**63:
