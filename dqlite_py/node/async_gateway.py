@@ -23,7 +23,7 @@ from dqlite_py.gateway import (
     UnitResult,
 )
 from dqlite_py.model import WriteKey
-from dqlite_py.node.async_reads import ThreadedReads
+from dqlite_py.node.async_reads import AsyncReads
 from dqlite_py.node.local_gateway import BEGIN_GRACE_S, LocalGateway, how, not_begun
 from dqlite_py.node.local_transactions import MARGIN_S, committed
 from dqlite_py.node.pending_write import PendingWrite, fence, unit_result
@@ -97,7 +97,7 @@ class Outbox:
             self._loop.call_later(SWEEP_S, self._sweep)
 
 
-class AsyncLocalGateway(ThreadedReads):
+class AsyncLocalGateway(AsyncReads):
     """Implements dqlite_py.gateway.AsyncGateway."""
 
     def __init__(self, gateway: LocalGateway) -> None:

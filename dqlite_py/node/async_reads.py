@@ -1,4 +1,8 @@
-"""The reading half of the AsyncGateway: the blocking one's methods on threads of the task's event loop.
+"""The reading half of the AsyncGateway of an embedded node.
+
+A barrier is handed to the node's loop and comes back through the Outbox, with all others that are answered together. A
+query whose text has always been quick runs where it was asked for, as a change of threads costs several times as much;
+it is broken off when it is not quick this time, and begins anew on a thread of the database's readers, like all others.
 
 Cancelling a task ends the read where it runs.
 """
@@ -7,38 +11,37 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
 
 from dqlite_py.gateway import (
     AsyncReadTransaction,
     Freshness,
     Interrupt,
     QueryResult,
+    ReadLevel,
     ReadTransaction,
     RowStream,
     SqlParams,
     TransactionLimits,
 )
-from dqlite_py.node.read_gateway import ReadGateway
+from dqlite_py.node.read_gateway import ReadGateway, interrupted
+from dqlite_py.node.tickets import Deadline
+
+if TYPE_CHECKING:
+    from dqlite_py.node.async_gateway import Outbox
+
+_LINEARIZABLE: Final = ReadLevel.LINEARIZABLE
+OutboxOfTask = Callable[[], "Outbox"]
 
 
-async def on_thread(function: Callable[..., Any], *args: Any) -> Any:
-    return await asyncio.get_running_loop().run_in_executor(None, function, *args)
-
-
-async def interruptibly(function: Callable[..., Any], *args: Any, interrupt: Interrupt | None) -> Any:
-    """Run `function(*args, interrupt)`; cancelled: interrupt it."""
-    end = interrupt if interrupt is not None else Interrupt()
-    try:
-        return await on_thread(function, *args, end)
-    except asyncio.CancelledError:
-        end.request()
-        raise
-
-
-class ThreadedReads:
+class AsyncReads:
     def __init__(self, reads: ReadGateway) -> None:
         self._read_half = reads
+
+    def _outbox(self) -> Outbox:
+        """Of the running loop."""
+        raise NotImplementedError
 
     async def query(
         self,
@@ -49,24 +52,79 @@ class ThreadedReads:
         timeout_s: float,
         interrupt: Interrupt | None = None,
     ) -> QueryResult:
-        found: QueryResult = await interruptibly(
-            self._read_half.query, database, sql, params, freshness, timeout_s, interrupt=interrupt
-        )
-        return _streaming(found)
+        half = self._read_half
+        if freshness.level is _LINEARIZABLE or not half.reads.is_fresh(database, freshness):
+            timeout_s = await self._wait_fresh(database, freshness, timeout_s, interrupt)
+        found = half.query_if_quick(database, sql, params, freshness, timeout_s)
+        if found is None:
+            ending = Interrupt() if interrupt is None else interrupt
+            work = partial(half.query_and_learn, database, sql, params, freshness, timeout_s, ending)
+            found = await on_reader(half, database, self._outbox, work, ending.request)
+        return self._with_stream(database, found)
 
     async def begin_read(
         self, database: str, freshness: Freshness, timeout_s: float, limits: TransactionLimits
     ) -> AsyncReadTransaction:
-        return ThreadedReadTransaction(
-            await on_thread(self._read_half.begin_read, database, freshness, timeout_s, limits)
-        )
+        half = self._read_half
+        if freshness.level is _LINEARIZABLE or not half.reads.is_fresh(database, freshness):
+            timeout_s = await self._wait_fresh(database, freshness, timeout_s, None)
+        work = partial(half.begin_read_here, database, timeout_s, limits)
+        transaction = await on_reader(half, database, self._outbox, work, None)
+        return AsyncTransactionOfReads(self, database, transaction)
 
     async def is_read(self, sql: str, database: str) -> bool:
-        return bool(await on_thread(self._read_half.is_read, sql, database))
+        half = self._read_half
+        return bool(await on_reader(half, database, self._outbox, partial(half.is_read, sql, database), None))
+
+    async def _wait_fresh(
+        self, database: str, freshness: Freshness, timeout_s: float, interrupt: Interrupt | None
+    ) -> float:
+        half, outbox, deadline = self._read_half, self._outbox(), Deadline(timeout_s)
+        future = outbox.expect(deadline, lambda: half.reads.too_stale(database, freshness))
+        put = partial(outbox.put, future)
+        half.put_barrier(database, put, deadline, freshness)
+        if interrupt is None:
+            await outbox.wait(future)
+            return deadline.left_s
+        interrupt.set(lambda: put(None, interrupted()))
+        try:
+            await outbox.wait(future)
+        finally:
+            interrupt.set(None)
+        return deadline.left_s
+
+    def _with_stream(self, database: str, found: QueryResult) -> QueryResult:
+        if found.more is None:
+            return found
+        more: Any = AsyncHeldStream(self, database, found.more)
+        return found._replace(more=more)
 
 
-class ThreadedReadTransaction:
-    def __init__(self, transaction: ReadTransaction) -> None:
+async def on_reader(
+    half: ReadGateway,
+    database: str,
+    outbox_of_task: OutboxOfTask,
+    work: Callable[[], Any],
+    cancel: Callable[[], None] | None,
+) -> Any:
+    """Run `work` on a thread of the database's readers. `cancel` is called when the task is cancelled meanwhile."""
+    pool = half.pool(database)
+    future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    pool.call(work, partial(outbox_of_task().put, future))
+    try:
+        return await future
+    except asyncio.CancelledError:
+        if cancel is not None:
+            cancel()
+        raise
+
+
+class AsyncTransactionOfReads:
+    """Implements dqlite_py.gateway.AsyncReadTransaction."""
+
+    def __init__(self, reads: AsyncReads, database: str, transaction: ReadTransaction) -> None:
+        self._reads = reads
+        self._database = database
         self._transaction = transaction
 
     @property
@@ -76,29 +134,28 @@ class ThreadedReadTransaction:
     async def query(
         self, sql: str, params: SqlParams, timeout_s: float, interrupt: Interrupt | None = None
     ) -> QueryResult:
-        return _streaming(
-            await interruptibly(self._transaction.query, sql, params, timeout_s, interrupt=interrupt)
-        )
+        ending = Interrupt() if interrupt is None else interrupt
+        work = partial(self._transaction.query, sql, params, timeout_s, ending)
+        reads = self._reads
+        found = await on_reader(reads._read_half, self._database, reads._outbox, work, ending.request)
+        return reads._with_stream(self._database, found)
 
     async def close(self) -> None:
-        await on_thread(self._transaction.close)
+        self._transaction.close()
 
 
-class ThreadedRowStream:
+class AsyncHeldStream:
     """Implements dqlite_py.gateway.AsyncRowStream."""
 
-    def __init__(self, stream: RowStream) -> None:
+    def __init__(self, reads: AsyncReads, database: str, stream: RowStream) -> None:
+        self._reads = reads
+        self._database = database
         self._stream = stream
 
     async def fetch(self) -> Any:
-        return await on_thread(self._stream.fetch)
+        """A task that is cancelled closes the stream."""
+        reads, stream = self._reads, self._stream
+        return await on_reader(reads._read_half, self._database, reads._outbox, stream.fetch, stream.close)
 
     async def close(self) -> None:
-        await on_thread(self._stream.close)
-
-
-def _streaming(found: QueryResult) -> QueryResult:
-    if found.more is None:
-        return found
-    more: Any = ThreadedRowStream(found.more)
-    return found._replace(more=more)
+        self._stream.close()

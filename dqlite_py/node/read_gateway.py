@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
 
-from dqlite_py.errors import NodeStopped, OperationalError, RequestTooLarge
+from dqlite_py.errors import Error, NodeStopped, OperationalError, RequestTooLarge
 from dqlite_py.gateway import (
     Freshness,
     Interrupt,
@@ -40,7 +40,7 @@ class ReadGateway:
         self, *, inbox: Inbox, reads: ReadBarriers, view: ClusterView, applier: Callable[[], Applier]
     ) -> None:
         self._inbox = inbox
-        self._reads = reads
+        self.reads = reads
         self._view = view
         self._applier = applier
 
@@ -54,7 +54,7 @@ class ReadGateway:
         interrupt: Interrupt | None = None,
     ) -> QueryResult:
         """As Gateway.query. Raises NoLeader and TooStale (nothing was read), Busy, and what SQLite reports."""
-        if freshness.level is _LINEARIZABLE or not self._reads.is_fresh(database, freshness):
+        if freshness.level is _LINEARIZABLE or not self.reads.is_fresh(database, freshness):
             timeout_s = self.wait_fresh(database, freshness, timeout_s, interrupt)
         return self.query_here(database, sql, params, freshness, timeout_s, interrupt)
 
@@ -68,30 +68,52 @@ class ReadGateway:
         interrupt: Interrupt | None = None,
     ) -> QueryResult:
         """The query alone: its barrier is behind it."""
-        pool = self._pool(database)
-        if freshness.level is _SESSION:
-            found = pool.stream(sql, params, timeout_s=timeout_s, interrupt=interrupt, with_index=True)
-            if found.log_index < freshness.log_index:  # what came between was for other databases
-                found = found._replace(log_index=freshness.log_index)
-        else:
-            found = pool.stream(sql, params, timeout_s=timeout_s, interrupt=interrupt)
+        pool, with_index = self.pool(database), freshness.level is _SESSION
+        found = pool.stream(sql, params, timeout_s=timeout_s, interrupt=interrupt, with_index=with_index)
+        return self._finished(found, freshness) if with_index or found.more is not None else found
+
+    def query_if_quick(
+        self, database: str, sql: str, params: SqlParams, freshness: Freshness, timeout_s: float
+    ) -> QueryResult | None:
+        """As `query_here`, for a thread that must not be held up: None when that cannot be excluded."""
+        pool, with_index = self.pool(database), freshness.level is _SESSION
+        found = pool.stream_if_quick(sql, params, timeout_s=timeout_s, with_index=with_index)
+        return None if found is None else self._finished(found, freshness)
+
+    def query_and_learn(
+        self,
+        database: str,
+        sql: str,
+        params: SqlParams,
+        freshness: Freshness,
+        timeout_s: float,
+        interrupt: Interrupt,
+    ) -> QueryResult:
+        """As `query_here`; `query_if_quick` may do it next time."""
+        pool, with_index = self.pool(database), freshness.level is _SESSION
+        found = pool.stream_and_learn(
+            sql, params, timeout_s=timeout_s, interrupt=interrupt, with_index=with_index
+        )
+        return self._finished(found, freshness)
+
+    def _finished(self, found: QueryResult, freshness: Freshness) -> QueryResult:
         if found.more is not None:
-            self._reads.watch_held()
+            self.reads.watch_held()
+        if freshness.level is _SESSION and found.log_index < freshness.log_index:
+            return found._replace(log_index=freshness.log_index)  # what came between was for other databases
         return found
 
     def begin_read(
         self, database: str, freshness: Freshness, timeout_s: float, limits: TransactionLimits
     ) -> ReadTransaction:
         """As Gateway.begin_read. Raises as `query`."""
-        if freshness.level is _LINEARIZABLE or not self._reads.is_fresh(database, freshness):
+        if freshness.level is _LINEARIZABLE or not self.reads.is_fresh(database, freshness):
             timeout_s = self.wait_fresh(database, freshness, timeout_s)
         return self.begin_read_here(database, timeout_s, limits)
 
     def begin_read_here(self, database: str, timeout_s: float, limits: TransactionLimits) -> ReadTransaction:
-        transaction = self._pool(database).begin(
-            HoldLimits(limits.idle_s, limits.hold_s), timeout_s=timeout_s
-        )
-        self._reads.watch_held()
+        transaction = self.pool(database).begin(HoldLimits(limits.idle_s, limits.hold_s), timeout_s=timeout_s)
+        self.reads.watch_held()
         return transaction
 
     def read(self, database: str, sql: str, params: Any, level: ReadLevel, timeout_s: float) -> QueryResult:
@@ -100,9 +122,18 @@ class ReadGateway:
         return found if found.more is None else _whole(found)
 
     def is_read(self, sql: str, database: str) -> bool:
-        return self._pool(database).classify(sql) == "read"
+        return self.pool(database).classify(sql) == "read"
 
     # -- inside -------------------------------------------------------------------------------------------
+
+    def put_barrier(
+        self,
+        database: str,
+        callback: Callable[[Any, Error | None], None],
+        deadline: Deadline,
+        freshness: Freshness,
+    ) -> None:
+        self._inbox.put(self.reads.barrier, database, callback, deadline, freshness)
 
     def wait_fresh(
         self, database: str, freshness: Freshness, timeout_s: float, interrupt: Interrupt | None = None
@@ -110,13 +141,13 @@ class ReadGateway:
         """Wait for the barrier; returns what is left of the time."""
         deadline = Deadline(timeout_s)
         ticket = Ticket(self._inbox.turns)
-        self._inbox.put(self._reads.barrier, database, ticket.resolve, deadline, freshness)
+        self._inbox.put(self.reads.barrier, database, ticket.resolve, deadline, freshness)
         if interrupt is None:
-            ticket.wait(timeout_s, lambda: self._reads.too_stale(database, freshness))
+            ticket.wait(timeout_s, lambda: self.reads.too_stale(database, freshness))
             return deadline.left_s
         interrupt.set(lambda: self._end_wait(ticket))
         try:
-            ticket.wait(timeout_s, lambda: self._reads.too_stale(database, freshness))
+            ticket.wait(timeout_s, lambda: self.reads.too_stale(database, freshness))
         finally:
             interrupt.set(None)
         return deadline.left_s
@@ -125,7 +156,7 @@ class ReadGateway:
         with suppress(NodeStopped):  # who waits hears that
             self._inbox.put(ticket.resolve, None, interrupted())
 
-    def _pool(self, database: str) -> ReaderPool:
+    def pool(self, database: str) -> ReaderPool:
         refusal = self._view.refusal(write=False)
         if refusal is not None:
             raise refusal

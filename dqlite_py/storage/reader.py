@@ -43,6 +43,10 @@ SEVERAL_STATEMENTS: Final = "several statements in one string: send them one by 
 Columns = tuple[tuple[str, ...], tuple[str | None, ...]]  # names and declared types
 
 
+class TookTooLong(Exception):
+    """A query that was to be quick was not: nothing is known of its result."""
+
+
 class Reader:
     """See the module.
 
@@ -60,6 +64,7 @@ class Reader:
         self._deadline = 0.0
         self._is_cancelled: Callable[[], bool] | None = None
         self._is_interrupted = False
+        self._hurries = False
         self._known: dict[str, Columns] = {}
         self._cursor = self._connection.cursor()  # for known texts
         self._columns: Columns | None = None
@@ -81,15 +86,18 @@ class Reader:
         bytes_max: int,
         is_cancelled: Callable[[], bool] | None = None,
         interrupt: Interrupt | None = None,
+        hurries: bool = False,
     ) -> QueryResult:
         """Run one reading statement and return its first rows; `params` are checked (command.check_params).
 
+        `hurries`: raise TookTooLong instead of going on for longer than a look at the clock is due.
         Raises ProgrammingError (several statements, parameters), NotSupportedError (refused), OperationalError
         (timed out, interrupted or cancelled: code INTERRUPT), and what SQLite reports.
         """
         self._deadline = float("inf") if timeout_s is None else time.monotonic() + timeout_s
         self._is_cancelled = is_cancelled
         self._is_interrupted = False
+        self._hurries = hurries
         self.unread = None
         authorizer = self._authorizer
         authorizer.reason = None
@@ -155,7 +163,7 @@ class Reader:
         """The next rows of what was `unread`; at the end, and on an error, the cursor is closed and `unread` None."""
         self._deadline = float("inf") if timeout_s is None else time.monotonic() + timeout_s
         self._is_cancelled = None
-        self._is_interrupted = False
+        self._is_interrupted = self._hurries = False
         self.unread = None
         self._authorizer.reason = None
         if interrupt is not None:
@@ -215,7 +223,7 @@ class Reader:
         self.unread = None
         self._deadline = float("inf")
         self._is_cancelled = None
-        self._is_interrupted = False
+        self._is_interrupted = self._hurries = False
         if not self._connection.getautocommit():
             self._control("ROLLBACK")
 
@@ -244,7 +252,7 @@ class Reader:
         return False
 
     def _must_stop(self) -> bool:
-        if self._is_interrupted or self.ending is not None:
+        if self._is_interrupted or self._hurries or self.ending is not None:
             return True
         if self._is_cancelled is not None and self._is_cancelled():
             return True
@@ -293,6 +301,8 @@ class Reader:
         if isinstance(error, apsw.InterruptError):
             if self.ending is not None:
                 raise copy(self.ending) from None
+            if self._hurries:
+                raise TookTooLong from None
             if self._is_interrupted:
                 why = "interrupted"
             elif self._is_cancelled is not None and self._is_cancelled():

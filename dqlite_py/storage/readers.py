@@ -8,6 +8,7 @@ thread.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final, Literal
@@ -17,6 +18,7 @@ from dqlite_py.errors import (
     Busy,
     Error,
     InterfaceError,
+    InternalError,
     NotSupportedError,
     OperationalError,
     ProgrammingError,
@@ -34,17 +36,20 @@ from dqlite_py.limits import (
     STREAM_HOLD_MS,
     STREAM_IDLE_MS,
 )
-from dqlite_py.sqltext import StatementKind, describe
+from dqlite_py.sqltext import CACHED_LENGTH_MAX, StatementKind, describe
 from dqlite_py.storage.authorizer import RESERVED_PREFIX
 from dqlite_py.storage.held import HeldStream, HeldTransaction, HoldLimits
 from dqlite_py.storage.implementation import refusal
-from dqlite_py.storage.reader import MISUSE, SEVERAL_STATEMENTS
+from dqlite_py.storage.reader import MISUSE, SEVERAL_STATEMENTS, Reader, TookTooLong
 from dqlite_py.storage.reader_connections import ReaderConnections
 from dqlite_py.storage.sqlerrors import AUTH
 
 __all__ = ["HoldLimits", "QueryResult", "ReadFuture", "ReaderPool"]
 
 SQL_NAMED_MAX: Final = 80
+QUICK_S: Final = 0.001  # on a thread, where it waits for the interpreter too
+SLOW_S: Final = 0.003
+PACES_MAX: Final = 1024
 STREAM_LIMITS: Final = HoldLimits(STREAM_IDLE_MS / 1000, STREAM_HOLD_MS / 1000)
 _READS: Final = (StatementKind.READ,)
 _WRITES: Final = (StatementKind.INSERT, StatementKind.CHANGE, StatementKind.SCHEMA, StatementKind.TRANSACTION)
@@ -77,6 +82,7 @@ class ReaderPool:
         self._idle = self._connections.idle
         self._give_back = self._connections.give_back
         self._lock = threading.Lock()
+        self._pace = Pace()
         self._pending = 0
         self._is_closed = False
         self._threads = ThreadPoolExecutor(threads_max, thread_name_prefix="reader")
@@ -132,11 +138,67 @@ class ReaderPool:
             reader = self._idle.pop()
         except IndexError:
             reader, timeout_s = self._connections.wait(timeout_s)
+        return self._stream(reader, sql, params, timeout_s, interrupt, with_index, hurries=False)
+
+    def stream_if_quick(
+        self, sql: str, params: Any, *, timeout_s: float | None, with_index: bool = False
+    ) -> QueryResult | None:
+        """As `stream`, for a thread that must not wait: None when the query may take over a millisecond, or nobody knows
+        that it takes less."""
+        pace = self._pace
+        if not pace.is_quick(sql):
+            return None
+        try:
+            reader = self._idle.pop()
+        except IndexError:
+            return None
+        began = time.monotonic()
+        try:
+            found = self._stream(reader, sql, params, timeout_s, None, with_index, hurries=True)
+        except TookTooLong:
+            pace.was_slow(sql)
+            return None
+        if time.monotonic() - began > SLOW_S:
+            pace.was_slow(sql)
+        return found
+
+    def stream_and_learn(
+        self,
+        sql: str,
+        params: Any,
+        *,
+        timeout_s: float | None,
+        interrupt: Interrupt,
+        with_index: bool = False,
+    ) -> QueryResult:
+        """As `stream`; `stream_if_quick` may know the text afterwards."""
+        began = time.monotonic()
+        found = self.stream(sql, params, timeout_s=timeout_s, interrupt=interrupt, with_index=with_index)
+        if time.monotonic() - began < QUICK_S:
+            self._pace.was_quick(sql)
+        return found
+
+    def _stream(
+        self,
+        reader: Reader,
+        sql: str,
+        params: Any,
+        timeout_s: float | None,
+        interrupt: Interrupt | None,
+        with_index: bool,
+        *,
+        hurries: bool,
+    ) -> QueryResult:
         is_held = False
         try:
             index = reader.state_index() if with_index else 0
             found = reader.query(
-                sql, params, timeout_s=timeout_s, bytes_max=STREAM_CHUNK_BYTES, interrupt=interrupt
+                sql,
+                params,
+                timeout_s=timeout_s,
+                bytes_max=STREAM_CHUNK_BYTES,
+                interrupt=interrupt,
+                hurries=hurries,
             )
             cursor = reader.unread
             if with_index:
@@ -173,6 +235,29 @@ class ReaderPool:
             if not is_held:
                 reader.reset()
                 self._give_back(reader)
+
+    def call(self, function: Callable[[], Any], done: Callable[[Any, Error | None], None]) -> None:
+        """Run `function` on a thread of the pool, then `done` with its value or error. Raises Busy, InterfaceError."""
+        with self._lock:
+            if self._is_closed:
+                raise self._connections.closed()
+            if self._pending >= PENDING_READS_MAX:
+                raise Busy(f"{self._pending} queries wait already: try again later")
+            self._pending += 1
+            self._threads.submit(self._run, function, done)
+
+    def _run(self, function: Callable[[], Any], done: Callable[[Any, Error | None], None]) -> None:
+        value: Any = None
+        error: Error | None = None
+        try:
+            value = function()
+        except Error as known:
+            error = known
+        except BaseException as unknown:  # noqa: BLE001 - belongs to whoever waits
+            error = InternalError(f"the read failed: {unknown!r}")
+        with self._lock:
+            self._pending -= 1
+        done(value, error)
 
     def submit(
         self, sql: str, params: Any = (), *, timeout_s: float | None = REQUEST_TIMEOUT_MS / 1000
@@ -262,6 +347,26 @@ class ReaderPool:
         finally:
             with self._lock:
                 self._pending -= 1
+
+
+class Pace:
+    """Texts that were quick whenever they ran. Any thread; an entry that is lost costs a change of threads."""
+
+    def __init__(self) -> None:
+        self._is_quick: dict[str, bool] = {}
+
+    def is_quick(self, sql: str) -> bool:
+        return self._is_quick.get(sql, False)
+
+    def was_quick(self, sql: str) -> None:
+        if len(sql) <= CACHED_LENGTH_MAX:
+            if len(self._is_quick) >= PACES_MAX:
+                self._is_quick.clear()
+            self._is_quick.setdefault(sql, True)
+
+    def was_slow(self, sql: str) -> None:
+        """From now on, whatever else it does: with other parameters, or from memory."""
+        self._is_quick[sql] = False
 
 
 def shortened(sql: str) -> str:

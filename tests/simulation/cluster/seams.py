@@ -54,6 +54,7 @@ TIME = (
     "dqlite_py.storage.held",
     "dqlite_py.storage.reader",
     "dqlite_py.storage.reader_connections",
+    "dqlite_py.storage.readers",
 )
 RANDOM_MODULE = (
     "dqlite_py.node.runtime",
