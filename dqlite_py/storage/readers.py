@@ -49,6 +49,9 @@ __all__ = ["HoldLimits", "QueryResult", "ReadFuture", "ReaderPool"]
 SQL_NAMED_MAX: Final = 80
 QUICK_S: Final = 0.001  # on a thread, where it waits for the interpreter too
 SLOW_S: Final = 0.003
+MISS: Final = 10  # what one that took longer counts; it is made good by as many that did not
+MISSES_MAX: Final = 3 * MISS
+HOPELESS: Final = 1 << 30
 PACES_MAX: Final = 1024
 STREAM_LIMITS: Final = HoldLimits(STREAM_IDLE_MS / 1000, STREAM_HOLD_MS / 1000)
 _READS: Final = (StatementKind.READ,)
@@ -143,8 +146,8 @@ class ReaderPool:
     def stream_if_quick(
         self, sql: str, params: Any, *, timeout_s: float | None, with_index: bool = False
     ) -> QueryResult | None:
-        """As `stream`, for a thread that must not wait: None when the query may take over a millisecond, or nobody knows
-        that it takes less."""
+        """As `stream`, for a thread that must not wait: None when the query may take over a millisecond, as
+        far as is known."""
         pace = self._pace
         if not pace.is_quick(sql):
             return None
@@ -158,8 +161,7 @@ class ReaderPool:
         except TookTooLong:
             pace.was_slow(sql)
             return None
-        if time.monotonic() - began > SLOW_S:
-            pace.was_slow(sql)
+        pace.took(sql, time.monotonic() - began)
         return found
 
     def stream_and_learn(
@@ -350,23 +352,36 @@ class ReaderPool:
 
 
 class Pace:
-    """Texts that were quick whenever they ran. Any thread; an entry that is lost costs a change of threads."""
+    """Which texts are quick whenever they run. Any thread; what is lost between threads costs little."""
 
     def __init__(self) -> None:
-        self._is_quick: dict[str, bool] = {}
+        self._misses: dict[str, int] = {}  # how often they were not, of late
 
     def is_quick(self, sql: str) -> bool:
-        return self._is_quick.get(sql, False)
+        return self._misses.get(sql, MISSES_MAX) < MISSES_MAX
 
     def was_quick(self, sql: str) -> None:
-        if len(sql) <= CACHED_LENGTH_MAX:
-            if len(self._is_quick) >= PACES_MAX:
-                self._is_quick.clear()
-            self._is_quick.setdefault(sql, True)
+        """On a thread."""
+        misses = self._misses.get(sql)
+        if misses is not None:
+            if 0 < misses < HOPELESS:
+                self._misses[sql] = misses - 1
+        elif len(sql) <= CACHED_LENGTH_MAX:
+            if len(self._misses) >= PACES_MAX:
+                self._misses.clear()
+            self._misses[sql] = 0
+
+    def took(self, sql: str, seconds: float) -> None:
+        """A quick one has waited: now and then that is the machine's fault, often it is the disk's."""
+        misses = self._misses.get(sql, 0)
+        if seconds > SLOW_S:
+            self._misses[sql] = misses + MISS
+        elif misses:
+            self._misses[sql] = misses - 1
 
     def was_slow(self, sql: str) -> None:
-        """From now on, whatever else it does: with other parameters, or from memory."""
-        self._is_quick[sql] = False
+        """For good: it takes long with some parameters."""
+        self._misses[sql] = HOPELESS
 
 
 def shortened(sql: str) -> str:

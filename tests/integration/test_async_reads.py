@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,11 @@ async def rest(found: QueryResult) -> list[Any]:
     while more is not None and (piece := await more.fetch()):
         rows += piece
     return rows
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    while not is_so():  # noqa: ASYNC110 - seen from outside
+        await asyncio.sleep(0.001)
 
 
 @pytest.mark.parametrize("freshness", LEVELS)
@@ -110,15 +115,13 @@ async def test_a_cancelled_task_ends_its_query(nodes: list[dqlite_py.Node]) -> N
     gateway = nodes[1].async_gateway
     pool = nodes[1]._running().applier().readers["app"]
     tasks = [asyncio.ensure_future(gateway.query("app", ENDLESS, (), level, 3600.0)) for level in LEVELS]
-    while pool._pending < len(tasks):
-        await asyncio.sleep(0)
+    await until(lambda: pool._pending == len(tasks))
     for task in tasks:
         task.cancel()
     assert all(
         isinstance(e, asyncio.CancelledError) for e in await asyncio.gather(*tasks, return_exceptions=True)
     )
-    while pool._pending:
-        await asyncio.sleep(0.001)
+    await until(lambda: not pool._pending)
 
 
 async def test_an_interrupt_ends_the_wait_and_the_query(nodes: list[dqlite_py.Node]) -> None:
