@@ -10,6 +10,7 @@ Cancelling a task ends the read where it runs.
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -35,13 +36,13 @@ _LINEARIZABLE: Final = ReadLevel.LINEARIZABLE
 OutboxOfTask = Callable[[], "Outbox"]
 
 
-class AsyncReads:
+class AsyncReads(ABC):
     def __init__(self, reads: ReadGateway) -> None:
         self._read_half = reads
 
+    @abstractmethod
     def _outbox(self) -> Outbox:
         """Of the running loop."""
-        raise NotImplementedError
 
     async def query(
         self,

@@ -30,6 +30,7 @@ from dqlite_py.storage.implementation import inspect
 from dqlite_py.storage.sqlerrors import AUTH, RANGE, error_class, error_from_apsw
 from dqlite_py.storage.state_index import StateIndex
 
+HURRY_S: Final = 0.001
 PROGRESS_OPS: Final = 20_000  # VDBE steps between two looks at the clock
 ROW_BYTES: Final = 96  # what a row counts for besides its values,
 VALUE_BYTES: Final = 16  # and a value besides its text or blob
@@ -61,7 +62,7 @@ class Reader:
     def __init__(self, path: str, *, cache_bytes: int = READER_CACHE_BYTES) -> None:
         self._connection = open_reader(path, cache_bytes=cache_bytes)
         self._authorizer = ReadAuthorizer()
-        self._deadline = 0.0
+        self._deadline = self._began = 0.0
         self._is_cancelled: Callable[[], bool] | None = None
         self._is_interrupted = False
         self._hurries = False
@@ -90,11 +91,13 @@ class Reader:
     ) -> QueryResult:
         """Run one reading statement and return its first rows; `params` are checked (command.check_params).
 
-        `hurries`: raise TookTooLong instead of going on for longer than a look at the clock is due.
+        `hurries`: raise TookTooLong when a look at the clock finds that it takes longer than HURRY_S.
         Raises ProgrammingError (several statements, parameters), NotSupportedError (refused), OperationalError
         (timed out, interrupted or cancelled: code INTERRUPT), and what SQLite reports.
         """
-        self._deadline = float("inf") if timeout_s is None else time.monotonic() + timeout_s
+        now = time.monotonic()
+        self._deadline = float("inf") if timeout_s is None else now + timeout_s
+        self._began = now
         self._is_cancelled = is_cancelled
         self._is_interrupted = False
         self._hurries = hurries
@@ -252,7 +255,9 @@ class Reader:
         return False
 
     def _must_stop(self) -> bool:
-        if self._is_interrupted or self._hurries or self.ending is not None:
+        if self._is_interrupted or self.ending is not None:
+            return True
+        if self._hurries and time.monotonic() - self._began > HURRY_S:
             return True
         if self._is_cancelled is not None and self._is_cancelled():
             return True

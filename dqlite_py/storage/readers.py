@@ -51,7 +51,7 @@ QUICK_S: Final = 0.001  # on a thread, where it waits for the interpreter too
 SLOW_S: Final = 0.003
 MISS: Final = 10  # what one that took longer counts; it is made good by as many that did not
 MISSES_MAX: Final = 3 * MISS
-HOPELESS: Final = 1 << 30
+MISSES_AT_ONCE: Final = 100 * MISS
 PACES_MAX: Final = 1024
 STREAM_LIMITS: Final = HoldLimits(STREAM_IDLE_MS / 1000, STREAM_HOLD_MS / 1000)
 _READS: Final = (StatementKind.READ,)
@@ -364,7 +364,7 @@ class Pace:
         """On a thread."""
         misses = self._misses.get(sql)
         if misses is not None:
-            if 0 < misses < HOPELESS:
+            if misses:
                 self._misses[sql] = misses - 1
         elif len(sql) <= CACHED_LENGTH_MAX:
             if len(self._misses) >= PACES_MAX:
@@ -380,8 +380,8 @@ class Pace:
             self._misses[sql] = misses - 1
 
     def was_slow(self, sql: str) -> None:
-        """For good: it takes long with some parameters."""
-        self._misses[sql] = HOPELESS
+        """For long: it takes long with some parameters."""
+        self._misses[sql] = MISSES_AT_ONCE
 
 
 def shortened(sql: str) -> str:

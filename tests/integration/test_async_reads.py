@@ -108,7 +108,7 @@ async def test_what_was_quick_and_is_not_any_more_is_broken_off(nodes: list[dqli
     assert (await gateway.query("app", sql, [300_000], STALE, T_S)).rows == [(300_000,)]
     assert pool.stream_if_quick(sql, [10], timeout_s=T_S) is None
     pool._pace.was_quick(sql)
-    assert pool.stream_if_quick(sql, [10], timeout_s=T_S) is None  # once slow, never again quick
+    assert pool.stream_if_quick(sql, [10], timeout_s=T_S) is None  # once slow, for long not quick
 
 
 async def test_a_cancelled_task_ends_its_query(nodes: list[dqlite_py.Node]) -> None:
