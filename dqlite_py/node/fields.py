@@ -10,6 +10,8 @@ from dqlite_py.limits import FRAME_BYTES_MAX, MIB, REQUEST_TIMEOUT_MS
 
 T = TypeVar("T")
 TIMEOUT_S: Final = REQUEST_TIMEOUT_MS / 1000
+SECONDS_MAX: Final = 86_400.0
+ID_BYTES: Final = 16
 RESULTS_BYTES_MAX: Final = FRAME_BYTES_MAX - MIB  # of one answer
 
 
@@ -28,6 +30,21 @@ def database_of(body: Any) -> str:
         return check_database_name(field(body, "database", str))
     except InterfaceError as error:
         raise MalformedMessage(str(error), what="database") from None
+
+
+def id_of(body: Any, name: str = "id") -> bytes:
+    """What a caller has named something that stays open between requests."""
+    value = field(body, name, bytes)
+    if len(value) != ID_BYTES:
+        raise MalformedMessage(f"{name!r} must be {ID_BYTES} bytes", what=name)
+    return value
+
+
+def seconds_of(body: Any, name: str) -> float:
+    value: Any = body.get(name) if isinstance(body, dict) else None
+    if type(value) in (int, float) and 0 <= value <= SECONDS_MAX:
+        return float(value)
+    raise MalformedMessage(f"field {name!r} must be a number of seconds", what=name)
 
 
 def timeout_of(body: Any) -> float:

@@ -29,6 +29,7 @@ from dqlite_py.node.membership import Membership
 from dqlite_py.node.pinning import pin_all
 from dqlite_py.node.presence import Presence
 from dqlite_py.node.raft_events import RaftEvents
+from dqlite_py.node.read_services import ReadServices
 from dqlite_py.node.reads import ReadBarriers
 from dqlite_py.node.services import Services
 from dqlite_py.node.settings import NodeSettings
@@ -132,6 +133,7 @@ class NodeRuntime:
         self.transactions = self.write_path.transactions
         self.gateway = self.write_path.gateway
         self.async_gateway = self.write_path.async_gateway
+        self.read_services = ReadServices(self)
         self.membership = Membership(
             loop=loop,
             core=self.core,
@@ -228,6 +230,7 @@ class NodeRuntime:
         await self.snapshot_source.start()
         Services(self).register()
         TransactionServices(self).register()
+        self.read_services.register()
         self.transport.register("snapshot.begin", self.snapshot_source.begin)
         self.transport.register("snapshot.chunk", self.snapshot_source.chunk)
         self.journal_thread.start()
@@ -270,6 +273,7 @@ class NodeRuntime:
         await self.on_worker(self.journal_thread.stop)
         await self._applier.close()
         self._changes.close()
+        self.read_services.close()
         await self.on_worker(self.opened.journal.close)
         self._workers.shutdown(wait=False)
         self.write_path.close()

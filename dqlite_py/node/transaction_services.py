@@ -12,36 +12,20 @@ Both give [log_index, result, log_time_us]: the log's time as known here, which 
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Final
+from typing import Any
 
 from dqlite_py.errors import MalformedMessage, NotLeader, OutcomeUnknown, RequestTooLarge, TransactionEnded
 from dqlite_py.gateway import TransactionLimits
 from dqlite_py.node.database_worker import pack_result, unit_error
-from dqlite_py.node.fields import RESULTS_BYTES_MAX, database_of, field, timeout_of
+from dqlite_py.node.fields import RESULTS_BYTES_MAX, database_of, field, id_of, seconds_of, timeout_of
 from dqlite_py.node.local_transactions import MARGIN_S
 from dqlite_py.node.pending_write import PendingWrite, fence
 from dqlite_py.node.runtime_parts import Parts
 from dqlite_py.node.tickets import Deadline
-from dqlite_py.node.transaction_calls import ID_BYTES, HostedTransaction, settle
+from dqlite_py.node.transaction_calls import HostedTransaction, settle
 from dqlite_py.node.transaction_wire import checked_key
 from dqlite_py.node.transactions import Beginning
 from dqlite_py.units import check_body
-
-SECONDS_MAX: Final = 86_400.0
-
-
-def _seconds(body: Any, name: str) -> float:
-    value = body.get(name) if isinstance(body, dict) else None
-    if isinstance(value, (int, float)) and 0 <= value <= SECONDS_MAX:
-        return float(value)
-    raise MalformedMessage(f"field {name!r} must be a number of seconds", what=name)
-
-
-def _id(body: Any) -> bytes:
-    value = field(body, "id", bytes)
-    if len(value) != ID_BYTES:
-        raise MalformedMessage(f"a transaction's id is {ID_BYTES} bytes", what="id")
-    return value
 
 
 class TransactionServices:
@@ -66,7 +50,7 @@ class TransactionServices:
     # -- transactions -----------------------------------------------------------------------------------------
 
     async def begin(self, context: Any, body: Any) -> Any:
-        transaction_id, database = _id(body), database_of(body)
+        transaction_id, database = id_of(body), database_of(body)
         base_index = body.get("base_index")
         if base_index is not None and type(base_index) is not int:
             raise MalformedMessage("field 'base_index' must be a log index or nil", what="base_index")
@@ -77,8 +61,8 @@ class TransactionServices:
         done: asyncio.Future[Any] = self._parts.loop.create_future()
         begin = Beginning(
             database,
-            _seconds(body, "wait_s"),
-            TransactionLimits(_seconds(body, "idle_s"), _seconds(body, "hold_s")),
+            seconds_of(body, "wait_s"),
+            TransactionLimits(seconds_of(body, "idle_s"), seconds_of(body, "hold_s")),
             settle(done),
             base_index=base_index,
             owner=context.connection,
@@ -96,7 +80,7 @@ class TransactionServices:
         transactions = self._parts.transactions
         if not self._parts.view.is_ready_leader:
             raise self._parts.view.not_leader()
-        return HostedTransaction(transactions.get(_id(body), context.connection), transactions)
+        return HostedTransaction(transactions.get(id_of(body), context.connection), transactions)
 
     async def run(self, context: Any, body: Any) -> Any:
         hosted = self._hosted(context, body)
@@ -108,8 +92,9 @@ class TransactionServices:
         return [found.results, found.is_open, None if found.decltypes is None else list(found.decltypes)]
 
     async def commit(self, context: Any, body: Any) -> Any:
+        hosted = self._hosted(context, body)
         key = None if body.get("key") is None else checked_key(body.get("key"))
-        index, result = await self._hosted(context, body).commit(timeout_of(body), key)
+        index, result = await hosted.commit(timeout_of(body), key)
         error = unit_error(result)
         if error is not None:
             raise error
@@ -117,7 +102,7 @@ class TransactionServices:
 
     async def rollback(self, context: Any, body: Any) -> Any:
         """Also of one that is still waiting to begin."""
-        self._parts.transactions.drop(_id(body), context.connection)
+        self._parts.transactions.drop(id_of(body), context.connection)
 
     async def interrupt(self, context: Any, body: Any) -> Any:
         try:

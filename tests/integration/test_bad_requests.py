@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,19 @@ METHODS = (
     "sql.read",
     "sql.open",
     "sql.drop",
+    "sql.execute",
+    "sql.resolve",
+    "sql.query",
+    "sql.fetch",
+    "sql.begin_read",
+    "sql.interrupt",
+    "sql.close",
+    "sql.is_read",
+    "tx.begin",
+    "tx.run",
+    "tx.commit",
+    "tx.rollback",
+    "tx.interrupt",
     "state.hash",
     "state.hash_at",
     "state.suspect",
@@ -52,10 +66,23 @@ BODIES: tuple[Any, ...] = (
     {"database": "app", "units": [b"\x93\xc0\x00\x90"]},
     {"id": -1, "address": "nonsense", "index": "x", "hash": None, "target": "x"},
     {"id": 2**63, "address": "", "index": -1, "database": "app", "hash": 1},
+    {"id": bytes(16), "database": "app", "sql": "SELECT 1", "params": [[]], "body": b"\x90", "key": [1, 2]},
+    {"id": bytes(16), "database": "app", "sql": "SELECT 1", "transaction": bytes(16), "key": bytes(16)},
+    {
+        "id": bytes(16),
+        "database": "app",
+        "sql": "x",
+        "log_index": -1,
+        "body": b"",
+        "idle_s": -1,
+        "hold_s": "x",
+    },
+    {"id": bytes(16), "database": "app", "wait_s": 0, "idle_s": 1e300, "hold_s": float("nan")},
+    {"id": bytes(15), "database": "app", "timeout_s": float("nan"), "max_staleness_s": "x"},
 )
 
 
-def test_every_method_survives_every_body(tmp_path: Path) -> None:
+def test_every_method_survives_every_body(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     client = Client()
     try:
         with dqlite_py.Node(tmp_path / "n") as node:
@@ -67,6 +94,7 @@ def test_every_method_survives_every_body(tmp_path: Path) -> None:
                     with contextlib.suppress(Error):  # any other exception fails the test
                         client.call(node.address, method, body, timeout_s=5.0)
             assert isinstance(client.call(node.address, "raft.read_index"), int)  # it is heard as a node
+            assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
             assert node.status()["healthy"]
             assert [member["id"] for member in node.members()] == [node.node_id]
             again = node.connect("app", isolation_level=None)  # one body was a valid sql.drop

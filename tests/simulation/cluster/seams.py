@@ -42,7 +42,12 @@ THREADING = (
 )
 QUEUE = ("dqlite_py.node.database_worker", "dqlite_py.raft.journal.thread")
 FUTURE = ("dqlite_py.node.database_worker",)
-EXECUTOR = ("dqlite_py.node.runtime", "dqlite_py.node.write_path", "dqlite_py.storage.readers")
+EXECUTOR = (
+    "dqlite_py.node.read_services",
+    "dqlite_py.node.runtime",
+    "dqlite_py.node.write_path",
+    "dqlite_py.storage.readers",
+)
 TIME = (
     "dqlite_py.node.change_followers",
     "dqlite_py.node.change_streams",

@@ -1,0 +1,257 @@
+"""RPC methods of programs that read (sql.*): results in pieces, frozen states. Loop thread; SQL runs on own threads.
+
+Any node answers, from its own state as soon as that is as fresh as asked for. What is open between two calls belongs to
+the connection that asked for it: it ends with that, or by the limits of the reader pool, or of its transaction.
+
+sql.query {id, database, sql, params, timeout_s, level, log_index, max_staleness_s|nil}, or {id, transaction, sql, …}
+  -> [columns, decltypes, rows, log index, has more]
+sql.fetch {id, timeout_s} -> [rows, is last]
+sql.begin_read {id, database, level, log_index, max_staleness_s|nil, idle_s, hold_s, timeout_s} -> log index
+sql.interrupt {id}, sql.close {id} -> nil: both end a statement that runs, the second also what is open
+sql.is_read {database, sql} -> true or false
+`id`: 16 bytes of the caller's choice, known from the moment the request is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final
+
+from dqlite_py.command import check_params
+from dqlite_py.errors import Busy, InterfaceError, MalformedMessage, OperationalError, RequestTooLarge
+from dqlite_py.gateway import (
+    Freshness,
+    Interrupt,
+    QueryResult,
+    ReadLevel,
+    ReadTransaction,
+    Row,
+    RowStream,
+    TransactionLimits,
+)
+from dqlite_py.limits import RPC_VALUES_MAX
+from dqlite_py.node.fields import RESULTS_BYTES_MAX, database_of, field, id_of, seconds_of, timeout_of
+from dqlite_py.node.runtime_parts import Parts
+from dqlite_py.raft.connection import Connection
+
+THREADS: Final = 16
+OPEN_MAX: Final = 4096  # of all programs: queries under way, unread results, frozen states
+PIECES_PER_ANSWER: Final = 4
+SQLITE_INTERRUPT: Final = 9
+
+
+class _Ending(Interrupt):
+    """Remembers the request: also what has not begun yet is ended."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._is_requested = False
+
+    def request(self) -> None:
+        self._is_requested = True
+        super().request()
+
+    def set(self, callback: Callable[[], None] | None) -> None:
+        super().set(callback)
+        if callback is not None and self._is_requested:
+            self.request()
+
+
+class _Opened:
+    """What an id stands for."""
+
+    def __init__(self, owner: Connection) -> None:
+        self.owner = owner
+        self.interrupt = _Ending()
+        self.stream: RowStream | None = None
+        self.transaction: ReadTransaction | None = None
+        self.is_closed = False
+
+
+class ReadServices:
+    """Registers the handlers on the transport; to be closed after it and after the reader pools."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._opened: dict[bytes, _Opened] = {}
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="dqlite-read")
+
+    def register(self) -> None:
+        for method, handler in {
+            "sql.query": self.query,
+            "sql.fetch": self.fetch,
+            "sql.begin_read": self.begin_read,
+            "sql.interrupt": self.interrupt,
+            "sql.close": self.close_one,
+            "sql.is_read": self.is_read,
+        }.items():
+            self._parts.transport.register(method, handler, open_to_joiners=True)
+        self._parts.transport.watch_callers(self._caller_gone)
+
+    def close(self) -> None:
+        """The reader pools have ended what was open."""
+        self._opened.clear()
+        self._threads.shutdown(wait=False)
+
+    # -- methods --------------------------------------------------------------------------------------------------
+
+    async def query(self, context: Any, body: Any) -> Any:
+        number, sql, params = id_of(body), field(body, "sql", str), check_params(body.get("params", []))
+        timeout_s = timeout_of(body)
+        if body.get("transaction") is not None:
+            transaction = self._get(field(body, "transaction", bytes), context).transaction
+            if transaction is None:
+                raise InterfaceError("'transaction' names something else")
+            opened = self._open(number, context)
+            work = self._on_thread(transaction.query, sql, params, timeout_s, opened.interrupt)
+        else:
+            database, freshness = database_of(body), _freshness(body)
+            opened = self._open(number, context)
+            work = self._on_thread(
+                self._parts.gateway.query, database, sql, params, freshness, timeout_s, opened.interrupt
+            )
+        try:
+            found: QueryResult = await work
+        except BaseException:
+            self._forget(number, opened)
+            raise
+        opened.stream = found.more
+        if opened.is_closed:
+            self._end(number, opened)
+            raise _interrupted()
+        has_more = found.more is not None
+        if not has_more:
+            self._forget(number, opened)
+        rows = self._fitting(number, opened, found.rows)
+        return [list(found.columns), list(found.decltypes), rows, found.log_index, has_more]
+
+    async def fetch(self, context: Any, body: Any) -> Any:
+        number = id_of(body)
+        opened = self._get(number, context)
+        stream = opened.stream
+        if stream is None:
+            raise InterfaceError("this id stands for no result, or for one that is being read")
+        opened.stream = None  # one call at a time
+        is_last = True
+        try:
+            rows, is_last = await self._on_thread(_pieces, stream)
+        finally:
+            if is_last or opened.is_closed:
+                self._forget(number, opened)
+                self._threads.submit(stream.close)
+            else:
+                opened.stream = stream
+        return [self._fitting(number, opened, rows), is_last]
+
+    async def begin_read(self, context: Any, body: Any) -> Any:
+        number, database, freshness = id_of(body), database_of(body), _freshness(body)
+        limits = TransactionLimits(seconds_of(body, "idle_s"), seconds_of(body, "hold_s"))
+        opened = self._open(number, context)
+        try:
+            begin = self._parts.gateway.begin_read
+            found = await self._on_thread(begin, database, freshness, timeout_of(body), limits)
+            if opened.is_closed:
+                self._threads.submit(found.close)
+                raise _interrupted()
+        except BaseException:
+            self._forget(number, opened)
+            raise
+        opened.transaction = found
+        return found.log_index
+
+    async def interrupt(self, context: Any, body: Any) -> Any:
+        opened = self._opened.get(id_of(body))
+        if opened is not None and opened.owner is context.connection:
+            opened.interrupt.request()
+
+    async def close_one(self, context: Any, body: Any) -> Any:
+        number = id_of(body)
+        opened = self._opened.get(number)
+        if opened is not None and opened.owner is context.connection:
+            self._end(number, opened)
+
+    async def is_read(self, _context: Any, body: Any) -> Any:
+        database, sql = database_of(body), field(body, "sql", str)
+        return await self._on_thread(self._parts.gateway.is_read, sql, database)
+
+    # -- inside ---------------------------------------------------------------------------------------------------
+
+    def _open(self, number: bytes, context: Any) -> _Opened:
+        if number in self._opened:
+            raise InterfaceError("this id stands for something that is open already")
+        if len(self._opened) >= OPEN_MAX:
+            raise Busy(f"{OPEN_MAX} queries, results and read transactions of programs are open on this node")
+        if not context.connection.is_open:
+            raise OperationalError("the connection that it came by was closed")
+        opened = self._opened[number] = _Opened(context.connection)
+        return opened
+
+    def _get(self, number: bytes, context: Any) -> _Opened:
+        opened = self._opened.get(number)
+        if opened is None or opened.owner is not context.connection:
+            raise OperationalError("it is not open on this node (any more)")
+        return opened
+
+    def _forget(self, number: bytes, opened: _Opened) -> None:
+        if self._opened.get(number) is opened:
+            del self._opened[number]
+
+    def _end(self, number: bytes, opened: _Opened) -> None:
+        """Close it, and what runs of it."""
+        self._forget(number, opened)
+        opened.is_closed = True
+        opened.interrupt.request()
+        for held in (opened.stream, opened.transaction):
+            if held is not None:
+                self._threads.submit(held.close)
+        opened.stream = opened.transaction = None
+
+    def _fitting(self, number: bytes, opened: _Opened, rows: list[Row]) -> list[Row]:
+        """The rows; raises RequestTooLarge, and nothing is open any more."""
+        if len(rows) > RPC_VALUES_MAX:
+            self._end(number, opened)
+            raise RequestTooLarge(f"{len(rows)} rows do not fit into an answer: use LIMIT")
+        if len(rows) <= PIECES_PER_ANSWER:
+            size = sum(len(value) for row in rows for value in row if isinstance(value, (str, bytes)))
+            if size > RESULTS_BYTES_MAX:
+                self._end(number, opened)
+                raise RequestTooLarge(
+                    f"rows of {size} bytes do not fit into an answer: select parts by substr()"
+                )
+        return rows
+
+    def _caller_gone(self, connection: Connection) -> None:
+        for number, opened in list(self._opened.items()):
+            if opened.owner is connection:
+                self._end(number, opened)
+
+    async def _on_thread(self, function: Callable[..., Any], *args: Any) -> Any:
+        return await self._parts.loop.run_in_executor(self._threads, function, *args)
+
+
+def _interrupted() -> OperationalError:
+    return OperationalError("the query was interrupted", code=SQLITE_INTERRUPT)
+
+
+def _pieces(stream: RowStream) -> tuple[list[Row], bool]:
+    """Some pieces of a result, and whether they are the last."""
+    rows: list[Row] = []
+    for _ in range(PIECES_PER_ANSWER):
+        piece = stream.fetch()
+        if not piece:
+            return rows, True
+        rows += piece
+    return rows, False
+
+
+def _freshness(body: Any) -> Freshness:
+    level, index = field(body, "level", str, "linearizable"), field(body, "log_index", int, 0)
+    staleness = body.get("max_staleness_s")
+    try:
+        known = ReadLevel(level)
+    except ValueError:
+        raise MalformedMessage(f"read level {level!r:.40} is not known", what="level") from None
+    if not 0 <= index < 2**63:
+        raise MalformedMessage("log_index must be a log index", what="log_index")
+    return Freshness(known, index, None if staleness is None else seconds_of(body, "max_staleness_s"))
