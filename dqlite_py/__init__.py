@@ -1,6 +1,7 @@
 """Replicated SQLite inside your program: `with dqlite_py.Node(dir, listen="127.0.0.1:9001") as node:`.
 
-`node.connect("app")` gives a PEP 249 connection; the module has PEP 249's names too.
+`node.connect("app")` gives a PEP 249 connection, `dqlite_py.connect("h1:9001,h2:9001/app")` one to a cluster that this
+process is no member of; the module has PEP 249's names too.
 """
 
 from __future__ import annotations
@@ -63,6 +64,7 @@ from dqlite_py.gateway import ReadLevel, WriteKey
 
 if TYPE_CHECKING:
     from dqlite_py.app import Node
+    from dqlite_py.client import connect, connect_async
 
 __version__ = "0.1.0"
 
@@ -112,6 +114,8 @@ __all__ = [
     "adapt",
     "apilevel",
     "complete_statement",
+    "connect",
+    "connect_async",
     "paramstyle",
     "register_adapter",
     "register_converter",
@@ -127,6 +131,10 @@ def __getattr__(name: str) -> Any:
         from dqlite_py.app import Node
 
         return Node
+    if name in ("connect", "connect_async"):
+        from dqlite_py import client
+
+        return getattr(client, name)
     if name.startswith("SQLITE_"):
         return getattr(dbapi, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

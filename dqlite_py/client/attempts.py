@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
-from dqlite_py.client.link import MARGIN_S, Link
+from dqlite_py.client.link import MARGIN_S, TIMEOUT_MAX_S, Link
 from dqlite_py.errors import (
     DivergenceDetected,
     Error,
@@ -99,7 +99,7 @@ class Attempts:
         except TimeoutError:
             raise NoLeader("no node answered in time") from None
         is_trial = self._repeats and self._leader and self.target != self._directory.leader
-        wait_s = max(0.001, min(self.left_s, TRIAL_S) if is_trial else self.left_s)
+        wait_s = max(0.001, min(self.left_s, TRIAL_S if is_trial else TIMEOUT_MAX_S))
         body = {**body, "timeout_s": wait_s}
         if self._names:  # nobody else's, and nobody else can guess it
             self.id = body["id"] = secrets.token_bytes(ID_BYTES)

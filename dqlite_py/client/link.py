@@ -22,6 +22,7 @@ from dqlite_py.raft.rpc import RpcError
 
 T = TypeVar("T")
 MARGIN_S: Final = 0.5  # a node answers at its own deadline, and knows more than we do
+TIMEOUT_MAX_S: Final = 3600.0  # of one request
 _TELL_TIMEOUT_S: Final = 2.0
 
 
@@ -92,6 +93,7 @@ class Opened:
         if self.address is None:
             raise lost("no node was asked")
         try:
+            timeout_s = min(timeout_s, TIMEOUT_MAX_S)
             body = {**body, "id": self.id, "timeout_s": timeout_s}
             return read(await self._link.caller.call(self.address, method, body, timeout_s + MARGIN_S))
         except RpcError as error:

@@ -58,8 +58,8 @@ async def begin_read(
 
 
 async def open_database(link: Link, database: str, timeout_s: float) -> None:
-    """See Gateway.open_database."""
-    await Attempts(link, timeout_s).ask("sql.open", {"database": database}, lambda _: None)
+    """See Gateway.open_database: on the node that is asked whatever any node can answer."""
+    await Attempts(link, timeout_s, leader=False).ask("sql.open", {"database": database}, lambda _: None)
 
 
 async def is_read(link: Link, sql: str, database: str) -> bool:
