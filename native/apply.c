@@ -210,8 +210,7 @@ static enum pass_verdict run_pass(struct dq_engine *engine, struct pass *pass, i
     engine->results.size = 0;
     engine->row_bytes = 0;
     dq_sessions_begin_pass(&engine->sessions);
-    engine->schema_touched = false;
-    int code = dq_run_own(engine->begin);
+    int code = dq_begin(engine);
     if (code != SQLITE_OK) {
         return broken(engine, pass, code);
     }
@@ -230,10 +229,6 @@ static enum pass_verdict run_pass(struct dq_engine *engine, struct pass *pass, i
             }
         }
         dq_forget_schema(engine); /* prepared against a schema that may be undone */
-        code = engine->schema_touched ? dq_reload_schema(engine) : SQLITE_OK;
-        if (code != SQLITE_OK) {
-            verdict = broken(engine, pass, code);
-        }
     }
     return verdict;
 }

@@ -28,6 +28,15 @@ int dq_reload_schema(struct dq_engine *engine) {
     return sqlite3_exec(engine->db, "PRAGMA writable_schema = RESET", NULL, NULL, NULL);
 }
 
+int dq_begin(struct dq_engine *engine) {
+    int code = engine->schema_touched ? dq_reload_schema(engine) : SQLITE_OK;
+    if (code != SQLITE_OK) {
+        return code;
+    }
+    engine->schema_touched = false;
+    return dq_run_own(engine->begin);
+}
+
 int dq_learn_followed(struct dq_engine *engine) {
     int code = sqlite3_step(engine->is_followed);
     bool found = code == SQLITE_ROW;

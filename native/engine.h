@@ -75,7 +75,7 @@ struct dq_engine {
     bool use_savepoints;   /* every unit has a savepoint in this pass */
     bool max_rowid_used;
     bool schema_changed;  /* by the unit at hand */
-    bool schema_touched;  /* by the SQLite transaction at hand */
+    bool schema_touched;  /* by the SQLite transaction at hand, or the one before */
     bool wrote;           /* the body at hand: a statement that may write, or savepoint control, was stepped */
     bool changed;         /* the same, more than savepoint control */
     bool keeps_decltypes;
@@ -94,7 +94,10 @@ int dq_run_own(sqlite3_stmt *statement);
 int dq_learn_followed(struct dq_engine *engine);
 /* The schema changed, or a change of it was undone: prepare everything anew. */
 void dq_forget_schema(struct dq_engine *engine);
-/* A change of the schema was undone: let SQLite read it anew too; it keeps the statistics of an undone ANALYZE. */
+/* Let SQLite read the schema anew, too: it keeps the statistics of an undone ANALYZE, and its R-trees those that they
+ * were opened with, so that it would plan otherwise than a node that started since. */
 int dq_reload_schema(struct dq_engine *engine);
+/* BEGIN, with the schema as a node that has just started reads it. An SQLite code. */
+int dq_begin(struct dq_engine *engine);
 
 #endif

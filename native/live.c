@@ -58,7 +58,7 @@ static int report(struct dq_engine *engine, dq_live_outcome *outcome, int code) 
 }
 
 static int begin(struct dq_engine *engine) {
-    int code = dq_run_own(engine->begin);
+    int code = dq_begin(engine);
     if (code != SQLITE_OK) {
         return code;
     }
@@ -75,7 +75,6 @@ int dq_live_begin(dq_engine *engine, int64_t now_us, const uint8_t *seed, dq_liv
     memset(&engine->live, 0, sizeof engine->live);
     engine->live.now_us = now_us;
     memcpy(engine->live.seed, seed, DQ_SEED_BYTES);
-    engine->schema_touched = false;
     engine->results.discard = engine->results.failed = engine->decltypes.failed = false;
     int code = report(engine, outcome, begin(engine));
     if (code == SQLITE_OK) {
@@ -93,12 +92,10 @@ int dq_live_stop(struct dq_engine *engine) {
         return SQLITE_OK;
     }
     engine->live.is_open = false;
-    int code = sqlite3_get_autocommit(engine->db) ? SQLITE_OK : dq_run_own(engine->rollback);
     if (engine->schema_touched) {
-        int reload_code = dq_reload_schema(engine);
-        code = code ? code : reload_code;
+        dq_forget_schema(engine);
     }
-    return code;
+    return sqlite3_get_autocommit(engine->db) ? SQLITE_OK : dq_run_own(engine->rollback);
 }
 
 int dq_live_end(dq_engine *engine, dq_live_outcome *outcome) {
@@ -157,6 +154,7 @@ static void run_group(struct dq_engine *engine, const struct dq_body *group, dq_
     }
     engine->results.failed = engine->results.failed || engine->decltypes.failed;
     if (has_ended(engine, verdict, error) || engine->results.failed) {
+        sqlite3_progress_handler(engine->db, 0, NULL, NULL); /* it must not stop the ROLLBACK */
         dq_live_stop(engine); /* a failure of it is met again at the next BEGIN */
     } else if (engine->wrote) {
         live->recorded++;

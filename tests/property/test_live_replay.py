@@ -52,6 +52,7 @@ WRITES = (
     "REPLACE INTO t (k, v) SELECT x, id FROM a",
     "INSERT INTO t (k, v) VALUES (?, ?) RETURNING *, random()",
     "INSERT INTO t (k, v) VALUES (?, 1) ON CONFLICT (k) DO UPDATE SET v = v + ? RETURNING id, v",
+    "INSERT INTO t (v) VALUES (zeroblob(900)) RETURNING v, ?",
     "UPDATE t SET v = ? WHERE id >= ?",
     "UPDATE OR IGNORE t SET k = ?",
     "UPDATE t SET v = changes() + total_changes() + last_insert_rowid() WHERE k > ?",
@@ -114,6 +115,7 @@ READS = (
     "SELECT * FROM both",
     "SELECT * FROM n",
     "SELECT what, n, m FROM log",
+    "SELECT zeroblob(1000), ?",
     "SELECT abs(-9223372036854775808)",
     "nonsense ?",
     "SELECT ?, ?, ?",
@@ -170,8 +172,9 @@ class Trio:
 
     def __init__(self, folder: Path) -> None:
         self.index = 0
-        self.live = [Writer(name, folder / f"{name}.db") for name in ("c", "python")]
-        self.all = [*self.live, Writer("c", folder / "applies.db")]
+        bound = {"results_max": 3000}  # of the rows of a group
+        self.live = [Writer(name, folder / f"{name}.db", **bound) for name in ("c", "python")]
+        self.all = [*self.live, Writer("c", folder / "applies.db", **bound)]
         self.outcomes: set[str] = set()
 
     def close(self) -> None:

@@ -76,8 +76,7 @@ class Application:
         engine.results.cut(0)
         engine.row_bytes = 0
         self._plan.row.clear()
-        engine.schema_touched = False
-        self._must(engine.run_own("begin"))
+        self._must(engine.begin())
         try:
             self._run_units()
             self._commit_index()
@@ -87,8 +86,6 @@ class Application:
                     self._must(engine.run_own("rollback"))
             finally:
                 engine.statements.clear()  # prepared against a schema that may be undone
-            if engine.schema_touched:
-                self._must(engine.reload_schema())
             raise
 
     def _must(self, code: int) -> None:

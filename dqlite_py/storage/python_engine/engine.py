@@ -58,7 +58,7 @@ class EngineState:
         self.row_bytes_max = results_max
         self.max_rowid_used = False
         self.schema_changed = False  # by the unit at hand
-        self.schema_touched = False  # by the SQLite transaction at hand
+        self.schema_touched = False  # by the SQLite transaction at hand, or the one before
         self.wrote = False  # the body at hand: what may write, or savepoint control, was stepped
         self.changed = False  # the same, more than savepoint control
         self.keeps_decltypes = False
@@ -96,7 +96,7 @@ class EngineState:
         return code or self.run_own("set_index")
 
     def reload_schema(self) -> int:
-        """A change of the schema was undone: prepare all anew, and let SQLite forget what it read of it."""
+        """Prepare all anew, and let SQLite read the schema anew; an SQLite code."""
         self.statements.clear()
         code: int = sqlite.exec(self.db, b"PRAGMA writable_schema = RESET", None, None, None)
         return code
@@ -110,6 +110,14 @@ class EngineState:
             self.statements.clear()  # prepared under the other rule
             self.guard.deletes_rows = found
         return code
+
+    def begin(self) -> int:
+        """BEGIN, with the schema as a node that has just started reads it; an SQLite code."""
+        code = self.reload_schema() if self.schema_touched else apsw.SQLITE_OK
+        if code != apsw.SQLITE_OK:
+            return code
+        self.schema_touched = False
+        return self.run_own("begin")
 
     def scan(self) -> int:
         """Recompute the state hash from the database file, whose WAL must be empty; an SQLite code."""

@@ -101,9 +101,8 @@ class Live:
         self._deadline_s: float | None = None
         self._is_late = False
         self._on_progress = _PROGRESS(self._must_stop)
-        engine.schema_touched = False
         engine.results.discard = False
-        code = engine.run_own("begin")
+        code = engine.begin()
         if code != apsw.SQLITE_OK:
             raise Broken(error_of(engine.db, code))
         self.is_open = True
@@ -123,9 +122,9 @@ class Live:
             return apsw.SQLITE_OK
         self.is_open = False
         engine = self._engine
-        code = apsw.SQLITE_OK if sqlite.get_autocommit(engine.db) else engine.run_own("rollback")
-        reload_code = engine.reload_schema() if engine.schema_touched else apsw.SQLITE_OK
-        return code or reload_code
+        if engine.schema_touched:
+            engine.statements.clear()
+        return apsw.SQLITE_OK if sqlite.get_autocommit(engine.db) else engine.run_own("rollback")
 
     def run(self, body: bytes, group: Body, timeout_s: float | None, flag: PythonFlag) -> LiveResult:
         """Run a group, whose bytes are `body`; raises MemoryError."""
@@ -170,6 +169,7 @@ class Live:
             fail_group(engine, start, failed)
             engine.decltypes = None
         if self._has_ended(failed):
+            sqlite.progress_handler(engine.db, 0, None, None)  # it must not stop the ROLLBACK
             self.stop()  # a failure of it is met again at the next BEGIN
             return False
         if not engine.wrote:

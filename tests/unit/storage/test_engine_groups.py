@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import msgpack
 import pytest
+import xxhash
 
 from dqlite_py.command import encode_units, transaction_unit
 from dqlite_py.errors import TransactionEnded
 from dqlite_py.model import WriteKey
 from dqlite_py.resultcodes import TRANSACTION_DIVERGED
 from dqlite_py.storage.engine_api import LiveUnit
+from dqlite_py.storage.python_engine.group import next_digest
 from dqlite_py.storage.sqlerrors import error_class
 from tests.support.engines import NOW_US, SEED, Database, one, script
 from tests.support.live import Live, body, unit_entry
@@ -97,14 +100,24 @@ def test_whatever_differs_is_noticed(db: Database, change: str) -> None:
 
 
 def test_what_would_have_ended_the_live_transaction_is_refused(db: Database) -> None:
-    endings = (
-        "INSERT OR ROLLBACK INTO t (k) VALUES ('a')",
-        "INSERT INTO t (id) VALUES (9223372036854775807)",
-    )
-    for ending in endings:
-        forged = LiveUnit([body("INSERT INTO t (k) VALUES ('b')"), body(ending)], bytes(8))
+    rowid = "rowid 9223372036854775807 cannot be used: rowids after it would be random"
+    endings = {
+        "INSERT OR ROLLBACK INTO t (k) VALUES ('a')": [2067, "UNIQUE constraint failed: t.k", 0],
+        "INSERT INTO t (id) VALUES (9223372036854775807)": [2579, rowid, 0],
+    }
+    for ending, result in endings.items():
+        digest = next_digest(bytes(8), msgpack.packb([0, [[1, 2, None, None]]]))
+        digest = next_digest(digest, msgpack.packb(result))
+        forged = LiveUnit([body("INSERT INTO t (k) VALUES ('b')"), body(ending)], digest)
         assert db.apply_bytes(unit_entry(forged)) == [DIFFERS]
         assert db.query("SELECT k FROM t") == [["a"]]
+
+
+def test_the_digest_is_a_chain_over_the_results(db: Database) -> None:
+    unit = recorded(db, ["INSERT INTO t (k) VALUES ('b')"], ["SELECT 1"], ["INSERT INTO t (k) VALUES ('b')"])
+    first = next_digest(bytes(8), msgpack.packb([0, [[1, 2, None, None]]]))
+    assert first == xxhash.xxh3_64_digest(bytes(8) + msgpack.packb([0, [[1, 2, None, None]]]))
+    assert unit.digest == next_digest(first, msgpack.packb([2067, "UNIQUE constraint failed: t.k", 0]))
 
 
 def test_a_failing_group_does_not_end_the_unit(db: Database) -> None:

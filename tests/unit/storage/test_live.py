@@ -142,6 +142,13 @@ def test_counters_start_with_the_transaction(db: Database) -> None:
     assert db.run((ask, []))[0][3] == [[0, 0, 0]]
 
 
+def test_counters_start_with_the_transaction_also_when_nobody_looks(db: Database) -> None:
+    db.apply(one("INSERT INTO t (id) VALUES (77), (78)"))
+    live = Live(db.engine)
+    live.good("INSERT INTO t (k) VALUES ('x')")
+    assert live.rows("SELECT changes(), total_changes(), last_insert_rowid()") == [[1, 1, 79]]
+
+
 def test_the_declared_types_of_the_last_statement_with_rows(db: Database) -> None:
     run = Live(db.engine).transaction.run
     assert run(body("SELECT id, k, v, 1 FROM t", "UPDATE t SET v = 1")).decltypes == (
@@ -233,7 +240,7 @@ def test_out_of_memory_ends_the_transaction_and_nothing_else(db: Database) -> No
     assert db.query("SELECT k FROM t ORDER BY k") == [["a"], ["c"]]
 
 
-def test_rows_of_a_group_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_of_a_group_are_bounded(tmp_path: Path) -> None:
     with Database(tmp_path / "b.db") as database:
         rows = "SELECT zeroblob(60000000) UNION ALL SELECT zeroblob(60000000)"
         live = Live(database.engine)
@@ -337,6 +344,29 @@ def test_an_analyze_undone_to_a_savepoint_changes_no_plan(db: Database) -> None:
     assert live.rows(PLAN) != first
     live.good("ROLLBACK TO p")
     assert live.rows(PLAN) == first
+
+
+def test_statistics_are_those_that_a_node_that_starts_reads(db: Database) -> None:
+    """R-trees look at them when they are opened, and keep what they found."""
+    db.apply(
+        script(
+            "CREATE VIRTUAL TABLE box USING rtree (id, x0, x1)",
+            *STATISTICS[:1],
+            STATISTICS[3],
+            "INSERT INTO box SELECT a, a, a FROM s WHERE a < 20",
+        )
+    )
+    plan = "EXPLAIN QUERY PLAN SELECT * FROM s, box WHERE box.x0 < 5 AND s.b = 3"
+    first = db.query(plan)
+    db.apply(script("ANALYZE s", "ANALYZE box_rowid"))
+    analyzed = db.query(plan)
+    live = Live(db.engine)
+    assert live.rows(plan) == analyzed != first
+    live.good("ANALYZE box_rowid")
+    live.transaction.rollback()
+    assert db.query(plan) == analyzed
+    db.reopen()
+    assert db.query(plan) == analyzed
 
 
 def test_a_schema_that_is_undone_is_forgotten(db: Database) -> None:

@@ -147,6 +147,7 @@ def test_looking_is_for_groups_of_its_own_and_never_replicated(db: Database, sql
     assert live.code(sql, "INSERT INTO t (k) VALUES (2)") == AUTH
     assert live.good(sql)
     unit = live.finish()
+    assert db.apply(one(sql))[0][0] == AUTH  # the statement that was prepared last
     assert len(unit.groups) == 1  # the INSERT in front of a refusal: the replay refuses it, too
     assert db.apply_bytes(unit_entry(unit)) == [[0, []]]
     assert db.query("SELECT k FROM t") == [[1]]

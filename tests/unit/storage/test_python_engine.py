@@ -24,6 +24,7 @@ from dqlite_py.storage.python_engine.sql_text import Tokens, is_blank
 from dqlite_py.storage.python_engine.sqlite_api import ROUTINES, sqlite
 from dqlite_py.storage.python_engine.utf8 import utf8_copy
 from dqlite_py.storage.python_engine.xxh3 import xxh3_64
+from dqlite_py.storage.python_engine.xxh3_short import xxh3_64_short
 from tests.support.engines import Database, entry, one
 from tests.support.twins import both, chosen
 
@@ -57,6 +58,15 @@ def test_known_hashes(hash_of: Callable[[bytes, int], int]) -> None:
     data = sanity_bytes(2367)
     for size, seed, expected in VECTORS:
         assert hash_of(data[:size], seed) == expected
+
+
+def test_short_hashes() -> None:
+    data = sanity_bytes(241)
+    for size in range(9, 241):
+        assert xxh3_64_short(data[:size]) == xxhash.xxh3_64_intdigest(data[:size])
+    for size in (8, 241):
+        with pytest.raises(ValueError, match="not 9 to 240"):
+            xxh3_64_short(data[:size])
 
 
 def test_three_ways_to_hash_a_page_agree() -> None:
