@@ -71,3 +71,8 @@ NOT_APPLICABLE: Final[dict[str, str]] = {
     "test_hooks.TraceCallbackTests.test_trace_too_much_expanded_sql": _TRACEBACKS,
     "test_hooks.TraceCallbackTests.test_trace_expanded_sql": "a trace callback gets SQL without the values",
 }
+
+# Beside these, on a real node:
+ON_A_NODE: Final[dict[str, str]] = {
+    "test_transactions.SpecialCommandTests.test_pragma": "count_changes is refused: nodes set their connections up",
+}

@@ -15,7 +15,7 @@ import unittest
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 from dqlite_py import dbapi
 from dqlite_py.dbapi import Connection as RealConnection
@@ -40,6 +40,7 @@ class World:
     gateway: Any = None
     test = 0
     databases = 0
+    opened: ClassVar[set[str]] = set()
 
     @classmethod
     def name(cls, database: Any) -> str:
@@ -68,6 +69,7 @@ class Connection(RealConnection):
             self.close()  # __init__ called again
         name = World.name(database)
         World.gateway.open_database(name, 10.0)
+        World.opened.add(name)
         super().__init__(
             World.gateway,
             name,

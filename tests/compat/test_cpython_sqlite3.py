@@ -6,11 +6,13 @@ import gc
 import warnings
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
+from pathlib import Path
 
 import pytest
 
+from dqlite_py import Node
 from tests.compat import shim
-from tests.compat.not_applicable import NOT_APPLICABLE
+from tests.compat.not_applicable import NOT_APPLICABLE, ON_A_NODE
 from tests.support.fakegateway import FakeGateway
 
 TESTS = shim.load() if shim.is_there() else {}
@@ -21,6 +23,19 @@ NAMES = sorted(TESTS) or ["none"]
 def gateway() -> Iterator[FakeGateway]:
     with FakeGateway() as fake:
         yield fake
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _what_the_first_node_opens_for_good(tmp_path_factory: pytest.TempPathFactory) -> None:
+    with Node(tmp_path_factory.mktemp("first") / "data") as running:
+        running.wait_ready()
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[Node]:
+    with Node(tmp_path / "node") as running:
+        running.wait_ready()
+        yield running
 
 
 @pytest.fixture(autouse=True)
@@ -53,3 +68,21 @@ def test_of_cpython(gateway: FakeGateway, name: str) -> None:
 def test_most_of_them_hold() -> None:
     holding = [name for name in TESTS if _reason(name) is None]
     assert len(holding) > 200
+
+
+@pytest.mark.parametrize("module", shim.MODULES)
+def test_of_cpython_on_a_node(node: Node, module: str) -> None:
+    names = [name for name in TESTS if name.startswith(f"{module}.") and _reason(name) is None]
+    wrong: dict[str, str] = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name in names:
+            shim.World.opened.clear()
+            found = shim.run(TESTS[name], node.gateway)
+            gc.collect()
+            if found and not found.startswith("skipped: "):
+                wrong[name] = found
+            for database in shim.World.opened:
+                node.drop_database(database)
+    assert {name: text for name, text in wrong.items() if name not in ON_A_NODE} == {}
+    assert {name for name in ON_A_NODE if name.startswith(f"{module}.")} <= set(wrong)
