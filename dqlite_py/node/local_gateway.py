@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 from dqlite_py.errors import DatabaseLocked, Error, NodeStopped, OperationalError
-from dqlite_py.gateway import Once, StatementResult, TransactionLimits, UnitResult, WriteKey, WriteTransaction
+from dqlite_py.gateway import Once, TransactionLimits, UnitResult, WriteKey, WriteTransaction
 from dqlite_py.node.applier import Applier
 from dqlite_py.node.cluster_view import ClusterView
 from dqlite_py.node.local_transactions import MARGIN_S, BlockingTransaction, LocalTransaction
@@ -70,11 +70,6 @@ class LocalGateway(ReadGateway):
         except KeyboardInterrupt:
             write.give_up()
             raise
-
-    def write(self, database: str, unit: bytes, timeout_s: float) -> list[StatementResult]:
-        ticket = Ticket(self.inbox.turns)
-        write = PendingWrite(database, b"", ticket.resolve, Deadline(timeout_s), once=False, unit=unit)
-        return self._written(write, ticket).statements or []
 
     # -- transactions -----------------------------------------------------------------------------------
 
