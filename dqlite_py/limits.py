@@ -8,7 +8,7 @@ KIB: Final = 1024
 MIB: Final = 1024 * KIB
 
 # -- what clients may ask for
-UNIT_BYTES_MAX: Final = 64 * MIB
+UNIT_BYTES_MAX: Final = 112 * MIB  # a blob of 100 MiB, and below the disk reserve
 ENTRY_BYTES_MAX: Final = UNIT_BYTES_MAX + 4 * KIB
 ENTRY_BATCH_BYTES: Final = 1 * MIB  # a group-committed entry is closed at this size
 ENTRY_UNITS_MAX: Final = 4096
@@ -36,7 +36,7 @@ SESSION_ROWS_BYTES_MAX: Final = 64 * MIB  # of kept results, per database
 SESSION_EVICTIONS_MAX: Final = 4_096  # rows that one entry lets go
 
 # -- raft
-UNCOMMITTED_BYTES_MAX: Final = 128 * MIB
+UNCOMMITTED_BYTES_MAX: Final = 256 * MIB
 APPEND_BYTES_MAX: Final = 1 * MIB  # per message, unless one entry is larger
 APPEND_ENTRIES_MAX: Final = 1024
 INFLIGHT_BYTES_MAX: Final = 8 * MIB  # per follower

@@ -1,7 +1,7 @@
 """What one connection has still to send: lanes of messages, served fairly, bounded by bytes. No I/O.
 
 CONTROL (votes, heartbeats, acknowledgements, pings) goes before everything else. The other lanes take turns
-of a fragment's size, so that a 64 MiB entry delays nobody; within a lane messages stay in order. At most one
+of a fragment's size, so that an entry of 112 MiB delays nobody; within a lane messages stay in order. At most one
 message per lane is under way in fragments, which keeps within PARTIAL_MESSAGES_MAX of the receiver.
 When a lane is full, `push` returns None and nothing was queued; an empty lane takes one message of any size.
 Used by raft/connection.py on the loop thread.
