@@ -18,10 +18,9 @@ def test_a_blob_of_100_mib(tmp_path: Path) -> None:
     with embedded_cluster(tmp_path) as nodes:
         leader = leader_of(nodes)
         follower = next(node for node in nodes if node is not leader)
-        connection = follower.connect("app", timeout=60, busy_timeout=30)
+        connection = follower.connect("app", timeout=60, isolation_level=None)
         connection.execute("CREATE TABLE t(id INTEGER PRIMARY KEY, v BLOB)")
-        with connection:
-            connection.execute("INSERT INTO t(v) VALUES (?)", (value,))
+        connection.execute("INSERT INTO t(v) VALUES (?)", (value,))
         assert connection.execute("SELECT v FROM t").fetchone() == (value,)
         alone = leader.connect("app", timeout=60, isolation_level=None)
         alone.execute("UPDATE t SET v = ? WHERE id = 1", (value[1:],))
