@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "dqlite_py"
 
@@ -54,6 +56,13 @@ def _shipped() -> list[Path]:
 @cache
 def _tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text(), filename=str(path))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _trees_are_forgotten() -> Iterator[None]:
+    """Every later test ends with a garbage collection, which a million nodes of syntax would slow down."""
+    yield
+    _tree.cache_clear()
 
 
 def _name(path: Path) -> str:
