@@ -45,6 +45,7 @@ class Checks:
         self.now: Callable[[], float] | None = None
         self.consensus = ConsensusFacts(self.fail)
         self.clients = ClientFacts(self.fail)
+        self.transactions = self.clients.transactions
         self.scratch = ScratchFacts(self.fail)
         self.members = MemberFacts(self.fail)
         self.state = StateWatch(self.consensus, self.fail)

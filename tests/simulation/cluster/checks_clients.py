@@ -19,6 +19,7 @@ from dqlite_py.model import Entry
 from tests.simulation.cluster.checks_consensus import Fail
 from tests.simulation.cluster.checks_sessions import SessionFacts
 from tests.simulation.cluster.checks_stale import StaleFacts
+from tests.simulation.cluster.checks_transactions import TransactionFacts
 from tests.simulation.cluster.clients import DATABASES, INSERT, KEYS_PER_DATABASE, Operation
 
 OpId = tuple[int, int]
@@ -57,6 +58,7 @@ class ClientFacts:
         self.unknown: dict[OpId, str] = {}
         self.reads = 0
         self.stale = StaleFacts(fail)
+        self.transactions = TransactionFacts(fail)
         self._floors: dict[OpId, int] = {}  # of stale reads under way; those of damaged nodes prove nothing
         self._reading: dict[OpId, tuple[int, int]] = {}  # what the read must show at least
         self._least: dict[
@@ -69,7 +71,8 @@ class ClientFacts:
 
     def committed(self, entry: Entry) -> None:
         """`entry` is applied for the first time anywhere."""
-        for position, statements in enumerate(self.sessions.effective(entry)):
+        for position, (database, statements) in enumerate(self.sessions.effective(entry)):
+            self.transactions.committed(database, (entry.index, position), statements)
             tag = tag_of(statements)
             if tag is None:
                 continue
@@ -84,7 +87,6 @@ class ClientFacts:
                     f"true outcomes: write {op} is committed at entry {entry.index}, its client was told that it "
                     f"certainly failed: {self.failed[op]}"
                 )
-            database = DATABASES[register // KEYS_PER_DATABASE]
             self._rows[database] += 1
             self.places[op] = Place((entry.index, position), register, self._rows[database])
             self._last[register] = op

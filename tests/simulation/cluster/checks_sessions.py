@@ -31,9 +31,11 @@ class SessionFacts:
     def __init__(self) -> None:
         self._models: dict[str, SessionModel] = {}
         self.repeated = 0  # units that did not take effect, or not again
+        self.fenced = 0  # fences of a later term for transactions that had taken effect
+        self._transactions: dict[tuple[str, bytes, int], int] = {}  # that took effect: term
 
-    def effective(self, entry: Entry) -> Iterator[Any]:
-        """The statements of each unit that is executed, in their order; a transaction's are its groups."""
+    def effective(self, entry: Entry) -> Iterator[tuple[str, Any]]:
+        """Database and statements of each unit that is executed, in order; a transaction's are its groups."""
         command = msgpack.unpackb(entry.payload, raw=False, use_list=False, strict_map_key=False)
         if command[1] != CommandKind.UNITS:
             return
@@ -52,8 +54,14 @@ class SessionFacts:
             units.append(Unit(key, not statements, run(position)))
         self._model(command[2]).apply(entry.index, command[3], units)
         self.repeated += len(units) - len(executed)
+        for position, (session, sequence, statements, *digest) in enumerate(command[6]):
+            known = (command[2], session, sequence)
+            if digest and position in executed:
+                self._transactions[known] = entry.term
+            elif not statements:
+                self.fenced += self._transactions.get(known, entry.term) < entry.term
         for position in executed:
-            yield command[6][position][2]
+            yield command[2], command[6][position][2]
 
     def _model(self, database: str) -> SessionModel:
         if database not in self._models:

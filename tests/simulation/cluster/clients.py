@@ -225,7 +225,9 @@ def _show(operation: Operation, rows: Any) -> None:
         operation.result = next(((client, number) for client, number in rows), None)
 
 
-def create_tables(life: NodeLife, done: Callable[[Error | None], None]) -> None:
+def create_tables(
+    life: NodeLife, done: Callable[[Error | None], None], schema: tuple[str, ...] = SCHEMA
+) -> None:
     """Make the databases on a thread of this process."""
 
     def work() -> None:
@@ -234,7 +236,7 @@ def create_tables(life: NodeLife, done: Callable[[Error | None], None]) -> None:
             try:
                 for database in DATABASES:
                     connection = life.node.connect(database, isolation_level=None, timeout=10.0)
-                    for statement in SCHEMA:
+                    for statement in schema:
                         connection.execute(statement)
             except Error as error:
                 done(error)

@@ -228,4 +228,11 @@ PROBES: Final[tuple[Probe, ...]] = (
 EXTERNAL: Final[dict[str, str]] = {
     "life begun": "a node has started",
     "damage refused": "a node refuses a folder that somebody damaged",
+    "transaction committed": "an interactive one, as its caller was told",
+    "commit found after a fail-over": "its outcome was lost with a leader: a fence of a later term finds it",
+    "unknown commit found": "its caller asked by its key: it was committed",
+    "transaction not begun in time": "DatabaseLocked: another one has the database",
+    "snapshot conflict": "what a transaction has read is history when it wants to write",
+    "transaction lost with its leader": "ended by the node that led",
+    "transaction idle too long": "ended by the node",
 }

@@ -9,6 +9,7 @@ from tests.simulation.cluster.checks_scratch import SCRATCH
 from tests.simulation.cluster.clients import rows_of
 from tests.simulation.cluster.machine import Machine
 from tests.simulation.cluster.scratch import marks_of
+from tests.simulation.cluster.transactions import check_tables
 
 if TYPE_CHECKING:
     from tests.simulation.cluster.world import World
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 HEAL_LIMIT_S: Final = 60.0
 SERVE_LIMIT_S: Final = 10.0
 OPERATION_LIMIT_S: Final = 6.0
+TRANSACTION_LIMIT_S: Final = 20.0
 ANSWER_LIMIT_S: Final = 10.0
 
 
@@ -43,8 +45,14 @@ class Recovery:
             OPERATION_LIMIT_S,
         ):
             raise SafetyViolation("operations do not end")
+        if not self.world.run_until(
+            lambda: all(client.is_idle for client in self.world.transacting), TRANSACTION_LIMIT_S
+        ):
+            raise SafetyViolation("transactions do not end")
         for machine in self.world.machines:
             self._write_through(machine)
+            if self.world.transacting:
+                self._transact_through(machine)
         if self.world.scale.scratch_per_s:
             for machine in self.world.machines:
                 self._scratch_through(machine)
@@ -59,6 +67,10 @@ class Recovery:
             assert machine.life is not None
             machine.life.run(lambda m=machine: contents.__setitem__(m.name, rows_of(m.life)))
         self.world.checks.final(contents)
+        if self.world.transacting:
+            for machine in self.world.machines:
+                assert machine.life is not None
+                machine.life.run(check_tables, self.world, machine)
         marks: dict[str, dict[str, list[Any]]] = {}
         for machine in self.world.machines:
             assert machine.life is not None
@@ -106,6 +118,23 @@ class Recovery:
                         raise SafetyViolation(
                             f"{machine.name} does not serve {database}: {asked}; {self.world.describe()}"
                         )
+
+    def _transact_through(self, machine: Machine) -> None:
+        """A transaction begun at this node commits soon."""
+        client = self.world.transacting[0]
+        for kind in ("immediate", "deferred"):
+            end = self.world.scheduler.now + SERVE_LIMIT_S
+            while True:
+                transacted = client.begin(machine, kind, is_plain=True)
+                if not self.world.run_until(lambda: client.is_idle, TRANSACTION_LIMIT_S, 0.01):
+                    raise SafetyViolation(f"a transaction at {machine.name} does not end after the storm")
+                if transacted is not None and transacted.outcome == "acknowledged":
+                    break
+                self.world.run_for(0.1)
+                if self.world.scheduler.now >= end:
+                    raise SafetyViolation(
+                        f"{machine.name} commits no transaction: {transacted}; {self.world.describe()}"
+                    )
 
     def _write_through(self, machine: Machine) -> None:
         """A new write and a read through this node succeed soon."""

@@ -86,6 +86,10 @@ def run_seed(
                         )
                     ).encode()
                 )
+        for transacting in world.transacting:
+            for transacted in transacting.history:
+                outcome.operations[f"transaction {transacted.outcome}"] += 1
+                digest.update(repr((transacted.op, transacted.outcome, transacted.seen)).encode())
         digest.update(repr((world.scheduler.now, world.scheduler.event_count, outcome.violation)).encode())
         outcome.digest = digest.hexdigest()
     outcome.real_s = time.perf_counter() - began

@@ -48,6 +48,7 @@ class Scale:
     fragment_bytes: int = FRAME_FRAGMENT_BYTES  # larger messages travel in pieces
     large_bytes: int = 0  # what the first database holds from the beginning
     refused: float = 0.0  # share of writes that break a constraint
+    transactions_per_s: float = 0.0  # interactive ones, which hold up other writes
 
     @classmethod
     def draw(cls, rng: random.Random) -> Scale:
@@ -67,6 +68,7 @@ class Scale:
             fragment_bytes=rng.choice((FRAME_FRAGMENT_BYTES, 2 * KIB, 16 * KIB)),
             large_bytes=rng.randrange(MIB, 4 * MIB) if rng.random() < LARGE_SHARE else 0,
             refused=rng.choice((0.0, 0.1)),
+            transactions_per_s=rng.choice((0.0, 2.0, 6.0)),
         )
 
     def rows(self) -> list[tuple[str, str, Any]]:

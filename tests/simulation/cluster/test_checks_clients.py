@@ -53,9 +53,9 @@ def contents(*ops: tuple[int, int]) -> dict[str, list[Any]]:
 
 def test_units_are_recognised_in_entries() -> None:
     found = list(SessionFacts().effective(unit_entry(7, (1, 1), (2, 5), register=3)))
-    assert [tag_of(statements) for statements in found] == [((1, 1), 3), ((2, 5), 3)]
+    assert [tag_of(statements) for _, statements in found] == [((1, 1), 3), ((2, 5), 3)]
     other = encode_units("sim", 1, bytes(16), None, [encode_unit([("CREATE TABLE t(x)", ())])])
-    assert [tag_of(statements) for statements in SessionFacts().effective(entry(8, 1, other))] == [None]
+    assert [tag_of(statements) for _, statements in SessionFacts().effective(entry(8, 1, other))] == [None]
 
 
 def keyed_entry(index: int, op: tuple[int, int], key: WriteKey) -> Entry:

@@ -24,7 +24,8 @@ from dqlite_py.raft.core import RaftCore
 from tests.simulation.cluster import machine as machines_module
 from tests.simulation.cluster import seams
 from tests.simulation.cluster.checks import Checks, SafetyViolation
-from tests.simulation.cluster.clients import KINDS, Client, create_tables, fill
+from tests.simulation.cluster.checks_transactions import TRANSACTION_SCHEMA
+from tests.simulation.cluster.clients import KINDS, SCHEMA, Client, create_tables, fill
 from tests.simulation.cluster.coverage import Coverage
 from tests.simulation.cluster.describe import described
 from tests.simulation.cluster.disk import seed_sqlite, set_sqlite_time
@@ -39,6 +40,7 @@ from tests.simulation.cluster.recovery import Recovery
 from tests.simulation.cluster.remote import RemoteCaller
 from tests.simulation.cluster.scale import Scale
 from tests.simulation.cluster.scratch import ScratchClient
+from tests.simulation.cluster.transactions import TransactionClient
 
 log = logging.getLogger("simulation")
 FORM_LIMIT_S = 60.0
@@ -91,6 +93,7 @@ class World:
             for i, remote in enumerate(outside)
         ]
         self.scratch = [ScratchClient(self, i, remote) for i, remote in enumerate(self.remotes)]
+        self.transacting = [TransactionClient(self, i) for i in range(3 if scale.transactions_per_s else 0)]
 
     def _machine(self, index: int) -> Machine:
         ip = f"10.0.0.{index + 1}"
@@ -311,7 +314,7 @@ class World:
         answers: list[Error | None] = []
         life = self.machines[0].life
         assert life is not None
-        create_tables(life, answers.append)
+        create_tables(life, answers.append, SCHEMA + (TRANSACTION_SCHEMA if self.transacting else ()))
         if not self.run_until(lambda: bool(answers), 20.0) or answers[0] is not None:
             raise SafetyViolation(f"the tables cannot be made: {answers}")
         if self.scale.large_bytes:
@@ -335,11 +338,15 @@ class World:
             self._load(client, len(self.clients) / operations_per_s)
         for scratch in self.scratch if self.scale.scratch_per_s else ():
             scratch.work(len(self.scratch) / self.scale.scratch_per_s, lambda: self._load_on)
+        for transacting in self.transacting:
+            transacting.work(len(self.transacting) / self.scale.transactions_per_s, lambda: self._load_on)
         self.run_for(duration_s)
 
     def recover(self) -> None:
         """Liveness: a leader, all members voters and equal, a write and a read through every node."""
         Recovery(self).run()
+        if self.checks.clients.sessions.fenced:
+            self.coverage.hit("commit found after a fail-over")
 
     def stop_load(self) -> None:
         self._load_on = False
