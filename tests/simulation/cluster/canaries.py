@@ -54,6 +54,7 @@ class Canary:
     seeds_max: int = 12
     duration_s: float = 20.0
     operations_per_s: float = 20.0
+    transactions_per_s: float = 0.0
     short_log: bool = False
     fragment_bytes: int = FRAME_FRAGMENT_BYTES
 
@@ -72,7 +73,7 @@ CANARIES: Final[dict[str, Canary]] = {
         "RF-2", "a leader counts its own copy before it is durable", core(mutants.CountsItselfBeforeDurable)
     ),
     "counts stale acknowledgements": Canary(
-        "RF-3", "acknowledgements of earlier terms count", core(mutants.CountsStaleAcks), faults=CHURN, seed=14,
+        "RF-3", "acknowledgements of earlier terms count", core(mutants.CountsStaleAcks), faults=CHURN, seed=20,
     ),
     "counts stale grants": Canary(
         "RF-3", "grants of earlier candidacies count", core(mutants.CountsStaleGrants), faults=CHURN, node_count=5,
@@ -166,7 +167,11 @@ def circumstances(canary: Canary) -> Iterator[None]:
     plan = canary.faults
     if isinstance(plan, Mixture):
         rows.append((world_module, "mixture", lambda _rng, _only: replace(plan)))
-    scale = replace(SHORT if canary.short_log else Scale(), fragment_bytes=canary.fragment_bytes)
+    scale = replace(
+        SHORT if canary.short_log else Scale(),
+        fragment_bytes=canary.fragment_bytes,
+        transactions_per_s=canary.transactions_per_s,
+    )
     rows.append((Scale, "draw", lambda _rng: scale))
     storm = partialmethod(World.storm, operations_per_s=canary.operations_per_s)
     rows.append((World, "storm", storm))

@@ -9,15 +9,16 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from typing import Any, Final
 
-from dqlite_py.errors import MembershipRefused, NotLeader, OutcomeUnknown
+from dqlite_py.errors import MembershipRefused, NotLeader, OutcomeUnknown, TransactionEnded
 from dqlite_py.model import LogIndex
 from dqlite_py.node import compaction as compaction_module
+from dqlite_py.node import transaction_calls, transactions
 from dqlite_py.node.membership import Membership
 from dqlite_py.node.proposals import DatabaseProposals
 from dqlite_py.raft.host import RaftHost
 from dqlite_py.raft.journal.journal import Journal
 from dqlite_py.storage.state_folder import StateFolder
-from tests.simulation.cluster.canaries import MEMBERS, Canary
+from tests.simulation.cluster.canaries import DEPOSED, MEMBERS, Canary
 from tests.simulation.cluster.canaries_patches import replaced
 from tests.simulation.cluster.plans import Mixture
 
@@ -46,6 +47,29 @@ def stopping_means_not_done() -> AbstractContextManager[None]:
 
     ends = RaftHost._doDestroy
     return replaced((RaftHost, "_doDestroy", destroy))
+
+
+# -- interactive transactions -------------------------------------------------------------------------------
+
+
+def conflict_not_noticed() -> AbstractContextManager[None]:
+    """A transaction writes although what it has read is history."""
+    begin = transactions.Transactions.begin
+
+    def begins(self: Any, beginning: Any) -> None:
+        beginning.base_index = None
+        begin(self, beginning)
+
+    return replaced((transactions.Transactions, "begin", begins))
+
+
+def unknown_commit_ended() -> AbstractContextManager[None]:
+    """A COMMIT whose answer was lost is said to have been rolled back, without asking."""
+
+    def ended(_writes: Any, _database: str, _key: Any, callback: Any, _deadline: Any) -> None:
+        callback(None, TransactionEnded("leadership was lost"))
+
+    return replaced((transactions, "ask_what_became", ended), (transaction_calls, "ask_what_became", ended))
 
 
 # -- members ------------------------------------------------------------------------------------------------
@@ -124,6 +148,13 @@ OWN: Final[dict[str, Canary]] = {
     "stopping means not done": Canary(
         "", "a node that stops says that nothing happened", stopping_means_not_done,
         faults=Mixture({"stop": 1.0, "isolate": 0.5}), operations_per_s=60.0
+    ),
+    "conflict not noticed": Canary(
+        "", "a transaction writes although what it has read is history", conflict_not_noticed, transactions_per_s=6.0
+    ),
+    "unknown commit ended": Canary(
+        "", "a COMMIT whose answer was lost counts as rolled back", unknown_commit_ended,
+        faults=DEPOSED, transactions_per_s=6.0
     ),
     "change told early": Canary(
         "", "a change of members counts as done when it is proposed", change_told_early, faults=MEMBERS

@@ -20,7 +20,7 @@ from tests.simulation.cluster.checks_consensus import Fail
 from tests.simulation.cluster.checks_sessions import SessionFacts
 from tests.simulation.cluster.checks_stale import StaleFacts
 from tests.simulation.cluster.checks_transactions import TransactionFacts
-from tests.simulation.cluster.clients import DATABASES, INSERT, KEYS_PER_DATABASE, Operation
+from tests.simulation.cluster.clients import INSERT, Operation
 
 OpId = tuple[int, int]
 """(client, number): a client never uses a number twice."""

@@ -149,7 +149,9 @@ class TransactionFacts:
             self.failed[op] = transacted.error
         elif transacted.outcome == "acknowledged":
             if place is None:
-                self._fail(f"acknowledged never lost: transaction {op} is acknowledged, but no node applied it")
+                self._fail(
+                    f"acknowledged never lost: transaction {op} is acknowledged, but no node applied it"
+                )
             self._known(transacted.counter, self._value_of(transacted))
 
     def _value_of(self, transacted: Transacted) -> int:
@@ -172,7 +174,9 @@ class TransactionFacts:
             )
         known = {key: value for (of, key), value in self.values.items() if of == database}
         if dict(counters) != known:
-            self._fail(f"equal states: {database} of {name} holds the counters {counters}, by the log {known}")
+            self._fail(
+                f"equal states: {database} of {name} holds the counters {counters}, by the log {known}"
+            )
 
 
 def _difference(found: Sequence[Step], known: Sequence[Step]) -> str:

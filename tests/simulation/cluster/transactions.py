@@ -1,8 +1,8 @@
 """Clients that run interactive transactions on whatever node is up, while everything happens.
 
-One transaction at a time, never repeated: a read, a write that depends on it, sometimes a savepoint that is rolled back,
-sometimes a pause, then COMMIT or ROLLBACK (checks_transactions.py). A COMMIT of unknown outcome is asked for again by
-its key. Their random numbers are their own, so that worlds without them are what they were.
+One transaction at a time, never repeated: a read, a write that depends on it, sometimes a savepoint that is rolled
+back, sometimes a pause, then COMMIT or ROLLBACK (checks_transactions.py). A COMMIT of unknown outcome is
+often asked for again by its key. Their random numbers are their own, so that worlds without them are what they were.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from tests.simulation.cluster.checks_transactions import (
     Transacted,
 )
 from tests.simulation.cluster.clients import DATABASES
+from tests.simulation.cluster.life import LifeEnded
 from tests.simulation.cluster.machine import Machine, NodeLife
 
 if TYPE_CHECKING:
@@ -118,10 +119,12 @@ class TransactionClient:
             raise  # a mistake, here or in the product
         except Error as error:
             self._told(connection, transacted, error)
+        except LifeEnded:
+            connection._is_closed = True  # with its process: nobody is there to be told
+            raise
         else:
             self._ended(transacted, None)
-        finally:
-            connection.close()
+        connection.close()
 
     def _add(self, connection: Connection, transacted: Transacted) -> None:
         transacted.is_committing = True
@@ -221,5 +224,5 @@ def check_tables(world: World, machine: Machine) -> None:
             machine.name,
             database,
             [tuple(row) for row in pool.query(ALL_STEPS).rows],  # type: ignore[misc]
-            {key: value for key, value in pool.query(ALL_COUNTERS).rows},  # type: ignore[misc]
+            dict(pool.query(ALL_COUNTERS).rows),  # type: ignore[misc]
         )
