@@ -224,5 +224,5 @@ def check_tables(world: World, machine: Machine) -> None:
             machine.name,
             database,
             [tuple(row) for row in pool.query(ALL_STEPS).rows],  # type: ignore[misc]
-            dict(pool.query(ALL_COUNTERS).rows),  # type: ignore[misc]
+            dict(pool.query(ALL_COUNTERS).rows),  # type: ignore[arg-type]
         )
