@@ -34,6 +34,8 @@ SEEDS = (
     50651,
     60240,
     60900,
+    104,
+    111,
 )
 # When the product or the simulation draws its random numbers differently, others will.
 FIRST_MORE, MORE_MAX = 30_000, 300
