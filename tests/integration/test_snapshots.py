@@ -30,7 +30,7 @@ class Writer(threading.Thread):
 
     def __init__(self, node: dqlite_py.Node) -> None:
         super().__init__(name="writer")
-        self.connection = node.connect("app", isolation_level=None, timeout=30)
+        self.connection = node.connect("app", isolation_level=None, timeout=30, check_same_thread=False)
         self.count = 0
         self.failed: BaseException | None = None
         self._stopping = threading.Event()

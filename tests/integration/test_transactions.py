@@ -60,7 +60,8 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[dqlite_py.N
 def start_threads(node: dqlite_py.Node) -> None:
     """All threads of its pools: one that a test makes start would be held against the test."""
     runtime = node._running()
-    for pool in (runtime.transactions.executor, runtime._workers):
+    readers = [pool._threads for pool in runtime.applier().readers.values()]
+    for pool in (runtime.transactions.executor, runtime._workers, *readers):
         together = threading.Barrier(pool._max_workers)
         for future in [pool.submit(together.wait, 30.0) for _ in range(pool._max_workers)]:
             future.result()

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dqlite_py.command import check_unit, encode_unit, encode_units
+from dqlite_py.limits import UNIT_BYTES_MAX
 from tests.property.test_engine_determinism import SCHEMA, Workload
 from tests.support.engines import NOW_US, SEED, Unit, entry, one, script
 from tests.support.twins import Twins, both
@@ -299,7 +300,8 @@ def test_huge_values(twins: Twins) -> None:
         [("INSERT INTO t VALUES (?, ?)", ["huge", blob])],
         one("INSERT INTO t VALUES ('other', randomblob(3000000))"),
     )
-    assert twins.apply(one("SELECT randomblob(67108865)"), one("SELECT zeroblob(67108865)"))[0][0] == 18
+    size = UNIT_BYTES_MAX + 1
+    assert twins.apply(one(f"SELECT randomblob({size})"), one(f"SELECT zeroblob({size})"))[0][0] == 18
 
 
 BODY = [1, 1, "main", NOW_US, SEED, None, [[None, 0, [["SELECT 1", []]]]]]

@@ -134,7 +134,7 @@ def test_the_largest_blob(db: Database) -> None:
 @pytest.mark.parametrize(
     "expression",
     [
-        "zeroblob(100000000)",
+        "zeroblob(120000000)",
         "hex(zeroblob(60000000))",
         "replace(hex(zeroblob(30000)), '0', hex(zeroblob(3000)))",
     ],
