@@ -115,7 +115,7 @@ class LocalGateway(ReadGateway):
         ticket = Ticket(self.inbox.turns)
         try:
             self.run_on_loop(coroutine, ticket.resolve)
-        except NodeStopped:
+        except BaseException:
             coroutine.close()
             raise
         return ticket.wait(timeout_s + MARGIN_S, on_timeout)
