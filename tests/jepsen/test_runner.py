@@ -61,6 +61,7 @@ def test_workloads_share_the_cluster_but_not_the_history(tmp_path: Path) -> None
             "transfer",
             "add",
             "generate",
+            "bump",
         }
         assert history.nemesis()[0].f == "start-fake-kill"
         assert len(list((result.folder / "logs").iterdir())) == 3
@@ -155,7 +156,9 @@ def test_an_interrupt_removes_the_cluster_and_leaves_the_history(
 
 
 def test_unknown_names(tmp_path: Path) -> None:
-    with pytest.raises(SetupError, match=r"there is no workload 'sets'; choose one of append, bank"):
+    with pytest.raises(
+        SetupError, match=r"there is no workload 'sets'; choose one of append, append-txn, bank"
+    ):
         Case(tmp_path).run("sets")
 
 

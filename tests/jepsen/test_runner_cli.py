@@ -266,7 +266,7 @@ def test_exit_codes_of_campaigns(
 def test_list_names_everything(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["list"]) == 0
     said = capsys.readouterr().out
-    for name in ("register", "long-fork", "exactly-once", "not yet", "none", "unique-ids"):
+    for name in ("register", "long-fork", "exactly-once", "append-txn", "none", "unique-ids"):
         assert name in said
 
 

@@ -147,8 +147,6 @@ CALL_PROBES: Final = (
           lambda self, error: bool(self._table)),
     Probe("request lost", "a connection broke after a request was sent", RPC, "connection_lost",
           lambda self, reason: any(p.queued.handed_over for p in self._pending.values())),
-    Probe("request not sent", "a connection broke before a request was sent", RPC, "connection_lost",
-          lambda self, reason: any(not p.queued.handed_over for p in self._pending.values())),
     Probe("queued writes refused", "leadership went away before they were proposed",
           NODE + "proposals:DatabaseProposals", "fail_queued", lambda self, error: bool(self._queue)),
     Probe("write forwarded", "the node asked does not lead", NODE + "writes:Writes", "_forward", always),

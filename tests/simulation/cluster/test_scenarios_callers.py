@@ -5,6 +5,8 @@ from __future__ import annotations
 from contextlib import nullcontext
 from typing import Any
 
+import pytest
+
 from dqlite_py.errors import Error, Outcome
 from tests.simulation.cluster.canaries import Canary, circumstances
 from tests.simulation.cluster.clients import DATABASES
@@ -13,8 +15,9 @@ from tests.simulation.cluster.world import World
 SHORT_LOGS = Canary("", "the product as it is", nullcontext, (), short_log=True)
 
 
-def test_a_writer_whose_entry_a_snapshot_jumps_over_hears_that_nothing_is_known() -> None:
-    """Long before its own time is over: the node that asked for it knows that it never will know."""
+@pytest.mark.parametrize("exactly_once", [False, True])
+def test_a_writer_whose_entry_a_snapshot_jumps_over(exactly_once: bool) -> None:
+    """Long before its own time is over, the node knows that it never will know. A key then tells what became of it."""
     with circumstances(SHORT_LOGS), World.open(1, node_count=3, only=[]) as world:
         world.form()
         old = world.leader()
@@ -27,9 +30,15 @@ def test_a_writer_whose_entry_a_snapshot_jumps_over_hears_that_nothing_is_known(
 
         def write() -> None:
             try:
-                node.connect(DATABASES[0], isolation_level=None, timeout=60.0).execute("CREATE TABLE late(x)")
+                options: dict[str, Any] = {
+                    "isolation_level": None,
+                    "timeout": 60.0,
+                    "exactly_once": exactly_once,
+                }
+                node.connect(DATABASES[0], **options).execute("CREATE TABLE late(x)")
+                heard.append(None)
             except Error as error:
-                heard.append(error)
+                heard.append(error.outcome)
 
         for other in world.machines:
             if other is not old:
@@ -41,5 +50,5 @@ def test_a_writer_whose_entry_a_snapshot_jumps_over_hears_that_nothing_is_known(
                 world.operator.compact(other)
         world.run_for(10.0)
         assert world.coverage.counts["outcome lost to a snapshot"], world.describe()
-        assert [error.outcome for error in heard] == [Outcome.UNKNOWN]
+        assert heard == [None if exactly_once else Outcome.UNKNOWN]
         world.recover()
