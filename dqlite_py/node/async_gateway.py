@@ -132,7 +132,7 @@ class AsyncLocalGateway(AsyncReads):
         future = outbox.expect(Deadline(write.deadline.timeout_s + MARGIN_S), write.give_up)
         write.callback = partial(outbox.put, future)
         writes = self._gateway.writes
-        self._gateway.inbox.put(writes.submit, write)
+        self._gateway.hand_over(write)
         try:
             return unit_result(await outbox.wait(future))
         except asyncio.CancelledError:
@@ -180,7 +180,7 @@ class AsyncLocalGateway(AsyncReads):
         outbox = self._outbox()
         future = outbox.expect(Deadline(timeout_s + MARGIN_S), on_timeout)
         try:
-            self._gateway.run_on_loop(coroutine, partial(outbox.put, future))
+            self._gateway.run_on_loop(coroutine, partial(outbox.put, future), on_timeout)
         except NodeStopped:
             coroutine.close()
             raise

@@ -55,6 +55,15 @@ class LocalGateway(ReadGateway):
         write = PendingWrite(database, body, ticket.resolve, Deadline(timeout_s), **how(once))
         return self._written(write, ticket)
 
+    def hand_over(self, write: PendingWrite) -> None:
+        """To the loop. Raises NodeStopped, of a question what became of a write OutcomeUnknown."""
+        try:
+            self.inbox.put(self.writes.submit, write)
+        except NodeStopped as error:
+            if write.is_uncertain:
+                raise write.unknown(str(error)) from None
+            raise
+
     def new_key(self, database: str) -> WriteKey:
         return self.writes.sessions.new()
 
@@ -63,7 +72,7 @@ class LocalGateway(ReadGateway):
         return self._written(fence(database, key, ticket.resolve, Deadline(timeout_s)), ticket)
 
     def _written(self, write: PendingWrite, ticket: Ticket) -> UnitResult:
-        self.inbox.put(self.writes.submit, write)
+        self.hand_over(write)
         try:
             # The loop answers at the deadline by itself when it can say more; the margin covers a busy loop.
             return unit_result(ticket.wait(write.deadline.timeout_s + MARGIN_S, write.give_up))
@@ -114,22 +123,25 @@ class LocalGateway(ReadGateway):
         """Run a coroutine on the loop and wait for its result."""
         ticket = Ticket(self.inbox.turns)
         try:
-            self.run_on_loop(coroutine, ticket.resolve)
+            self.run_on_loop(coroutine, ticket.resolve, on_timeout)
         except BaseException:
             coroutine.close()
             raise
         return ticket.wait(timeout_s + MARGIN_S, on_timeout)
 
-    def run_on_loop(self, coroutine: Any, resolve: Callable[[Any, Error | None], None]) -> None:
-        """Run it there; `resolve` hears on the loop. Raises NodeStopped."""
+    def run_on_loop(
+        self, coroutine: Any, resolve: Callable[[Any, Error | None], None], on_end: Callable[[], Error]
+    ) -> None:
+        """Run it there; `resolve` hears on the loop, `on_end()` when the node stops in the middle. Raises NodeStopped:
+        it was not begun."""
 
         async def work() -> None:
             try:
                 value = await coroutine
             except Error as error:
                 resolve(None, error)
-            except BaseException as error:
-                resolve(None, NodeStopped(f"the call ended early: {error!r}"))
+            except BaseException:
+                resolve(None, on_end())
                 raise
             else:
                 resolve(value, None)

@@ -182,9 +182,15 @@ class Inbox:
         """Any thread. Raises NodeStopped when the node no longer takes calls (nothing was queued)."""
         if self._closed:
             raise NodeStopped("the node is stopped")
-        self._calls.append((function, args))
-        if not self._woken and not (self.turns.pending and self._may_gather()):
-            self._wake()
+        call = (function, args)
+        self._calls.append(call)
+        if self._woken or (self.turns.pending and self._may_gather()) or self._wake():
+            return
+        try:
+            self._calls.remove(call)
+        except ValueError:
+            return  # the loop took it before it was closed: it is answered, or its time ends
+        raise NodeStopped("the node is stopped")
 
     def _may_gather(self) -> bool:
         """Callers that come one right after the other are worth waiting for; those that first do work of their own
@@ -201,12 +207,14 @@ class Inbox:
         if self._calls and not self._woken and not self._closed:
             self._wake()
 
-    def _wake(self) -> None:
+    def _wake(self) -> bool:
+        """False when the loop is closed."""
         self._woken = True
         try:
             self._loop.call_soon_threadsafe(self._drain)
         except RuntimeError:
-            raise NodeStopped("the node is stopped") from None
+            return False
+        return True
 
     def soon(self, function: Callable[[], None]) -> None:
         """Loop thread: run `function` after the calls that are there, those of this turn of the loop included."""

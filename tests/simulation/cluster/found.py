@@ -25,4 +25,8 @@ FOUND: Final[dict[int, Found]] = {
     196: Found(
         "the check of votes was too strict: a vote and a later term that reach the disk together are sound"
     ),
+    30040: Found(
+        "a node that stopped answered what became of a COMMIT with NodeStopped, NOT_APPLIED; it had been committed"
+    ),
+    646137988: Found("the same, and a forwarded COMMIT that was cancelled by the stop"),
 }
