@@ -124,7 +124,9 @@ class OurCluster(Cluster):
 
     def client(self, level: str) -> OurClient:
         return OurClient(
-            self._node.connect(DATABASE, isolation_level=None, read_level=dqlite_py.ReadLevel(level))
+            self._node.connect(
+                DATABASE, isolation_level=None, read_level=dqlite_py.ReadLevel(level), check_same_thread=False
+            )
         )
 
     def close(self) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+import dqlite_py
 from tests.benchmarks import load
 from tests.benchmarks.load import GRACE_S, WARM_S, closed_loop, error_kind, open_loop
 from tests.benchmarks.measures import BUSY, Tally, Window
@@ -62,6 +63,16 @@ def test_errors_are_counted_by_kind_and_have_no_latency(clock: Clock) -> None:
     closed_loop(operation, Window(0.0, 2.0), tally)
     assert dict(tally.errors) == {"ValueError": 2, BUSY: 1}
     assert not tally.ms
+
+
+def test_a_fault_of_the_benchmark_ends_the_run(clock: Clock) -> None:
+    def operation() -> None:
+        raise dqlite_py.ProgrammingError("wrong thread")
+
+    with pytest.raises(dqlite_py.ProgrammingError, match="wrong thread"):
+        closed_loop(operation, Window(0.0, 2.0), Tally())
+    with pytest.raises(dqlite_py.ProgrammingError, match="wrong thread"):
+        open_loop(operation, Window(WARM_S, 2.0), 10.0, itertools.count(), Tally())
 
 
 def test_busy_is_known_by_class_and_by_text() -> None:
