@@ -15,6 +15,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Sequence
 from functools import lru_cache
+from operator import itemgetter
 from struct import Struct
 from typing import NamedTuple
 
@@ -23,6 +24,7 @@ import msgpack
 from dqlite_py.errors import InterfaceError, MalformedMessage, UnknownFormat
 from dqlite_py.limits import DATABASE_NAME_MAX, ENTRY_BYTES_MAX, ENTRY_UNITS_MAX
 from dqlite_py.units import (
+    TRANSACTION_HEAD,
     Params,
     SqlValue,
     check_body,
@@ -114,7 +116,7 @@ def encode_units(
     """Join already encoded units into one UNITS payload."""
     if not 0 < len(units) <= ENTRY_UNITS_MAX:
         raise InterfaceError(f"an entry holds 1 to {ENTRY_UNITS_MAX} units, not {len(units)}")
-    if len(units) > 1 and any(map(is_transaction, units)):
+    if len(units) > 1 and TRANSACTION_HEAD in map(_first_byte, units):
         raise InterfaceError("the unit of an interactive transaction is an entry of its own")
     claim = b"\xc0" if state_hash is None else _pack_claim(state_hash)
     if len(units) < 16:
@@ -127,6 +129,7 @@ def encode_units(
     return b"".join((head, _TIME.pack(0xCF, now_us, 0xC4, 16), seed, claim, count, *units))
 
 
+_first_byte = itemgetter(0)
 _TIME = Struct(">BQBB")  # now_us as 64 bits, and the beginning of 16 bytes
 _ARRAY16 = Struct(">BH")
 _NUMBERS = {0xCC: 1, 0xCD: 2, 0xCE: 4, 0xCF: 8}  # msgpack's unsigned integers: marker to size

@@ -109,14 +109,23 @@ class TransactionLimits(NamedTuple):
 
 
 class Interrupt:
-    """Lets another thread end what a connection is running: `request` calls what the running call has set."""
+    """Lets another thread end what a connection is running.
+
+    The running call looks at `is_requested` now and then, after `begin`; one that waits sets what is called at once.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._callback: Callable[[], None] | None = None
+        self.is_requested = False
+
+    def begin(self) -> None:
+        """By the running call: what was requested before it is over."""
+        self.is_requested = False
 
     def request(self) -> None:
         """End the call under way, if there is one. Any thread."""
+        self.is_requested = True
         with self._lock:
             if self._callback is not None:
                 self._callback()

@@ -31,9 +31,9 @@ _SEQUENCES = frozenset({list, tuple})
 SESSION_BYTES: Final = 16
 DIGEST_BYTES: Final = 8
 _ORDINARY: Final = 0x93  # msgpack: arrays of three and of four
-_TRANSACTION: Final = 0x94
+TRANSACTION_HEAD: Final = 0x94
 _NO_KEY: Final = bytes((_ORDINARY, 0xC0, 0))
-_NO_KEY_OF_TRANSACTION: Final = bytes((_TRANSACTION, 0xC0, 0))
+_NO_KEY_OF_TRANSACTION: Final = bytes((TRANSACTION_HEAD, 0xC0, 0))
 _NO_STATEMENTS: Final = b"\x90"
 _HEAD: Final = Struct(f">BBB{SESSION_BYTES}sBQ")  # fields, session, sequence as 64 bits
 _HEAD_BYTES_MAX: Final = _HEAD.size
@@ -113,7 +113,12 @@ def encode_repeated_statements(sql: str, parameter_sets: Sequence[Any]) -> bytes
 
 def stamp_unit(body: bytes, key: WriteKey | None) -> bytes:
     """The unit of a body; without a key it is never tried again. The body was checked by who encoded it."""
-    return (_NO_KEY if key is None else _pack_key(_ORDINARY, key)) + body
+    if key is None:
+        return _NO_KEY + body
+    session, sequence = key
+    if len(session) != SESSION_BYTES or not 0 < sequence < 2**63:
+        raise _no_key(key)
+    return _HEAD.pack(_ORDINARY, 0xC4, SESSION_BYTES, session, 0xCF, sequence) + body
 
 
 def fence_unit(key: WriteKey) -> bytes:
@@ -128,7 +133,7 @@ def transaction_unit(groups: Sequence[bytes], digest: bytes, key: WriteKey | Non
     """
     if not groups or len(digest) != DIGEST_BYTES:
         raise InterfaceError(f"a transaction unit has groups, and a digest of {DIGEST_BYTES} bytes")
-    head = _NO_KEY_OF_TRANSACTION if key is None else _pack_key(_TRANSACTION, key)
+    head = _NO_KEY_OF_TRANSACTION if key is None else _pack_key(TRANSACTION_HEAD, key)
     count = msgpack.Packer(autoreset=False)
     count.pack_array_header(len(groups))
     unit = b"".join((head, count.bytes(), *groups, b"\xc4\x08", digest))
@@ -138,7 +143,7 @@ def transaction_unit(groups: Sequence[bytes], digest: bytes, key: WriteKey | Non
 
 def is_transaction(unit: bytes) -> bool:
     """Whether a well-formed unit is an interactive transaction's: an entry of its own."""
-    return unit[0] == _TRANSACTION
+    return unit[0] == TRANSACTION_HEAD
 
 
 def has_key(unit: bytes) -> bool:
@@ -201,8 +206,12 @@ def _check_size(data: bytes, more: int = 0) -> None:
 def _pack_key(fields: int, key: WriteKey) -> bytes:
     session, sequence = key
     if len(session) != SESSION_BYTES or not 0 < sequence < 2**63:
-        raise InterfaceError(f"a write's key is {SESSION_BYTES} bytes and a number from 1, not {key!r:.100}")
+        raise _no_key(key)
     return _HEAD.pack(fields, 0xC4, SESSION_BYTES, session, 0xCF, sequence)
+
+
+def _no_key(key: WriteKey) -> InterfaceError:
+    return InterfaceError(f"a write's key is {SESSION_BYTES} bytes and a number from 1, not {key!r:.100}")
 
 
 def check_unit(data: bytes) -> bytes:

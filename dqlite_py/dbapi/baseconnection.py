@@ -55,6 +55,7 @@ class BaseConnection(Unsupported):
 
     _core: Core
     _guard: Guard
+    _is_sync = False
     _is_closed = True  # until __init__ has run
 
     def __init__(

@@ -34,7 +34,8 @@ class BaseCursor:
     _is_running = False
 
     def _bind(self, connection: BaseConnection) -> None:
-        self._check_idle()
+        if self._is_running:
+            self._check_idle()
         core = connection._core
         self._connection = connection
         self._core = core

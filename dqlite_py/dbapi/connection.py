@@ -24,12 +24,17 @@ class Connection(BaseConnection):
     `with connection:` commits, or rolls back when its block raises, and leaves the connection open, as sqlite3 does.
     """
 
+    _is_sync = True
+
     # -- statements -----------------------------------------------------------------------------------
 
     def cursor(self, factory: Callable[[Connection], Any] = Cursor) -> Any:
         """A new cursor; `factory` makes it of the connection."""
-        self._ready()
+        if self._is_closed or not self._guard.may_pass():
+            self._ready()
         cursor = factory(self)
+        if factory is Cursor:
+            return cursor
         if not issubclass(type(cursor), Cursor):  # whatever its __class__ says
             raise TypeError(f"factory must return a cursor, not {type(cursor).__name__}")
         if self.row_factory is not None:

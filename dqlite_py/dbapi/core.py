@@ -42,6 +42,7 @@ _READ: Final = StatementKind.READ
 _ASK: Final = StatementKind.ASK
 _EMPTY: Final = StatementKind.EMPTY
 _INSERT: Final = StatementKind.INSERT
+_SESSION: Final = ReadLevel.SESSION
 _LEGACY: Final = LEGACY_TRANSACTION_CONTROL
 _SEVERAL: Final = "You can only execute one statement at a time."
 _NO_TRANSACTION: Final = "cannot {} - no transaction is active"
@@ -74,9 +75,7 @@ class Core:
     def freshness(self) -> Freshness:
         """What a read of this connection asks for when it does not say."""
         freshness = self.settings.freshness
-        if freshness.level is ReadLevel.SESSION:
-            return Freshness(ReadLevel.SESSION, self.token)
-        return freshness
+        return Freshness(_SESSION, self.token) if freshness.level is _SESSION else freshness
 
     # -- statements -----------------------------------------------------------------------------------
 
@@ -107,8 +106,8 @@ class Core:
         if self.transaction is not None:
             [result] = yield from self.transaction.write(body, 1, timeout_s)
         else:
-            result = _only(sql, (yield from self._unit(body, timeout_s)))
-        return self._result(known, result)
+            result = only(sql, (yield from self._unit(body, timeout_s)))
+        return self.result(known, result)
 
     def _read(
         self, sql: str, values: Any, freshness: Freshness | None, timeout_s: float
@@ -124,6 +123,9 @@ class Core:
                 (self.database, sql, values, wanted, timeout_s, self.interrupt),
                 NO_KEYWORDS,
             )
+        return self.found(found, reader)
+
+    def found(self, found: QueryResult, reader: Reader | None) -> Result | None:
         columns, decltypes, rows, log_index, more = found
         if log_index > self.token:
             self.token = log_index
@@ -205,7 +207,7 @@ class Core:
             results = unit.statements
         if len(results) != len(pairs):
             raise InternalError(f"{len(results)} results came back for {len(pairs)} statements")
-        return [self._result(about, result) for about, result in zip(known, results, strict=True)]
+        return [self.result(about, result) for about, result in zip(known, results, strict=True)]
 
     def _in_savepoint(
         self, transaction: Transaction, pairs: list[tuple[str, Any]], timeout_s: float
@@ -248,7 +250,7 @@ class Core:
             self.token = unit.log_index
         return unit
 
-    def _result(self, known: Known, result: StatementResult) -> Result:
+    def result(self, known: Known, result: StatementResult) -> Result:
         rowcount, rowid, columns, rows, decltypes = result
         if not known.changes:
             rowcount = -1
@@ -299,10 +301,13 @@ class Core:
                 self.transaction = None
                 raise
 
+    def begins_implicitly(self) -> bool:
+        settings = self.settings
+        return settings.isolation_level is not None and settings.autocommit == _LEGACY
+
     def _begin_implicitly(self) -> Steps[None]:
-        level = self.settings.isolation_level
-        if level is not None and self.settings.autocommit == _LEGACY:
-            yield from self.begin(level)
+        if self.begins_implicitly():
+            yield from self.begin(self.settings.isolation_level or "")
 
     def commit(self) -> Steps[None]:
         """connection.commit()."""
@@ -382,7 +387,7 @@ class Core:
                 self.trace(sql)
 
 
-def _only(sql: str, unit: UnitResult) -> StatementResult:
+def only(sql: str, unit: UnitResult) -> StatementResult:
     if unit.statements is None:
         check_kept(sql)
         return StatementResult(unit.rowcount, 0)

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Self
 
+from dqlite_py.dbapi import direct
+from dqlite_py.dbapi.baseconnection import BaseConnection
 from dqlite_py.dbapi.basecursor import BaseCursor
+from dqlite_py.dbapi.statements import classify
 from dqlite_py.dbapi.steps import Steps, drive
 
 if TYPE_CHECKING:
@@ -16,9 +19,7 @@ class Cursor(BaseCursor):
     """A result and the position in it. Create it with `Connection.cursor()`; see BaseCursor for its attributes."""
 
     def __init__(self, connection: Connection, /) -> None:
-        from dqlite_py.dbapi.connection import Connection
-
-        if not isinstance(connection, Connection):
+        if not (isinstance(connection, BaseConnection) and connection._is_sync):
             raise TypeError(f"Cursor() argument 1 must be a Connection, not {type(connection).__name__}")
         self._bind(connection)
         self._guard = connection._guard
@@ -47,7 +48,9 @@ class Cursor(BaseCursor):
         (seconds): for this statement, instead of the connection's. Raises any class of `errors`; after an error whose
         `outcome` is UNKNOWN, or a KeyboardInterrupt, a write may have happened.
         """
-        self._drive(self._run_one(sql, params, read_level, max_staleness, timeout))
+        is_plain = read_level is None and max_staleness is None and timeout is None
+        if not (is_plain and self._run_directly(sql, params)):
+            self._drive(self._run_one(sql, params, read_level, max_staleness, timeout))
         return self
 
     def executemany(self, sql: str, seq_of_params: Iterable[Any], /, *, timeout: float | None = None) -> Self:
@@ -68,6 +71,32 @@ class Cursor(BaseCursor):
         self._drive(self._run_script(script, timeout))
         return self
 
+    def _run_directly(self, sql: str, params: Any) -> bool:
+        """Run what needs one call of the gateway; False, and nothing has happened, when it is not that simple."""
+        if self._connection is None:
+            return False
+        guard = self._guard
+        guard.enter()
+        try:
+            core, state = self._core, self._state
+            if self._is_running or self._is_closed or core.is_closed or state.rest is not None:
+                return False
+            if state.rows is not None or state.rowcount != -1:
+                state.clear()
+            known = classify(sql)
+            if not direct.is_direct(core, known):
+                return False
+            self._is_running = True
+            try:
+                result = direct.execute(core, known, sql, params)
+            finally:
+                self._is_running = False
+            if result is not None:
+                state.show(result)
+            return True
+        finally:
+            guard.leave()
+
     def _drive(self, steps: Steps[Any]) -> Any:
         if self._connection is None:
             self._check_open()
@@ -82,8 +111,18 @@ class Cursor(BaseCursor):
 
     def fetchone(self) -> Any:
         """The next row, or None at the end. Raises ProgrammingError when the statement returned no rows."""
-        self._ready()
-        return self._drive(self._fetch_one())
+        if self._connection is None:
+            self._check_open()
+        guard = self._guard
+        guard.enter()
+        try:
+            row = self._row_at_hand()
+            if row is not None:
+                return row if self.row_factory is None else self.row_factory(self, row)
+            self._check_open()
+            return drive(self._fetch_one())
+        finally:
+            guard.leave()
 
     def fetchmany(self, size: int | None = None) -> list[Any]:
         """The next `size` (default `arraysize`) rows, fewer at the end."""
@@ -94,6 +133,13 @@ class Cursor(BaseCursor):
     def fetchall(self) -> list[Any]:
         """All remaining rows."""
         self._ready()
+        state = self._state
+        rows = state.rows
+        if rows is not None and state.rest is None and state.is_plain and self.row_factory is None:
+            if self._is_running:
+                self._check_idle()
+            position, state.position = state.position, len(rows)
+            return rows[position:] if position else rows.copy()
         found: list[Any] = self._drive(self._fetch_some(None))
         return found
 
@@ -101,20 +147,28 @@ class Cursor(BaseCursor):
         return self
 
     def __next__(self) -> Any:
-        state = self._state
-        if self._guard.may_pass() and self._has_next():
-            rows = state.rows
-            if rows is not None and state.is_plain:
-                row = rows[state.position]
-                state.position += 1
-                return row if self.row_factory is None else self.row_factory(self, row)
+        row = self._row_at_hand() if self._connection is not None and self._guard.may_pass() else None
+        if row is not None:
+            return row if self.row_factory is None else self.row_factory(self, row)
         self._ready()
-        if state.rows is None:
+        if self._state.rows is None:
             raise StopIteration
         found = self._drive(self._fetch_next())
         if found is None:
             raise StopIteration
         return found[0]
+
+    def _row_at_hand(self) -> Any:
+        """The next row when nothing has to be checked, fetched or converted for it, else None."""
+        state = self._state
+        rows = state.rows
+        if rows is None or self._is_closed or self._is_running or self._core.is_closed:
+            return None
+        position = state.position
+        if position >= len(rows) or not state.is_plain:
+            return None
+        state.position = position + 1
+        return rows[position]
 
     def _fetch_next(self) -> Steps[tuple[Any] | None]:
         self._check_idle()

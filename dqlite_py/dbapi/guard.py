@@ -53,10 +53,11 @@ class Guard:
 
     def enter(self) -> None:
         """`check`, and wait for the other threads' calls. A call inside a call of the same thread passes."""
-        if self._thread == threading.get_ident() and not self.is_shared and self._forks == _FORKS[0]:
-            return
-        self.check()
         me = threading.get_ident()
+        if self._forks != _FORKS[0] or not (self.is_shared or self._thread == me):
+            self.check()
+        if not self.is_shared:
+            return
         if self._owner != me:
             self._lock.acquire()
             self._owner = me

@@ -15,6 +15,7 @@ from dqlite_py.sqltext import CACHED_LENGTH_MAX, StatementKind, describe, tokens
 
 MODES: Final = ("DEFERRED", "IMMEDIATE", "EXCLUSIVE")
 _CHANGING: Final = ("INSERT", "UPDATE", "DELETE", "REPLACE")
+_PLAIN: Final = (StatementKind.READ, StatementKind.INSERT, StatementKind.CHANGE, StatementKind.SCHEMA)
 _QUOTES: Final = {"'": "'", '"': '"', "`": "`", "[": "]"}
 _PARAMS_MAX: Final = 1_000_000  # a number behind a question mark beyond any that SQLite takes
 
@@ -38,6 +39,8 @@ class Known(NamedTuple):
     changes: bool
     parameters: tuple[str | None, ...]
     control: Control | None
+    is_plain: bool
+    """One read or write, known by its text."""
 
 
 def classify(sql: str) -> Known:
@@ -64,7 +67,8 @@ def _classify(sql: str) -> Known:
     parameters = _parameters(sql)
     if len(parameters) > STATEMENT_PARAMS_MAX:
         raise OperationalError("too many SQL variables", code=1)
-    return Known(kind, statement.is_single, first in _CHANGING, changes, parameters, control)
+    is_plain = statement.is_single and kind in _PLAIN
+    return Known(kind, statement.is_single, first in _CHANGING, changes, parameters, control, is_plain)
 
 
 _classify_cached = lru_cache(maxsize=512)(_classify)

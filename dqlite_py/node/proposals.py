@@ -109,25 +109,27 @@ class DatabaseProposals:
 
     def submit(self, unit: bytes, callback: UnitCallback, deadline: Deadline) -> Queued:
         """Queue a unit; raises Busy (nothing was queued) when the bounds are reached."""
-        self._check_room(len(unit))
+        size = len(unit)
+        if len(self._queue) >= PENDING_UNITS_MAX or self._queued_bytes + size > PENDING_BYTES_MAX:
+            raise self._full()
         queued = Queued(unit, callback, deadline)
         self._queue.append(queued)
-        self._queued_bytes += len(unit)
+        self._queued_bytes += size
         if self._holder is not None:
             self._watch()
-        elif self._in_flight < PIPELINE_MAX:
+        elif not self._flush_due and self._in_flight < PIPELINE_MAX:
             self._flush_soon()
         return queued
 
-    def _check_room(self, size_bytes: int) -> None:
-        if len(self._queue) >= PENDING_UNITS_MAX or self._queued_bytes + size_bytes > PENDING_BYTES_MAX:
-            raise Busy(f"{len(self._queue)} writes wait for database {self.database}: try again later")
+    def _full(self) -> Busy:
+        return Busy(f"{len(self._queue)} writes wait for database {self.database}: try again later")
 
     # -- the lock ---------------------------------------------------------------------------------------
 
     def lock(self, on_granted: Callable[[Error | None], None], wait_s: float) -> WriteLock:
         """Ask for the database; DatabaseLocked comes after `wait_s`. Raises Busy (nothing was queued)."""
-        self._check_room(0)
+        if len(self._queue) >= PENDING_UNITS_MAX or self._queued_bytes > PENDING_BYTES_MAX:
+            raise self._full()
         lock = WriteLock(on_granted)
         self._queue.append(lock)
         self._locks_queued += 1

@@ -54,9 +54,13 @@ class ReadGateway:
         interrupt: Interrupt | None = None,
     ) -> QueryResult:
         """As Gateway.query. Raises NoLeader and TooStale (nothing was read), Busy, and what SQLite reports."""
-        if freshness.level is _LINEARIZABLE or not self.reads.is_fresh(database, freshness):
+        level = freshness.level
+        if level is _LINEARIZABLE or not self.reads.is_fresh(database, freshness):
             timeout_s = self.wait_fresh(database, freshness, timeout_s, interrupt)
-        return self.query_here(database, sql, params, freshness, timeout_s, interrupt)
+        if level is _SESSION:
+            return self.query_here(database, sql, params, freshness, timeout_s, interrupt)
+        found = self.pool(database).stream(sql, params, timeout_s, interrupt)
+        return found if found.more is None else self._finished(found, freshness)
 
     def query_here(
         self,

@@ -44,17 +44,12 @@ SQLITE_INTERRUPT: Final = 9
 class _Ending(Interrupt):
     """Remembers the request: also what has not begun yet is ended."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._is_requested = False
-
-    def request(self) -> None:
-        self._is_requested = True
-        super().request()
+    def begin(self) -> None:
+        pass
 
     def set(self, callback: Callable[[], None] | None) -> None:
         super().set(callback)
-        if callback is not None and self._is_requested:
+        if callback is not None and self.is_requested:
             self.request()
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 from dqlite_py.errors import Error, NoLeader, NotLeader, OperationalError, TooStale
@@ -49,13 +50,9 @@ class ReadBarriers:
         ] = {}  # database -> when everything committed was found to be applied
         # How long a leader that is cut off may go on telling its followers an old commit index.
         self._deposed_ms = core.settings.election_max_ms + 2 * core.settings.heartbeat_ms
-        self._rounds = {
-            level: ReadRounds(loop=loop, source=source, applier=applier, now_ms=now_ms)
-            for level, source in (
-                (ReadLevel.LINEARIZABLE, _Confirmed(self)),
-                (ReadLevel.LEADER, _Leased(self)),
-            )
-        }
+        rounds = partial(ReadRounds, loop=loop, applier=applier, now_ms=now_ms)
+        self._linearizable = rounds(source=_Confirmed(self))
+        self._leases = rounds(source=_Leased(self))
         self._is_watching = False
         self._stopped = False
 
@@ -200,7 +197,8 @@ class ReadBarriers:
         elif freshness.level is ReadLevel.STALE:
             self._freshen(database, callback, deadline, freshness)
         else:
-            self._rounds[freshness.level].add(database, callback, deadline)
+            rounds = self._linearizable if freshness.level is ReadLevel.LINEARIZABLE else self._leases
+            rounds.add(database, callback, deadline)
 
     def _freshen(
         self, database: str, callback: BarrierCallback, deadline: Deadline, freshness: Freshness
@@ -213,7 +211,7 @@ class ReadBarriers:
         def answered(value: Any, error: Error | None) -> None:
             callback(value, self.too_stale(database, freshness) if isinstance(error, NoLeader) else error)
 
-        self._rounds[ReadLevel.LEADER].add(database, answered, deadline)
+        self._leases.add(database, answered, deadline)
 
     def _wait_applied(self, database: str, index: int, callback: BarrierCallback, deadline: Deadline) -> None:
         future = self._applier().when_applied(database, index)
@@ -260,8 +258,8 @@ class ReadBarriers:
 
     def stop(self) -> None:
         self._stopped = True
-        for rounds in self._rounds.values():
-            rounds.stop()
+        self._linearizable.stop()
+        self._leases.stop()
 
 
 class _Confirmed:

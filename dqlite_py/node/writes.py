@@ -192,15 +192,18 @@ class Writes:
             and write.queued.withdraw()
         ):
             write.is_abandoned = False  # the key was never used
-            self._end(write, None, OperationalError("the write was withdrawn before it was sent"))
+            self._end(write, OperationalError("the write was withdrawn before it was sent"))
 
     def _route(self, write: PendingWrite) -> None:
         assert write.unit is not None
         view = self._view
         answered = partial(self._answered, write)
         try:
-            if view.is_ready_leader:
-                write.queued = self.submit_here(write.database, write.unit, answered, write.deadline)
+            if view.takes_writes:
+                queue = self._queues.get(write.database) or self.queue_here(write.database)
+                write.queued = queue.submit(write.unit, answered, write.deadline)
+            elif view.is_ready_leader:
+                raise self._refusal()
             else:
                 write.queued = self._forward(write.database, write.unit, answered, write.deadline)
         except NotLeader:
@@ -220,25 +223,31 @@ class Writes:
     def _answered(self, write: PendingWrite, outcome: Any, error: Error | None) -> None:
         """An attempt has come to an end."""
         if error is None:
-            self._decided(write, outcome)
+            if is_refusal(outcome):
+                self._refused(write, outcome)
+            else:
+                write.is_over = True
+                if write.once and write.key is not None and not write.is_abandoned:
+                    self.sessions.give_back(write.database, write.key)
+                write.callback(outcome, None)
             return
         if error.outcome is Outcome.UNKNOWN:
             write.is_uncertain = True
         if self._stopped or write.deadline.passed or isinstance(error, NodeStopped):
-            self._end(write, None, error)
+            self._end(write, error)
         elif isinstance(error, NotLeader):
             self._route_away(write)
         elif write.key is not None and (write.is_uncertain or isinstance(error, Overwritten)):
             self._pausing[write] = self._loop.call_later(REPEAT_S, self._repeat, write)
         else:
-            self._end(write, None, error)
+            self._end(write, error)
 
     def _repeat(self, write: PendingWrite) -> None:
         del self._pausing[write]
         self._route(write)
 
-    def _decided(self, write: PendingWrite, outcome: Any) -> None:
-        """The log has answered."""
+    def _refused(self, write: PendingWrite, outcome: Any) -> None:
+        """The log has answered, of the write's key."""
         _index, result = outcome
         if result[0] == SESSION_EXPIRED and write.once and not write.is_uncertain:
             # The key is new, and so is the write: certainly not applied.
@@ -249,18 +258,20 @@ class Writes:
                 write.unit = stamp_unit(write.body, write.key)
                 self._route(write)
                 return
-            self._end(write, None, NeverApplied(f"the write did not happen: {result[1]}"))
+            self._end(write, NeverApplied(f"the write did not happen: {result[1]}"))
             return
-        self._end(write, outcome, None)
-
-    def _end(self, write: PendingWrite, outcome: Any, error: Error | None) -> None:
         write.is_over = True
-        if error is not None and write.is_uncertain:
+        write.callback(outcome, None)
+
+    def _end(self, write: PendingWrite, error: Error) -> None:
+        """It has failed: certainly, or nobody knows."""
+        write.is_over = True
+        if write.is_uncertain:
             if write.key is not None:
                 error = write.unknown(str(error))
-        elif write.once and write.key is not None and not write.is_abandoned and not is_refusal(outcome):
+        elif write.once and write.key is not None and not write.is_abandoned:
             self.sessions.give_back(write.database, write.key)
-        write.callback(outcome, error)
+        write.callback(None, error)
 
     def _forward(self, database: str, unit: bytes, callback: UnitCallback, deadline: Deadline) -> Queued:
         """Raises Busy or, when the node stops, NodeStopped; nothing was queued then."""
@@ -342,7 +353,7 @@ class Writes:
             forwarder.fail_queued(stopping)
         for write, pause in list(self._pausing.items()):
             pause.cancel()
-            self._end(write, None, stopping)
+            self._end(write, stopping)
         self._pausing.clear()
         await asyncio.sleep(0)  # what is cancelled BEFORE its first step cannot tell its caller
         for task in list(self._tasks):

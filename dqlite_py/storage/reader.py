@@ -64,7 +64,7 @@ class Reader:
         self._authorizer = ReadAuthorizer()
         self._deadline = self._began = 0.0
         self._is_cancelled: Callable[[], bool] | None = None
-        self._is_interrupted = False
+        self._interrupt: Interrupt | None = None  # of the call under way
         self._hurries = False
         self._known: dict[str, Columns] = {}
         self._cursor = self._connection.cursor()  # for known texts
@@ -99,7 +99,7 @@ class Reader:
         self._deadline = float("inf") if timeout_s is None else now + timeout_s
         self._began = now
         self._is_cancelled = is_cancelled
-        self._is_interrupted = False
+        self._interrupt = interrupt
         self._hurries = hurries
         self.unread = None
         authorizer = self._authorizer
@@ -107,7 +107,7 @@ class Reader:
         authorizer.was_asked = False
         columns = self._known.get(sql)
         if interrupt is not None:
-            interrupt.set(self._interrupt)
+            interrupt.begin()
         try:
             if columns is None:
                 return self._query_unknown(sql, params, bytes_max)
@@ -127,8 +127,7 @@ class Reader:
                 self._raise_translated(error, params)
             raise
         finally:
-            if interrupt is not None:
-                interrupt.set(None)
+            self._interrupt = None
 
     def _query_unknown(self, sql: str, params: Any, bytes_max: int) -> QueryResult:
         statement = describe(sql)
@@ -166,19 +165,19 @@ class Reader:
         """The next rows of what was `unread`; at the end, and on an error, the cursor is closed and `unread` None."""
         self._deadline = float("inf") if timeout_s is None else time.monotonic() + timeout_s
         self._is_cancelled = None
-        self._is_interrupted = self._hurries = False
+        self._hurries = False
         self.unread = None
         self._authorizer.reason = None
+        self._interrupt = interrupt
         if interrupt is not None:
-            interrupt.set(self._interrupt)
+            interrupt.begin()
         try:
             return self._collect(cursor, bytes_max)
         except Exception as error:
             self._raise_translated(error, ())
             raise
         finally:
-            if interrupt is not None:
-                interrupt.set(None)
+            self._interrupt = None
             if self.unread is None:
                 self.drop(cursor)
 
@@ -226,7 +225,8 @@ class Reader:
         self.unread = None
         self._deadline = float("inf")
         self._is_cancelled = None
-        self._is_interrupted = self._hurries = False
+        self._interrupt = None
+        self._hurries = False
         if not self._connection.getautocommit():
             self._control("ROLLBACK")
 
@@ -255,17 +255,13 @@ class Reader:
         return False
 
     def _must_stop(self) -> bool:
-        if self._is_interrupted or self.ending is not None:
+        if self.ending is not None or (self._interrupt is not None and self._interrupt.is_requested):
             return True
         if self._hurries and time.monotonic() - self._began > HURRY_S:
             return True
         if self._is_cancelled is not None and self._is_cancelled():
             return True
         return time.monotonic() >= self._deadline
-
-    def _interrupt(self) -> None:
-        """Any thread: end the call under way."""
-        self._is_interrupted = True
 
     # -- columns ----------------------------------------------------------------------------------------
 
@@ -308,7 +304,7 @@ class Reader:
                 raise copy(self.ending) from None
             if self._hurries:
                 raise TookTooLong from None
-            if self._is_interrupted:
+            if self._interrupt is not None and self._interrupt.is_requested:
                 why = "interrupted"
             elif self._is_cancelled is not None and self._is_cancelled():
                 why = "cancelled"

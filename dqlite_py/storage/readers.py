@@ -36,10 +36,11 @@ from dqlite_py.limits import (
     STREAM_HOLD_MS,
     STREAM_IDLE_MS,
 )
-from dqlite_py.sqltext import CACHED_LENGTH_MAX, StatementKind, describe
+from dqlite_py.sqltext import StatementKind, describe
 from dqlite_py.storage.authorizer import RESERVED_PREFIX
 from dqlite_py.storage.held import HeldStream, HeldTransaction, HoldLimits
 from dqlite_py.storage.implementation import refusal
+from dqlite_py.storage.pace import QUICK_S, Pace
 from dqlite_py.storage.reader import MISUSE, SEVERAL_STATEMENTS, Reader, TookTooLong
 from dqlite_py.storage.reader_connections import ReaderConnections
 from dqlite_py.storage.sqlerrors import AUTH
@@ -47,12 +48,6 @@ from dqlite_py.storage.sqlerrors import AUTH
 __all__ = ["HoldLimits", "QueryResult", "ReadFuture", "ReaderPool"]
 
 SQL_NAMED_MAX: Final = 80
-QUICK_S: Final = 0.001  # on a thread, where it waits for the interpreter too
-SLOW_S: Final = 0.003
-MISS: Final = 10  # what one that took longer counts; it is made good by as many that did not
-MISSES_MAX: Final = 3 * MISS
-MISSES_AT_ONCE: Final = 100 * MISS
-PACES_MAX: Final = 1024
 STREAM_LIMITS: Final = HoldLimits(STREAM_IDLE_MS / 1000, STREAM_HOLD_MS / 1000)
 _READS: Final = (StatementKind.READ,)
 _WRITES: Final = (StatementKind.INSERT, StatementKind.CHANGE, StatementKind.SCHEMA, StatementKind.TRANSACTION)
@@ -127,9 +122,9 @@ class ReaderPool:
         self,
         sql: str,
         params: Any = (),
-        *,
         timeout_s: float | None = REQUEST_TIMEOUT_MS / 1000,
         interrupt: Interrupt | None = None,
+        *,
         with_index: bool = False,
     ) -> QueryResult:
         """As `query`, but a result that is not small comes in pieces (`more`); `timeout_s` is for each of them.
@@ -141,7 +136,19 @@ class ReaderPool:
             reader = self._idle.pop()
         except IndexError:
             reader, timeout_s = self._connections.wait(timeout_s)
-        return self._stream(reader, sql, params, timeout_s, interrupt, with_index, hurries=False)
+        if with_index:
+            return self._stream(reader, sql, params, timeout_s, interrupt, with_index, hurries=False)
+        try:
+            found = reader.query(
+                sql, params, timeout_s=timeout_s, bytes_max=STREAM_CHUNK_BYTES, interrupt=interrupt
+            )
+        except BaseException:
+            self._give_back(reader)
+            raise
+        if reader.unread is not None:
+            return self._held(reader, found, sql, timeout_s, interrupt, 0)
+        self._give_back(reader)
+        return found
 
     def stream_if_quick(
         self, sql: str, params: Any, *, timeout_s: float | None, with_index: bool = False
@@ -202,24 +209,39 @@ class ReaderPool:
                 interrupt=interrupt,
                 hurries=hurries,
             )
-            cursor = reader.unread
             if with_index:
                 reader.let_go()
-            if cursor is not None:
-                hold = self._connections.hold(
-                    reader, f"the result of {shortened(sql)}", STREAM_LIMITS, OperationalError
-                )
+            if reader.unread is not None:
                 is_held = True
-                more = HeldStream(hold, cursor, timeout_s, interrupt, owns_hold=True)
-                found = QueryResult(found.columns, found.decltypes, found.rows, index, more)
-            elif with_index:
-                found = found._replace(log_index=index)
-            return found
+                return self._held(reader, found, sql, timeout_s, interrupt, index)
+            return found._replace(log_index=index) if with_index else found
         finally:
             if not is_held:
                 if with_index:
                     reader.let_go()
                 self._give_back(reader)
+
+    def _held(
+        self,
+        reader: Reader,
+        found: QueryResult,
+        sql: str,
+        timeout_s: float | None,
+        interrupt: Interrupt | None,
+        index: int,
+    ) -> QueryResult:
+        """The first rows of a result, and a stream of the rest, which keeps the reader."""
+        cursor = reader.unread
+        assert cursor is not None
+        try:
+            hold = self._connections.hold(
+                reader, f"the result of {shortened(sql)}", STREAM_LIMITS, OperationalError
+            )
+        except BaseException:
+            self._give_back(reader)
+            raise
+        more = HeldStream(hold, cursor, timeout_s, interrupt, owns_hold=True)
+        return found._replace(log_index=index, more=more)
 
     def begin(self, limits: HoldLimits, *, timeout_s: float | None) -> HeldTransaction:
         """Freeze the present state. Raises Busy, InterfaceError, OperationalError."""
@@ -349,39 +371,6 @@ class ReaderPool:
         finally:
             with self._lock:
                 self._pending -= 1
-
-
-class Pace:
-    """Which texts are quick whenever they run. Any thread; what is lost between threads costs little."""
-
-    def __init__(self) -> None:
-        self._misses: dict[str, int] = {}  # how often they were not, of late
-
-    def is_quick(self, sql: str) -> bool:
-        return self._misses.get(sql, MISSES_MAX) < MISSES_MAX
-
-    def was_quick(self, sql: str) -> None:
-        """On a thread."""
-        misses = self._misses.get(sql)
-        if misses is not None:
-            if misses:
-                self._misses[sql] = misses - 1
-        elif len(sql) <= CACHED_LENGTH_MAX:
-            if len(self._misses) >= PACES_MAX:
-                self._misses.clear()
-            self._misses[sql] = 0
-
-    def took(self, sql: str, seconds: float) -> None:
-        """A quick one has waited: now and then that is the machine's fault, often it is the disk's."""
-        misses = self._misses.get(sql, 0)
-        if seconds > SLOW_S:
-            self._misses[sql] = misses + MISS
-        elif misses:
-            self._misses[sql] = misses - 1
-
-    def was_slow(self, sql: str) -> None:
-        """For long: it takes long with some parameters."""
-        self._misses[sql] = MISSES_AT_ONCE
 
 
 def shortened(sql: str) -> str:

@@ -196,6 +196,7 @@ def test_a_read_transaction_keeps_its_state_and_blocks_nobody(
 ) -> None:
     fill(nodes[0], 2_000)
     for node in nodes:
+        read(node, "SELECT 1", Freshness())  # the table is there also for a stale read
         transaction = gateway(node).begin_read("app", level, T_S, LIMITS)
         before = transaction.query("SELECT count(*) FROM t", (), T_S)
         assert before.log_index == transaction.log_index > 0
@@ -218,6 +219,8 @@ def test_a_forgotten_transaction_is_ended(nodes: list[dqlite_py.Node]) -> None:
 
 def test_dropping_the_database_ends_what_is_open(nodes: list[dqlite_py.Node]) -> None:
     fill(nodes[0], 3_000)
+    for node in nodes:
+        read(node, "SELECT 1", Freshness())  # the rows are there also for a stale read
     open_ones = [
         (gateway(n).begin_read("app", STALE, T_S, LIMITS), read(n, "SELECT a FROM t", Freshness()))
         for n in nodes

@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +53,14 @@ def open_cluster(folder: Path, nodes: int = 3, join: str = "", name: str = "ours
 
 
 class OurClient:
-    def __init__(self, connection: Any) -> None:
-        self._connection = connection
+    """`connect`: called by the thread that uses the client."""
+
+    def __init__(self, connect: Callable[[], Any]) -> None:
+        self._connect = connect
+
+    @cached_property
+    def _connection(self) -> Any:
+        return self._connect()
 
     def insert(self, value: str) -> None:
         self._connection.execute(INSERT, (value,))
@@ -124,9 +131,7 @@ class OurCluster(Cluster):
 
     def client(self, level: str) -> OurClient:
         return OurClient(
-            self._node.connect(
-                DATABASE, isolation_level=None, read_level=dqlite_py.ReadLevel(level), check_same_thread=False
-            )
+            partial(self._node.connect, DATABASE, isolation_level=None, read_level=dqlite_py.ReadLevel(level))
         )
 
     def close(self) -> None:

@@ -205,17 +205,29 @@ def test_threads_read_streams_side_by_side(pool: ReaderPool) -> None:
 # -- ending a call that runs ---------------------------------------------------------------------------------
 
 
-class Bell:
-    """A parameter of a query that rings when SQLite asks for its deadline: the call is under way."""
+class Watched(Interrupt):
+    """Tells when a call begins."""
 
-    def __init__(self, interrupt: Interrupt, action: Any) -> None:
-        self._interrupt = interrupt
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun = threading.Event()
+
+    def begin(self) -> None:
+        super().begin()
+        self.begun.set()
+
+
+class Bell:
+    """Rings when the next call has begun."""
+
+    def __init__(self, interrupt: Watched, action: Any) -> None:
+        self._begun = interrupt.begun
+        self._begun.clear()
         self._thread = threading.Thread(target=self._wait, args=(action,), daemon=True)
         self._thread.start()
 
     def _wait(self, action: Any) -> None:
-        while self._interrupt._callback is None:
-            pass
+        self._begun.wait()
         action()
 
     def join(self) -> None:
@@ -223,7 +235,7 @@ class Bell:
 
 
 def test_an_interrupt_ends_the_first_piece(pool: ReaderPool) -> None:
-    interrupt = Interrupt()
+    interrupt = Watched()
     bell = Bell(interrupt, interrupt.request)
     with pytest.raises(OperationalError, match="interrupted") as caught:
         pool.stream(SILENT, timeout_s=None, interrupt=interrupt)
@@ -252,7 +264,7 @@ SLOW_LATER = (
 
 
 def test_an_interrupt_ends_a_later_piece(pool: ReaderPool) -> None:
-    interrupt = Interrupt()
+    interrupt = Watched()
     found = pool.stream(SLOW_LATER, timeout_s=None, interrupt=interrupt)
     more = near_the_slow_row(found)
     bell = Bell(interrupt, interrupt.request)
@@ -269,7 +281,7 @@ def test_time_is_up_for_one_piece(pool: ReaderPool) -> None:
 
 
 def test_closing_a_stream_ends_the_fetch_that_runs(pool: ReaderPool) -> None:
-    interrupt = Interrupt()
+    interrupt = Watched()
     found = pool.stream(SLOW_LATER, timeout_s=None, interrupt=interrupt)
     more = near_the_slow_row(found)
     bell = Bell(interrupt, more.close)
@@ -281,7 +293,7 @@ def test_closing_a_stream_ends_the_fetch_that_runs(pool: ReaderPool) -> None:
 
 
 def test_ctrl_c_ends_the_query(pool: ReaderPool) -> None:
-    interrupt = Interrupt()
+    interrupt = Watched()
     for sql in (SILENT, ENDLESS):
         bell = Bell(interrupt, lambda: os.kill(os.getpid(), signal.SIGINT))
         with pytest.raises(KeyboardInterrupt):
