@@ -119,27 +119,31 @@ def tasks_rate(node: dqlite_py.Node, seconds: float) -> float:
     return asyncio.run(run())
 
 
-def latencies_ms(node: dqlite_py.Node, seconds: float) -> tuple[list[float], list[float]]:
-    """Of lone writes and of transactions (BEGIN IMMEDIATE, two reads, a write, COMMIT), taken in turns."""
+def latencies_ms(node: dqlite_py.Node, seconds: float) -> tuple[list[float], list[float], list[float]]:
+    """Of lone writes and of transactions (BEGIN IMMEDIATE, two reads, a write, COMMIT), taken in turns; and of the
+    three statements inside those."""
     connection = node.connect("app", isolation_level=None)
     value = "x" * 100
     connection.execute("INSERT OR IGNORE INTO t(id, value) VALUES (1, ?)", (value,))
     lone: list[float] = []
     whole: list[float] = []
+    inside: list[float] = []
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         began = time.perf_counter()
         connection.execute(INSERT, (value,))
         middle = time.perf_counter()
         connection.execute("BEGIN IMMEDIATE")
+        begun = time.perf_counter()
         connection.execute(POINT, (1,)).fetchone()
         connection.execute(POINT, (2,)).fetchone()
         connection.execute(INSERT, (value,))
+        inside.append((time.perf_counter() - begun) * 1000)
         connection.execute("COMMIT")
         whole.append((time.perf_counter() - middle) * 1000)
         lone.append((middle - began) * 1000)
     connection.close()
-    return lone, whole
+    return lone, whole, inside
 
 
 def stream(node: dqlite_py.Node, rows: int) -> tuple[float, float]:
@@ -176,9 +180,10 @@ def measure(seconds: float, rounds: int, rows: int) -> Iterator[tuple[str, float
     for name, microseconds in own_time_us().items():
         yield f"us {name}", microseconds
     with tempfile.TemporaryDirectory(prefix="dqlite-sql-", dir=".") as folder, cluster(Path(folder)) as node:
-        lone, whole = latencies_ms(node, max(2.0, seconds))
+        lone, whole, inside = latencies_ms(node, max(2.0, seconds))
         yield "ms lone write p50", statistics.median(lone)
         yield "ms transaction p50", statistics.median(whole)
+        yield "ms its statements p50", statistics.median(inside)
         threads, plain, tasks = [], [], []
         for _ in range(rounds):
             threads.append(threads_rate(node, seconds))
