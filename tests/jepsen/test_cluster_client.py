@@ -85,7 +85,7 @@ def test_request_on_the_line(tmp_path: Path) -> None:
     assert seen == [
         {
             "f": "unit",
-            "timeout_s": 1.8,
+            "timeout_s": 1.3,
             "statements": [["a", [{"bytes": "01"}]], ["b", {"named": {"n": None}}]],
         }
     ]
