@@ -49,10 +49,11 @@ class ClientSessions:
         return WriteKey(secrets.token_bytes(SESSION_BYTES), log_time_us + 1)
 
     def take_at(self, database: str, log_time_us: int) -> WriteKey:
-        """A key for an entry whose log time was set a while ago (a transaction's): it must not be ahead of that."""
+        """A key for an entry whose log time was set a while ago (a transaction's): it must not be ahead of that, nor
+        behind: what is known here may be older than the database."""
         key = self.take(database)
         if key.sequence <= log_time_us + SESSION_AHEAD_US // 2:
-            return key
+            return key if key.sequence > log_time_us else WriteKey(key.session, log_time_us + 1)
         self.give_back(database, key)
         return self.fresh(log_time_us)
 

@@ -2,7 +2,8 @@
  *
  * Part of the replicated state, in the table _dqlite_sessions: one row per entry that has units with a session,
  *   log_index, now_us, results = for each such unit [session 16][sequence 8, big-endian][size 4, big-endian][result]
- * and, with log_index 0, the horizon (8 bytes, big-endian): the newest sequence of a session that was forgotten.
+ * and, with log_index 0, the horizon (8 bytes, big-endian): the newest sequence of a session that was forgotten, at
+ * first the log time at which the database was made (storage/meta.py): what is older was for one that was dropped.
  * In memory, rebuilt at open: session -> (newest sequence, row, place in the row).
  *
  * What becomes of a unit depends on the state and on the units before it in the entry, not on how they end. So an

@@ -1,6 +1,7 @@
 """What nodes answer to sql.* and tx.* requests, checked and made into the records of gateway.py. Pure.
 
   sql.execute, sql.resolve  [log index, results, log time (us)]
+  sql.open                  log time (us); nil of earlier releases
   tx.begin                  [session, sequence], the key of its COMMIT
   tx.run                    [results, is open, decltypes|nil]
   tx.commit, sql.begin_read log index
@@ -34,6 +35,15 @@ def unit_answer(answer: Any) -> tuple[UnitResult, int]:
     if len(result) == 4:
         return UnitResult(index, None, result[2]), log_time_us
     return UnitResult(index, _statements(result)), log_time_us
+
+
+def open_answer(answer: Any) -> int:
+    """The node's log time, 0 when it does not tell."""
+    if answer is None:
+        return 0
+    if type(answer) is not int or not 0 <= answer < 2**63:
+        raise MalformedMessage("the node's answer to sql.open is no log time", what="sql.open")
+    return answer
 
 
 def key_answer(answer: Any) -> WriteKey:

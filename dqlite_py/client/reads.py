@@ -59,7 +59,9 @@ async def begin_read(
 
 async def open_database(link: Link, database: str, timeout_s: float) -> None:
     """See Gateway.open_database: on the node that is asked whatever any node can answer."""
-    await Attempts(link, timeout_s, leader=False).ask("sql.open", {"database": database}, lambda _: None)
+    attempts = Attempts(link, timeout_s, leader=False)
+    told_us = await attempts.ask("sql.open", {"database": database}, answers.open_answer)
+    link.log_time_us = max(link.log_time_us, told_us)  # or the first keys would be older than the database
 
 
 async def is_read(link: Link, sql: str, database: str) -> bool:

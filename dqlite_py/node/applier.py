@@ -29,6 +29,7 @@ from dqlite_py.errors import (
 from dqlite_py.model import Entry, EntryKind, LogIndex
 from dqlite_py.node.change_hub import ChangeHub
 from dqlite_py.node.database_worker import FULL_RETRY_S, Applied, DatabaseWorker
+from dqlite_py.storage.meta import UNKNOWN_MAKER, MadeBy
 from dqlite_py.storage.readers import ReaderPool
 from dqlite_py.storage.state_folder import StateFolder
 
@@ -82,6 +83,7 @@ class Applier:
         """Open every database of the current generation; raises what stands in the way (then close)."""
         manifest = self._folder.manifest
         self.dispatched_index = manifest.index
+        self.last_now_us = self.log_time_us = manifest.now_us
         # A crash may have left a file that the manifest does not know half-made.
         workers = [
             self._start_worker(name, create=manifest.get(name) is None)
@@ -99,11 +101,12 @@ class Applier:
         for worker in workers:
             self._add_readers(worker)
 
-    def _start_worker(self, name: str, *, create: bool) -> DatabaseWorker:
+    def _start_worker(self, name: str, *, create: bool, made_by: MadeBy = UNKNOWN_MAKER) -> DatabaseWorker:
         worker = DatabaseWorker(
             name,
             self._folder.database_path(name),
             create=create,
+            made_by=made_by,
             post=self._post,
             on_applied=self._report,
             on_fatal=self._on_fatal,
@@ -225,7 +228,8 @@ class Applier:
                 self.dispatched_index = entry.index
                 self._on_entry_applied(entry, None, None)
                 return
-            worker = self._start_worker(header.database, create=True)
+            made_by = MadeBy(entry.index, header.now_us)
+            worker = self._start_worker(header.database, create=True, made_by=made_by)
             worker.opened.add_done_callback(self._created(worker))
         worker.submit(entry, header, self._wants_results(entry.index))
         self.dispatched_index = entry.index  # AFTER it is pending: see has_applied

@@ -82,7 +82,7 @@ class Compaction:
             applier = self._applier()
             workers = dict(applier.workers)
             checkpointed = await self._checkpoint(applier.dispatched_index, workers)
-            manifest = None if checkpointed is None else self._manifest_at(*checkpointed)
+            manifest = None if checkpointed is None else self._manifest_at(*checkpointed, applier.last_now_us)
             if manifest is None:
                 return self._folder.manifest.index
             point = manifest.index
@@ -118,12 +118,12 @@ class Compaction:
             states.append(DatabaseState(name, LogIndex(applied), state_hash, pages))
         return routed, states
 
-    def _manifest_at(self, point: int, states: list[DatabaseState]) -> Manifest | None:
+    def _manifest_at(self, point: int, states: list[DatabaseState], now_us: int) -> Manifest | None:
         old = self._folder.manifest
         if point <= old.index:
             return None
         at = self._core.snapshot_at(LogIndex(point))
-        return Manifest(old.cluster_id, at.index, at.term, at.configuration, ordered(states))
+        return Manifest(old.cluster_id, at.index, at.term, at.configuration, ordered(states), now_us)
 
     def snapshot(self) -> Snapshot:
         return self._folder.manifest.snapshot

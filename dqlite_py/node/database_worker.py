@@ -30,6 +30,7 @@ from dqlite_py.errors import (
 from dqlite_py.model import Entry
 from dqlite_py.storage.changelog.log import ChangeLog
 from dqlite_py.storage.engine import ApplyResult, DatabaseEngine
+from dqlite_py.storage.meta import UNKNOWN_MAKER, MadeBy
 from dqlite_py.storage.sqlerrors import FULL, error_from_code
 
 log = logging.getLogger("dqlite_py.apply")
@@ -80,6 +81,7 @@ class DatabaseWorker:
         path: str,
         *,
         create: bool,
+        made_by: MadeBy = UNKNOWN_MAKER,
         post: Callable[[Callable[[], None]], None],
         on_applied: Callable[[DatabaseWorker, list[Applied]], None],
         on_fatal: Callable[[BaseException], None],
@@ -105,6 +107,7 @@ class DatabaseWorker:
         self._hashes: OrderedDict[int, int] = OrderedDict()
         self._hashes_lock = threading.Lock()
         self._create = create
+        self._made_by = made_by
         self._ending = threading.Event()
         self._ending_lock = threading.Lock()  # a call is queued BEFORE the end, or refused
         self.opened: Future[int] = Future()  # the applied index found
@@ -156,7 +159,7 @@ class DatabaseWorker:
 
     def _run(self) -> None:
         try:
-            engine = DatabaseEngine.open(self.path, create=self._create)
+            engine = DatabaseEngine.open(self.path, create=self._create, made_by=self._made_by)
         except BaseException as error:  # noqa: BLE001 - told through `opened`; the node decides
             self.opened.set_exception(error)
             self._refuse_rest()

@@ -23,7 +23,7 @@ async def pin_all(core: RaftCore, applier: Applier) -> PinnedState:
     routed = LogIndex(applier.dispatched_index)  # read BEFORE the calls are queued
     if routed == 0:
         raise OperationalError("there is no state to offer yet")
-    at = core.snapshot_at(routed)
+    at, now_us = core.snapshot_at(routed), applier.last_now_us
     calls = [worker.call(partial(_pin, name, worker.path)) for name, worker in applier.workers.items()]
     pinned: list[PinnedDatabase] = []
     try:
@@ -36,7 +36,7 @@ async def pin_all(core: RaftCore, applier: Applier) -> PinnedState:
             # A pin that comes too late must not hold its WAL for ever.
             call.add_done_callback(_close_late)
         raise
-    return PinnedState(at.index, at.term, at.configuration, tuple(pinned))
+    return PinnedState(at.index, at.term, at.configuration, tuple(pinned), now_us)
 
 
 def _pin(name: str, path: str, engine: Any) -> PinnedDatabase:

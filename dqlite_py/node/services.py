@@ -163,11 +163,13 @@ class Services:
         return [list(found.columns), [list(row) for row in found.rows]]
 
     async def sql_open(self, _ctx: Any, body: Any) -> Any:
-        """Through the log, whatever is here; returns when it is here, too, or when the time is over."""
+        """Through the log, whatever is here; answers when it is here, too, or when the time is over: the log's time as
+        known here, which a caller's next sequence exceeds."""
         database, deadline = database_of(body), Deadline(timeout_of(body))
         await self._parts.writes.open_database(database, deadline)
         while database not in self._parts.applier().readers and not deadline.passed:
             await self._parts.view.wait_change(0.02)
+        return self._parts.applier().log_time_us
 
     async def sql_drop(self, _ctx: Any, body: Any) -> Any:
         writes = self._parts.writes

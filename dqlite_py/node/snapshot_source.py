@@ -52,6 +52,7 @@ class PinnedState:
     term: Term
     configuration: Configuration
     databases: tuple[PinnedDatabase, ...]
+    now_us: int = 0  # no entry up to `index` carries a later time
 
 
 @dataclass(slots=True)
@@ -216,6 +217,7 @@ class SnapshotSource:
             ordered(
                 DatabaseState(d.name, d.applied_index, d.state_hash, d.page_count) for d in state.databases
             ),
+            state.now_us,
         )
         facts = dict(files)
         offer = Offer(identifier, manifest, tuple(facts[database.name] for database in manifest.databases))

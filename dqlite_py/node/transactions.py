@@ -37,7 +37,7 @@ from dqlite_py.node.reads import ReadBarriers
 from dqlite_py.node.tickets import Deadline
 from dqlite_py.node.transaction import ROLLED_BACK, Transaction
 from dqlite_py.node.writes import Writes
-from dqlite_py.storage.sqlerrors import NEVER_APPLIED
+from dqlite_py.storage.sqlerrors import NEVER_APPLIED, SESSION_EXPIRED
 
 SNAPSHOT_BUSY: Final = 517
 ENDED_KEPT: Final = 1024  # why transactions of other processes ended
@@ -257,7 +257,10 @@ class Transactions:
         outcome: Any,
         error: Error | None,
     ) -> None:
-        if error is None:
+        if error is None and outcome[1][0] == SESSION_EXPIRED:
+            # The key is new, and the unit was proposed once. The database is another one of that name, most likely.
+            callback(None, TransactionEnded(f"{ROLLED_BACK}: {outcome[1][1]}; nothing of it happened"))
+        elif error is None:
             self._writes.sessions.give_back(transaction.database, transaction.key)
             callback(outcome, None)
         elif error.outcome is Outcome.UNKNOWN:

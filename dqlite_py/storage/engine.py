@@ -41,7 +41,7 @@ from dqlite_py.storage.engine_api import (
 )
 from dqlite_py.storage.implementation import file_sync, start_engine
 from dqlite_py.storage.live import LiveTransaction
-from dqlite_py.storage.meta import prepare_meta
+from dqlite_py.storage.meta import UNKNOWN_MAKER, MadeBy, prepare_meta
 from dqlite_py.storage.sqlerrors import environment_error, error_from_apsw
 
 # Above this the writer waits for the checkpoint thread: it writes faster than frames can be moved.
@@ -69,9 +69,18 @@ class DatabaseEngine:
     """See the module. Use `open`."""
 
     def __init__(
-        self, connection: apsw.Connection, native: ApplyEngine, path: str, applied: LogIndex, scan: State
+        self,
+        connection: apsw.Connection,
+        native: ApplyEngine,
+        path: str,
+        applied: LogIndex,
+        scan: State,
+        made_at: int,
     ) -> None:
         self.path = path
+        self._made_at = (
+            made_at  # it is empty while this is the applied index; not known of one that was there
+        )
         self.applied_index = applied
         self.state_hash = scan.state_hash
         self.page_count = scan.page_count
@@ -93,21 +102,23 @@ class DatabaseEngine:
         path: str,
         *,
         create: bool,
+        made_by: MadeBy = UNKNOWN_MAKER,
         cache_bytes: int = WRITER_CACHE_BYTES,
         statements_max: int = STATEMENTS_MAX,
     ) -> DatabaseEngine:
         """Open, empty the WAL into the file, fsync, compute the state hash.
 
+        made_by: see prepare_meta.
         Raises CorruptState, UnknownFormat, DirectoryLocked (another program has the file open), OperationalError.
         """
         connection = open_writer(path, create=create, cache_bytes=cache_bytes)
         native: ApplyEngine | None = None
         try:
-            applied = prepare_meta(connection, path, create=create)
+            applied = prepare_meta(connection, path, create=create, made_by=made_by)
             _empty_wal(connection, path)
             _sync_directory(path)
             native = _start(connection, path, statements_max)
-            return cls(connection, native, path, applied, _scan(native, path))
+            return cls(connection, native, path, applied, _scan(native, path), made_by.log_index)
         except BaseException:
             _close(native, connection)
             raise
@@ -130,7 +141,9 @@ class DatabaseEngine:
             if self._changes is None:
                 state = self._native.apply(index, payload, want_results)
             else:
-                state = self._changes.apply(index, payload, want_results, self.applied_index)
+                state = self._changes.apply(
+                    index, payload, want_results, is_new=self.applied_index == self._made_at
+                )
             self.applied_index = LogIndex(index)
             self.state_hash = state.state_hash
             self.page_count = state.page_count

@@ -3,6 +3,7 @@
 A sealed file (storage.sealedfile) with the body
   [cluster id (16 bytes), index, term, configuration index, [[id, address, role], ...],
    [[database, applied index, state hash (8 bytes, big-endian), page count], ...]]
+and, in format version 2, [..., newest time] behind that: version 1 is written while no time is known.
 
 Pure values: it reads no file and knows nothing of generations or SQLite. The same bytes travel in
 snapshot.begin. Used by storage.state_folder and node.snapshot_*; any thread.
@@ -22,6 +23,8 @@ from dqlite_py.storage.sealedfile import seal, unseal
 
 MANIFEST_MAGIC: Final = b"dqlpyMAN"
 MANIFEST_VERSION: Final = 1
+TIMED_VERSION: Final = 2
+_VERSION_AT: Final = slice(len(MANIFEST_MAGIC), len(MANIFEST_MAGIC) + 4)
 CLUSTER_ID_BYTES: Final = 16
 PAGES_MAX: Final = 2**32 - 2
 
@@ -38,13 +41,18 @@ class DatabaseState:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """A snapshot of the state machine at log index `index` (0: nothing yet); databases by name."""
+    """A snapshot of the state machine at log index `index` (0: nothing yet); databases by name.
+
+    `now_us`: no entry up to `index` carries a later time, so that log time goes on from there (node.log_clock); 0: not
+    known.
+    """
 
     cluster_id: bytes
     index: LogIndex
     term: Term
     configuration: Configuration
     databases: tuple[DatabaseState, ...]
+    now_us: int = 0
 
     def __post_init__(self) -> None:
         names = [database.name for database in self.databases]
@@ -53,6 +61,7 @@ class Manifest:
             (0 <= self.index < 2**63 and 0 <= self.term < 2**63, "index and term are within 63 bits"),
             ((self.index == 0) == (self.term == 0), "index and term are both zero or neither is"),
             (0 <= self.configuration.index <= self.index, "the configuration is not newer than the snapshot"),
+            (0 <= self.now_us < 2**63, "the newest time is within 63 bits"),
             (len(self.configuration.members) <= MEMBERS_MAX, f"at most {MEMBERS_MAX} members"),
             (len(names) <= DATABASES_MAX, f"at most {DATABASES_MAX} databases"),
             (names == sorted(set(names)), "databases are ordered by name, each once"),
@@ -90,19 +99,23 @@ class Manifest:
             self.configuration.index,
             self.configuration.to_wire(),
             rows,
+            *((self.now_us,) if self.now_us else ()),
         ]
-        return seal(MANIFEST_MAGIC, MANIFEST_VERSION, body)
+        return seal(MANIFEST_MAGIC, TIMED_VERSION if self.now_us else MANIFEST_VERSION, body)
 
     @classmethod
     def from_bytes(cls, data: bytes, source: str) -> Manifest:
         """Decode with every check; raises MalformedMessage or UnknownFormat."""
         if len(data) > MANIFEST_BYTES_MAX:
             raise MalformedMessage(f"{source} is over {MANIFEST_BYTES_MAX} bytes", what=source)
-        body = unseal(MANIFEST_MAGIC, MANIFEST_VERSION, data, source)
-        if not (isinstance(body, list) and len(body) == 6 and isinstance(body[5], list)):
+        is_untimed = data[_VERSION_AT] == MANIFEST_VERSION.to_bytes(4, "little")
+        body = unseal(MANIFEST_MAGIC, MANIFEST_VERSION if is_untimed else TIMED_VERSION, data, source)
+        if is_untimed and isinstance(body, list):
+            body.append(0)
+        if not (isinstance(body, list) and len(body) == 7 and isinstance(body[5], list)):
             raise MalformedMessage(f"{source} has the wrong fields", what=source)
-        cluster_id, index, term, configuration_index, members, rows = body
-        if type(cluster_id) is not bytes or not _integers((index, term, configuration_index)):
+        cluster_id, index, term, configuration_index, members, rows, now_us = body
+        if type(cluster_id) is not bytes or not _integers((index, term, configuration_index, now_us)):
             raise MalformedMessage(f"{source} has a field of the wrong type", what=source)
         try:
             return cls(
@@ -111,6 +124,7 @@ class Manifest:
                 Term(term),
                 Configuration.from_wire(members, configuration_index),
                 tuple(_database_from_wire(row, source) for row in rows),
+                now_us,
             )
         except InterfaceError as error:
             raise MalformedMessage(f"{source}: {error}", what=source) from None

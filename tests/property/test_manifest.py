@@ -65,6 +65,7 @@ def manifests(draw: st.DrawFn) -> Manifest:
         Term(draw(COUNTS)),
         Configuration(tuple(sorted(members, key=lambda m: m.id)), LogIndex(draw(st.integers(0, index)))),
         ordered(draw(st.lists(DATABASES, max_size=5, unique_by=lambda d: d.name))),
+        draw(st.just(0) | COUNTS),
     )
 
 

@@ -53,10 +53,11 @@ class Unit(NamedTuple):
 class SessionModel:
     """All sessions that are remembered are those of `rows`; the newest record of a session counts."""
 
-    def __init__(self, bounds: Bounds) -> None:
+    def __init__(self, bounds: Bounds, horizon: int = 0) -> None:
+        """horizon: log time at which the database was made."""
         self.bounds = bounds
         self.rows: dict[int, Row] = {}
-        self.horizon = 0
+        self.horizon = horizon
         self.wrote_row = False
 
     def apply(self, index: int, now_us: int, units: Sequence[Unit]) -> list[Any]:

@@ -31,12 +31,12 @@ class ChangeKeeper:
                 raise error_from_apsw(error) from error
         return self._capture is not None
 
-    def apply(self, index: int, payload: bytes, want_results: bool, applied: int) -> State:
-        """ApplyEngine.apply, on the state after entry `applied`; what it raises."""
+    def apply(self, index: int, payload: bytes, want_results: bool, *, is_new: bool) -> State:
+        """ApplyEngine.apply, what it raises too. is_new: the database is empty, and always was."""
         capture = self._capture
         if capture is None:
             state = self._engine.apply(index, payload, want_results)
-            self.start(index, is_new=applied == 0)
+            self.start(index, is_new=is_new)
             return state
         capture.begin(index)
         try:

@@ -49,6 +49,7 @@ class Checks:
         self.scratch = ScratchFacts(self.fail)
         self.members = MemberFacts(self.fail)
         self.state = StateWatch(self.consensus, self.fail)
+        self.state.on_results = self._check_results
         self.callers = CallerWatch(self.fail)
         self.changes = ChangeWatch(self.consensus, self.fail)
         self.lives: dict[int, Life] = {}  # the newest life of each node id
@@ -334,6 +335,10 @@ class Checks:
                 self.members.committed(entry)
         if entry.index > self.consensus.disks[life.node].last:
             self.fail(f"durability: {life.name} applies entry {entry.index} that its disk does not have")
+
+    def _check_results(self, name: str, entry: Entry, results: Sequence[Any]) -> None:
+        if disagreement := self.clients.sessions.disagreement(entry, results):
+            self.fail(f"keys: {name} says of entry {entry.index} that {disagreement}")
 
     # -- failures ------------------------------------------------------------------------------------------
 

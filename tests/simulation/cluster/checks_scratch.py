@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import msgpack
 
 from dqlite_py.command import CommandKind
 from dqlite_py.model import Entry
 from tests.simulation.cluster.checks_consensus import Fail
+from tests.simulation.cluster.checks_sessions import SessionFacts
 
 OpId = tuple[int, int]
 SCRATCH: Final = ("scratch", "scratch-2")
@@ -50,6 +51,14 @@ class Asked:
         return self.client, self.number
 
 
+def _op_of(statements: Sequence[Any]) -> OpId | None:
+    """Of a scratch client's unit, by its statements."""
+    if len(statements) == 2 and statements[1][0] == MARK:
+        client, number = statements[1][1][:2]
+        return client, number
+    return None
+
+
 @dataclass(slots=True)
 class _Database:
     life: int = 0  # the entry that made it; 0: it does not exist
@@ -72,6 +81,7 @@ class ScratchFacts:
             Counter()
         )  # (kind, database): asked for and not known to have failed
         self.lives = 0
+        self._sessions = SessionFacts()
 
     # -- the log -------------------------------------------------------------------------------------------
 
@@ -87,11 +97,11 @@ class ScratchFacts:
             self._opened(command[2], database, entry.index)
         elif command[1] == CommandKind.DROP:
             self._dropped(command[2], database, entry.index)
-        else:
-            for position, (_session, _sequence, statements) in enumerate(command[6]):
-                if len(statements) == 2 and statements[1][0] == MARK:
-                    client, number = statements[1][1][:2]
-                    self._marked(database, (client, number), (entry.index, position))
+        elif not database.life:
+            for _session, _sequence, statements in command[6]:
+                self._void(_op_of(statements), entry.index)
+        for position, (_name, statements) in enumerate(self._sessions.effective(entry)):
+            self._marked(database, _op_of(statements), (entry.index, position))
 
     def _opened(self, name: str, database: _Database, index: int) -> None:
         database.opens += 1
@@ -112,12 +122,17 @@ class ScratchFacts:
         database.life = 0
         database.rows.clear()
 
-    def _marked(self, database: _Database, op: OpId, place: tuple[int, int]) -> None:
+    def _void(self, op: OpId | None, index: int) -> None:
+        """It is committed where no database is; with a key perhaps not for the first time."""
+        if op is not None:
+            self.void.setdefault(op, index)
+
+    def _marked(self, database: _Database, op: OpId | None, place: tuple[int, int]) -> None:
+        """It takes effect: in no other life of the database, nor before it had one."""
+        if op is None:
+            return
         if op in self.places or op in self.void:
             self._fail(f"exactly once: scratch write {op} is committed again at entry {place[0]}")
-        if not database.life:
-            self.void[op] = place[0]
-            return
         if op in self._failed:
             self._fail(
                 f"true outcomes: scratch write {op} takes effect at entry {place[0]}, its caller was told that it "

@@ -8,12 +8,16 @@ and then every node may suspect itself when it meets that claim.
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Callable
 from typing import Any
 
+from dqlite_py.errors import Error
+from dqlite_py.model import Entry
 from dqlite_py.node.applier import Applier
 from dqlite_py.node.database_worker import DatabaseWorker
 from dqlite_py.node.runtime import NodeRuntime
 from dqlite_py.storage.manifest import Manifest
+from dqlite_py.storage.meta import UNKNOWN_MAKER, MadeBy
 from tests.simulation.cluster.checks_consensus import ConsensusFacts, Fail
 from tests.simulation.cluster.checks_life import Life
 from tests.simulation.cluster.clients import DATABASES
@@ -26,6 +30,7 @@ class StateWatch:
         self._consensus = consensus
         self._fail = fail
         self.damaged: dict[str, None] = {}
+        self.on_results: Callable[[str, Entry, Any], None] = lambda _name, _entry, _results: None
         self._wrong: dict[
             tuple[str, str], None
         ] = {}  # (machine, database) with a state that is not the known one
@@ -103,10 +108,12 @@ class StateWatch:
             )
 
     def _watch_applier(self, life: Life, applier: Applier) -> None:
-        start_worker, open_all = applier._start_worker, applier.open
+        start_worker, open_all, applied = applier._start_worker, applier.open, applier._on_entry_applied
 
-        def checked_start_worker(name: str, *, create: bool) -> DatabaseWorker:
-            worker = start_worker(name, create=create)
+        def checked_start_worker(
+            name: str, *, create: bool, made_by: MadeBy = UNKNOWN_MAKER
+        ) -> DatabaseWorker:
+            worker = start_worker(name, create=create, made_by=made_by)
             self._watch_worker(life, worker)
             return worker
 
@@ -115,6 +122,12 @@ class StateWatch:
             if not any(name == life.name for name, _database in self._wrong):
                 self.sound(life.name)
 
+        def checked_applied(entry: Entry, results: Any, error: Error | None) -> None:
+            if results is not None and life.name not in self.damaged:
+                self.on_results(life.name, entry, results)
+            applied(entry, results, error)
+
+        applier._on_entry_applied = checked_applied
         applier._start_worker = checked_start_worker  # type: ignore[method-assign]
         applier.open = checked_open  # type: ignore[method-assign]
 

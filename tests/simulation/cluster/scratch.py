@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from dqlite_py.command import encode_unit
+from dqlite_py.command import encode_statements, encode_unit
 from dqlite_py.dbapi import Connection
 from dqlite_py.errors import Error, Outcome, OutcomeUnknown
 from dqlite_py.node.tickets import Deadline
@@ -33,6 +33,7 @@ class ScratchClient:
         self._world = world
         self._remote = remote
         self._rng = random.Random(f"scratch {index} {world.seed}")
+        self._keys = random.Random(f"scratch keys {index} {world.seed}")
 
     @property
     def is_idle(self) -> bool:
@@ -71,7 +72,10 @@ class ScratchClient:
 
     def _ask_remotely(self, machine: Machine, asked: Asked) -> None:
         body: dict[str, Any] = {"database": asked.database, "timeout_s": TIMEOUT_S}
-        if asked.kind == "write":
+        method = f"sql.{asked.kind}"
+        if asked.kind == "write" and self._is_repeated():
+            method, body["body"] = "sql.execute", encode_statements(self._unit(asked))
+        elif asked.kind == "write":
             body["unit"] = encode_unit(self._unit(asked))
         elif asked.kind == "read":
             body["sql"] = NEWEST
@@ -81,7 +85,7 @@ class ScratchClient:
                 asked.result = next((tuple(row) for row in answer[1]), None)
             self._ended(asked, error)
 
-        self._remote.ask(machine, f"sql.{asked.kind}", body, TIMEOUT_S, done)
+        self._remote.ask(machine, method, body, TIMEOUT_S, done)
 
     def _ask_loop(self, life: NodeLife, asked: Asked) -> None:
         async def run() -> None:
@@ -107,9 +111,12 @@ class ScratchClient:
 
     def _perform(self, life: NodeLife, asked: Asked) -> None:
         assert life.runtime is not None
-        # A write that is tried again after its database was dropped and made anew would take effect there, too.
         connection = Connection(
-            life.runtime.gateway, asked.database, isolation_level=None, timeout=TIMEOUT_S, exactly_once=False
+            life.runtime.gateway,
+            asked.database,
+            isolation_level=None,
+            timeout=TIMEOUT_S,
+            exactly_once=self._is_repeated(),
         )
         try:
             if asked.kind == "read":
@@ -121,6 +128,10 @@ class ScratchClient:
             self._ended(asked, error)
         else:
             self._ended(asked, None)
+
+    def _is_repeated(self) -> bool:
+        """Most writes have a key: tried again in a later life of their database, they must have no effect."""
+        return self._keys.random() < 0.7
 
     def _unit(self, asked: Asked) -> list[tuple[str, tuple[Any, ...]]]:
         filler = self._rng.randbytes(self._rng.randrange(FILLER_BYTES))

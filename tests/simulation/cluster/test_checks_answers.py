@@ -13,10 +13,9 @@ from dqlite_py.model import Configuration, LogIndex, Term
 from dqlite_py.storage.manifest import DatabaseState, Manifest
 from tests.simulation.cluster.checks_callers import CallerWatch
 from tests.simulation.cluster.checks_changes import ChangeWatch
-from tests.simulation.cluster.checks_clients import ClientFacts
 from tests.simulation.cluster.checks_consensus import ConsensusFacts
 from tests.simulation.cluster.checks_state import StateWatch
-from tests.simulation.cluster.test_checks_clients import operation, unit_entry
+from tests.simulation.cluster.test_checks_clients import opened, operation, unit_entry
 from tests.simulation.raft_world import SafetyViolation
 
 
@@ -148,7 +147,7 @@ def test_changes_of_members_are_told_truly(
 
 
 def test_a_write_is_told_its_own_row() -> None:
-    clients = ClientFacts(fail)
+    clients = opened("sim")
     clients.committed(unit_entry(4, (1, 1), (2, 1)))
     first, second = operation((1, 1)), operation((2, 1))
     first.row, second.row = 1, 1

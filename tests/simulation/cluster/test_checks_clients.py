@@ -7,9 +7,17 @@ from typing import Any, NoReturn
 
 import pytest
 
-from dqlite_py.command import encode_statements, encode_unit, encode_units, stamp_unit
+from dqlite_py.command import (
+    encode_drop,
+    encode_open,
+    encode_statements,
+    encode_unit,
+    encode_units,
+    stamp_unit,
+)
 from dqlite_py.limits import SESSION_AHEAD_US
 from dqlite_py.model import Entry, EntryKind, HardState, LogIndex, NodeId, Term, WriteKey
+from dqlite_py.resultcodes import SESSION_EXPIRED
 from tests.simulation.cluster.checks import Checks
 from tests.simulation.cluster.checks_clients import ClientFacts, tag_of
 from tests.simulation.cluster.checks_consensus import ConsensusFacts, DurableLog
@@ -25,6 +33,13 @@ def fail(message: str) -> NoReturn:
 
 def entry(index: int, term: int, payload: bytes) -> Entry:
     return Entry(LogIndex(index), Term(term), EntryKind.COMMAND, payload)
+
+
+def opened(database: str) -> ClientFacts:
+    """Facts of a log that begins with a database."""
+    clients = ClientFacts(fail)
+    clients.committed(entry(1, 1, encode_open(database, 0)))
+    return clients
 
 
 def unit_entry(index: int, *ops: tuple[int, int], register: int = 1) -> Entry:
@@ -52,10 +67,13 @@ def contents(*ops: tuple[int, int]) -> dict[str, list[Any]]:
 
 
 def test_units_are_recognised_in_entries() -> None:
-    found = list(SessionFacts().effective(unit_entry(7, (1, 1), (2, 5), register=3)))
+    facts = SessionFacts()
+    assert not list(facts.effective(unit_entry(5, (1, 1))))  # there is no database
+    assert not list(facts.effective(entry(6, 1, encode_open("sim", 0))))
+    found = list(facts.effective(unit_entry(7, (1, 1), (2, 5), register=3)))
     assert [tag_of(statements) for _, statements in found] == [((1, 1), 3), ((2, 5), 3)]
     other = encode_units("sim", 1, bytes(16), None, [encode_unit([("CREATE TABLE t(x)", ())])])
-    assert [tag_of(statements) for _, statements in SessionFacts().effective(entry(8, 1, other))] == [None]
+    assert [tag_of(statements) for _, statements in facts.effective(entry(8, 1, other))] == [None]
 
 
 def keyed_entry(index: int, op: tuple[int, int], key: WriteKey) -> Entry:
@@ -64,7 +82,7 @@ def keyed_entry(index: int, op: tuple[int, int], key: WriteKey) -> Entry:
 
 
 def test_a_write_with_a_key_may_be_in_the_log_again() -> None:
-    clients = ClientFacts(fail)
+    clients = opened("sim")
     ours, other = WriteKey(b"s" * 16, 5), WriteKey(b"t" * 16, 5)
     clients.committed(keyed_entry(4, (1, 1), ours))
     clients.committed(keyed_entry(5, (1, 1), ours))
@@ -75,14 +93,34 @@ def test_a_write_with_a_key_may_be_in_the_log_again() -> None:
 
 
 def test_a_key_ahead_of_log_time_has_no_effect() -> None:
-    clients = ClientFacts(fail)
+    clients = opened("sim")
     clients.committed(keyed_entry(4, (1, 1), WriteKey(b"s" * 16, 1001 + SESSION_AHEAD_US)))
     clients.committed(keyed_entry(5, (1, 1), WriteKey(b"t" * 16, 5)))
     clients.final({"n1": contents((1, 1))})
 
 
+def test_a_key_from_before_its_database_was_made_has_no_effect() -> None:
+    clients = opened("sim")
+    key, newer = WriteKey(b"s" * 16, 5), WriteKey(b"t" * 16, 8)
+    clients.committed(keyed_entry(4, (1, 1), key))
+    for index, command in (
+        (5, encode_drop("sim", 6)),
+        (6, encode_open("sim", 7)),
+        (7, encode_open("sim", 9)),
+    ):
+        clients.committed(entry(index, 1, command))
+    clients.committed(refused := keyed_entry(8, (1, 1), key))
+    expired = [[SESSION_EXPIRED, "out of time", 0]]
+    assert clients.sessions.disagreement(refused, expired) is None
+    assert clients.sessions.disagreement(refused, [[0, []]]) is not None
+    clients.committed(keyed_entry(9, (2, 1), newer))
+    assert clients.sessions.repeated == 1
+    assert clients.places[1, 1].order == (4, 0)
+    assert clients.places[2, 1].order == (9, 0)
+
+
 def test_sound_operations_pass() -> None:
-    clients = ClientFacts(fail)
+    clients = opened("sim")
     clients.committed(unit_entry(4, (1, 1), (2, 1)))
     clients.ended(operation((1, 1)))
     clients.ended(operation((2, 1), "unknown"))
@@ -175,7 +213,7 @@ def a_register_of_an_older_write_at_the_end(clients: ClientFacts) -> None:
     ids=lambda breaks: str(breaks.__name__),
 )
 def test_a_broken_promise_to_clients_is_noticed(breaks: Callable[[ClientFacts], None]) -> None:
-    clients = ClientFacts(fail)
+    clients = opened("sim")
     clients.committed(unit_entry(4, (1, 1), (2, 1)))
     with pytest.raises(SafetyViolation):
         breaks(clients)

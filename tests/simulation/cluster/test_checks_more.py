@@ -7,8 +7,26 @@ from typing import NoReturn
 
 import pytest
 
-from dqlite_py.command import encode_drop, encode_open, encode_unit, encode_units
-from dqlite_py.model import Address, Configuration, Entry, EntryKind, LogIndex, Member, NodeId, Role, Term
+from dqlite_py.command import (
+    encode_drop,
+    encode_open,
+    encode_statements,
+    encode_unit,
+    encode_units,
+    stamp_unit,
+)
+from dqlite_py.model import (
+    Address,
+    Configuration,
+    Entry,
+    EntryKind,
+    LogIndex,
+    Member,
+    NodeId,
+    Role,
+    Term,
+    WriteKey,
+)
 from dqlite_py.raft.membership import encode_configuration
 from tests.simulation.cluster.checks_members import MemberFacts
 from tests.simulation.cluster.checks_scratch import MAKE, MARK, SCRATCH, Asked, ScratchFacts
@@ -78,6 +96,29 @@ class Scratch:
         asked = self.ask("read")
         asked.result = result
         self.end(asked, outcome, error)
+
+
+def keyed(log: Scratch, number: int, key: WriteKey, now_us: int) -> None:
+    unit = stamp_unit(encode_statements([(MAKE, ()), (MARK, (1, number, b""))]), key)
+    log.entry(encode_units(NAME, now_us, bytes(16), None, [unit]))
+
+
+def test_a_write_that_is_sent_again_has_no_effect_in_a_later_life() -> None:
+    log = Scratch()
+    log.open()
+    asked, key = log.ask("write"), WriteKey(b"s" * 16, 5)
+    keyed(log, asked.number, key, 6)
+    keyed(log, asked.number, key, 7)
+    log.end(asked)
+    log.drop()
+    keyed(log, asked.number, key, 8)
+    again = log.ask("open")
+    log.entry(encode_open(NAME, 9))
+    log.end(again)
+    keyed(log, asked.number, key, 10)
+    log.facts.final({"n1": {NAME: []}})
+    with pytest.raises(SafetyViolation, match="committed again"):
+        keyed(log, asked.number, WriteKey(b"t" * 16, 10), 11)
 
 
 def test_lives_of_a_scratch_database_pass() -> None:

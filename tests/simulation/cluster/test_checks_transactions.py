@@ -6,7 +6,7 @@ from typing import NoReturn
 
 import pytest
 
-from dqlite_py.command import encode_statements, encode_unit, encode_units
+from dqlite_py.command import encode_open, encode_statements, encode_unit, encode_units
 from dqlite_py.model import Entry, EntryKind, LogIndex, Term, WriteKey
 from dqlite_py.units import transaction_unit
 from tests.simulation.cluster.checks_clients import ClientFacts
@@ -47,7 +47,9 @@ def transacted(number: int, outcome: str) -> Transacted:
 
 @pytest.fixture
 def clients() -> ClientFacts:
-    return ClientFacts(fail)
+    clients = ClientFacts(fail)
+    clients.committed(Entry(LogIndex(0), Term(1), EntryKind.COMMAND, encode_open("first", 0)))
+    return clients
 
 
 @pytest.fixture

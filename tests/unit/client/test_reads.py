@@ -13,6 +13,7 @@ from dqlite_py.client.gateway import AsyncRemoteGateway
 from dqlite_py.client.shared import shared_link
 from dqlite_py.errors import (
     Error,
+    MalformedMessage,
     NoLeader,
     OperationalError,
     Outcome,
@@ -23,6 +24,8 @@ from dqlite_py.errors import (
 from dqlite_py.gateway import LINEARIZABLE, Freshness, Interrupt, ReadLevel, TransactionLimits
 from tests.support.fakepeer import FakePeer
 from tests.unit.client.cluster import Script, asked, cutting, gateway, nodes, rows, wait_until
+
+NOW_US = 1_700_000_000_000_000
 
 WAIT_S = 20.0
 LIMITS = TransactionLimits(10.0, 60.0)
@@ -279,3 +282,13 @@ def test_open_database_and_is_read() -> None:
         with pytest.raises(Error, match="true nor false"):
             remote.is_read("PRAGMA x", "app")
         assert asked(peers[0], "sql.open")[0]["database"] == "app"
+
+
+def test_keys_are_newer_than_the_database_that_was_opened() -> None:
+    with nodes({"sql.open": Script(NOW_US, NOW_US - 5, "x")}) as peers:
+        remote = gateway(*peers)
+        for _ in range(2):
+            remote.open_database("app", WAIT_S)
+            assert remote.new_key("app").sequence == NOW_US + 1
+        with pytest.raises(MalformedMessage, match="no log time"):
+            remote.open_database("app", WAIT_S)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import apsw
 import pytest
 
 from dqlite_py.command import encode_drop, encode_open, encode_unit, encode_units
@@ -28,8 +30,8 @@ def entry(index: int, payload: bytes) -> Entry:
     return Entry(LogIndex(index), Term(1), EntryKind.COMMAND, payload)
 
 
-def opens(index: int) -> Entry:
-    return entry(index, encode_open("app", NOW_US))
+def opens(index: int, now_us: int = NOW_US) -> Entry:
+    return entry(index, encode_open("app", now_us))
 
 
 def drops(index: int) -> Entry:
@@ -69,6 +71,14 @@ class Bench:
                 await asyncio.sleep(0.001)
         assert not self.fatal
 
+    def horizon(self) -> int:
+        """Of the database's keys."""
+        with closing(
+            apsw.Connection(self.folder.database_path("app"), flags=apsw.SQLITE_OPEN_READONLY)
+        ) as file:
+            ((found,),) = file.execute("SELECT results FROM _dqlite_sessions WHERE log_index = 0")
+        return int.from_bytes(found, "big")
+
     def rows(self) -> list[int]:
         return [row[0] for row in self.applier.readers["app"].query(ROWS, ()).rows]
 
@@ -106,6 +116,25 @@ async def test_a_replay_makes_nothing_of_a_database_before_the_drop_that_removed
     assert not again.applier.workers
     await again.applied(*log[2:])
     assert again.rows() == [7]
+
+
+async def test_the_entry_that_makes_a_database_is_the_horizon_of_its_keys(benches: Callable[[], Any]) -> None:
+    bench = await benches()
+    await bench.applied(opens(1, NOW_US + 1), opens(2, NOW_US + 2), inserts(3))
+    await bench.until(lambda: "app" in bench.applier.readers)
+    assert bench.horizon() == NOW_US + 1  # the second one made nothing
+    await bench.applied(drops(4), opens(5, NOW_US + 5), inserts(6))
+    await bench.until(lambda: "app" in bench.applier.readers)
+    assert bench.horizon() == NOW_US + 5
+
+
+async def test_log_time_goes_on_from_the_manifest_s(benches: Callable[[], Any]) -> None:
+    """A key that is taken before the first entry came again must be newer than the databases that are there."""
+    bench = await benches()
+    await bench.applied(opens(1), inserts(2))
+    bench.folder.write_manifest(Manifest(CLUSTER, LogIndex(2), Term(1), Configuration(), (), NOW_US + 9))
+    again = await benches()
+    assert (again.applier.log_time_us, again.applier.last_now_us) == (NOW_US + 9, NOW_US + 9)
 
 
 async def test_who_waits_for_an_entry_that_a_full_disk_held_up_hears_of_the_drop(

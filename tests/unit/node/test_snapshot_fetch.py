@@ -350,7 +350,7 @@ def with_database(**changes: Any) -> Callable[[str, Any], Any]:
         (with_database(name="..x"), MalformedMessage),
         (with_database(page_count=2**31), MalformedMessage),
         (
-            lambda m, reply: reply | {"manifest": seal(MANIFEST_MAGIC, 2, [])} if m == BEGIN else reply,
+            lambda m, reply: reply | {"manifest": seal(MANIFEST_MAGIC, 3, [])} if m == BEGIN else reply,
             UnknownFormat,
         ),
         (

@@ -30,7 +30,7 @@ from dqlite_py.model import WriteKey
 from dqlite_py.node.tickets import Deadline
 from dqlite_py.node.transaction_calls import HostedTransaction
 from dqlite_py.node.transactions import NOTHING_WRITTEN
-from dqlite_py.storage.sqlerrors import NEVER_APPLIED
+from dqlite_py.storage.sqlerrors import NEVER_APPLIED, SESSION_EXPIRED
 from tests.support.wire import until
 from tests.unit.node.transaction_bench import NOW_US, READ, WRITE, TransactionBench
 
@@ -252,6 +252,19 @@ async def test_a_commit_that_certainly_failed_says_so(bench: TransactionBench, e
     assert isinstance(heard, TransactionEnded)
     assert heard.outcome is Outcome.NOT_APPLIED
     assert len(bench.proposed) == 1  # never again
+
+
+async def test_a_commit_in_a_database_that_was_made_anew_certainly_did_nothing(
+    bench: TransactionBench,
+) -> None:
+    transaction = await bench.open()
+    transaction.run(WRITE, 5)
+    commit(bench, transaction)
+    bench.proposed[0][1]((9, [(SESSION_EXPIRED, "the write's key is out of time", 0)]), None)
+    ((_, heard),) = bench.heard
+    assert isinstance(heard, TransactionEnded)
+    assert heard.outcome is Outcome.NOT_APPLIED
+    assert len(bench.proposed) == 1
 
 
 async def test_a_refusal_of_the_log_is_passed_on(bench: TransactionBench) -> None:

@@ -18,7 +18,7 @@ from dqlite_py.limits import SESSION_AHEAD_US, SESSION_KEEP_US
 from dqlite_py.model import WriteKey
 from dqlite_py.ports import SystemDisk
 from dqlite_py.storage.engine_api import Implementation
-from dqlite_py.storage.meta import read_index
+from dqlite_py.storage.meta import MadeBy, read_index
 from dqlite_py.storage.pin import pin, read_applied_index
 from dqlite_py.storage.sqlerrors import (
     NEVER_APPLIED,
@@ -399,3 +399,42 @@ def test_a_write_sent_again_after_a_kill_takes_effect_once(
             ]
             assert set(code_of(send(db, *units))) <= {0, SESSION_SUPERSEDED}
             assert db.query("SELECT session, sequence, count(*) FROM t GROUP BY 1, 2") == before
+
+
+def test_a_database_that_is_made_anew_refuses_what_was_for_the_one_before(tmp_path: Path) -> None:
+    with Database(tmp_path / "new.db", made_by=MadeBy(7, NOW_US)) as db:
+        db.run(("CREATE TABLE t (id INTEGER PRIMARY KEY, v UNIQUE)", []))
+        before, after = keyed(FIRST, NOW_US, "INSERT INTO t VALUES (1, 1)"), keyed(OTHER, NOW_US + 1)
+        assert code_of(send(db, before, fence(FIRST, NOW_US - 1), now_us=NOW_US + 5)) == [SESSION_EXPIRED] * 2
+        assert code_of(
+            send(db, keyed(OTHER, NOW_US + 1, "INSERT INTO t VALUES (2, 2)"), now_us=NOW_US + 5)
+        ) == [0]
+        assert db.run(("SELECT id FROM t", []))[0][3] == [[2]]
+        hash_before = db.engine.state_hash
+    with Database(tmp_path / "new.db", create=False) as db:  # and does so after a restart
+        assert db.engine.state_hash == hash_before
+        assert code_of(send(db, before, after, now_us=NOW_US + 6)) == [SESSION_EXPIRED, 0]
+
+
+def test_an_empty_database_depends_on_its_opening_alone(tmp_path: Path) -> None:
+    hashes = []
+    for number, index, now_us in (
+        (1, 7, NOW_US),
+        (2, 7, NOW_US),
+        (3, 7, NOW_US + 1),
+        (4, 8, NOW_US),
+        (5, 0, 0),
+    ):
+        with Database(tmp_path / f"{number}.db", made_by=MadeBy(index, now_us)) as db:
+            assert db.engine.applied_index == index
+            hashes.append(db.engine.state_hash)
+    assert hashes[0] == hashes[1]
+    assert len(set(hashes)) == 4
+
+
+def test_a_database_that_is_there_keeps_its_horizon(tmp_path: Path) -> None:
+    """A second OPEN, or a start, makes nothing."""
+    with Database(tmp_path / "a.db", made_by=MadeBy(7, NOW_US)) as db:
+        first = db.engine.state_hash
+    with Database(tmp_path / "a.db", made_by=MadeBy(9, NOW_US + 50)) as db:
+        assert db.engine.state_hash == first

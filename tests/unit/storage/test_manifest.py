@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import msgpack
 import pytest
 
 from dqlite_py.errors import InterfaceError, MalformedMessage, UnknownFormat
 from dqlite_py.limits import DATABASES_MAX, MANIFEST_BYTES_MAX
 from dqlite_py.model import Address, Configuration, LogIndex, Member, NodeId, Role, Term
-from dqlite_py.storage.manifest import MANIFEST_MAGIC, MANIFEST_VERSION, DatabaseState, Manifest, ordered
+from dqlite_py.storage.manifest import (
+    MANIFEST_MAGIC,
+    MANIFEST_VERSION,
+    TIMED_VERSION,
+    DatabaseState,
+    Manifest,
+    ordered,
+)
 from dqlite_py.storage.sealedfile import seal
 
 CLUSTER = bytes(range(16))
@@ -58,6 +67,21 @@ def test_the_format_is_what_it_was() -> None:
     )
 
 
+def test_the_format_with_a_time_is_what_it_was() -> None:
+    timed = replace(MANIFEST, now_us=1_700_000_000_000_000)
+    data = timed.to_bytes()
+    assert data[:12] == b"dqlpyMAN" + (2).to_bytes(4, "little")
+    assert msgpack.unpackb(data[20:]) == [*body(), 1_700_000_000_000_000]
+    assert Manifest.from_bytes(data, "MANIFEST") == timed
+    assert timed.without("main").now_us == timed.now_us
+
+
+@pytest.mark.parametrize("value", [body(), [*body(), -1], [*body(), 2**63], [*body(), "1"], [*body(), True]])
+def test_a_time_that_is_none_is_malformed(value: object) -> None:
+    with pytest.raises(MalformedMessage):
+        Manifest.from_bytes(seal(MANIFEST_MAGIC, TIMED_VERSION, value), "MANIFEST")
+
+
 def test_snapshot_and_lookup() -> None:
     assert MANIFEST.snapshot == (700, 3, Configuration(MEMBERS, LogIndex(5)))
     assert MANIFEST.get("other") == MANIFEST.databases[1]
@@ -85,8 +109,8 @@ def test_a_cut_or_longer_file_is_damage() -> None:
 
 
 def test_a_newer_format_is_refused_by_name() -> None:
-    with pytest.raises(UnknownFormat, match="MANIFEST has format 2; this release knows 1"):
-        Manifest.from_bytes(seal(MANIFEST_MAGIC, 2, body()), "MANIFEST")
+    with pytest.raises(UnknownFormat, match="MANIFEST has format 3; this release knows 2"):
+        Manifest.from_bytes(seal(MANIFEST_MAGIC, 3, body()), "MANIFEST")
 
 
 @pytest.mark.parametrize(
