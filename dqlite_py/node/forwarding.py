@@ -15,7 +15,7 @@ from functools import partial
 from struct import Struct
 from typing import Any, Final
 
-from dqlite_py.errors import Busy, Error, MalformedMessage, OutcomeUnknown, from_wire
+from dqlite_py.errors import Busy, Error, MalformedMessage, NoLeader, OutcomeUnknown, from_wire
 from dqlite_py.limits import ENTRY_BATCH_BYTES, PENDING_BYTES_MAX, PENDING_UNITS_MAX
 from dqlite_py.model import NodeId
 from dqlite_py.node.database_worker import pack_result, unpack_result
@@ -27,6 +27,8 @@ log = logging.getLogger("dqlite_py.node")
 
 REQUESTS_MAX = 2  # under way at once, per database
 UNITS_MAX = 512  # per request: their results come back together
+SPREAD_S: Final = 0.2  # of the deadlines in a request: its answer comes when the last unit's outcome is known
+SWEEP_S: Final = 0.05  # how late a unit that was not sent may hear that its time is over
 LOG_INDEX: Final = Struct(">Q")
 Send = Callable[[str, Sequence[Queued], Deadline], Coroutine[Any, Any, Sequence[Any]]]
 
@@ -43,12 +45,15 @@ class Forwarder:
         spawn: Callable[[Coroutine[Any, Any, Any]], asyncio.Task[Any]],
         soon: Callable[[Callable[[], None]], Any],
         leader: Callable[[], NodeId | None] = lambda: None,
+        later: Callable[..., Any],
     ) -> None:
         self.database = database
         self._send = send
         self._spawn = spawn
         self._soon = soon
         self._leader = leader
+        self._later = later
+        self._sweep_due = False
         self._sent_to: NodeId | None = None
         self._era = 0  # changes with the leader
         self._queue: deque[Queued] = deque()
@@ -68,7 +73,23 @@ class Forwarder:
         if self._running < REQUESTS_MAX and not self._start_due:
             self._start_due = True
             self._soon(self._start)
+        elif self._running >= REQUESTS_MAX:
+            self._watch()
         return queued
+
+    def _watch(self) -> None:
+        if not self._sweep_due:
+            self._sweep_due = True
+            self._later(SWEEP_S, self._sweep)
+
+    def _sweep(self) -> None:
+        """Units that wait behind requests without an answer hear when their time is over."""
+        self._sweep_due = False
+        for queued in [queued for queued in self._queue if queued.is_waiting and queued.deadline.passed]:
+            if queued.withdraw():
+                queued.callback(None, _not_sent(queued.deadline.timeout_s))
+        if self._queue:
+            self._watch()
 
     def fail_queued(self, error: Error) -> None:
         """What was not sent certainly did not happen."""
@@ -103,24 +124,29 @@ class Forwarder:
             if has_key(batch[0].unit):
                 self._repeatable[task] = self._era
             task.add_done_callback(partial(self._finished, batch, self._era))
+        if self._queue:
+            self._watch()
 
     def _take(self) -> list[Queued]:
-        """Units that all have keys, or none of which has one."""
+        """Units that go well together: all with keys or all without, and with nearly the same deadline."""
         batch: list[Queued] = []
+        others: list[Queued] = []
         taken = 0
         queue = self._queue
         while queue and len(batch) < UNITS_MAX:
             head = queue[0]
             size = len(head.unit)
-            if batch and (
-                taken + size > ENTRY_BATCH_BYTES or has_key(head.unit) is not has_key(batch[0].unit)
-            ):
+            if batch and taken + size > ENTRY_BATCH_BYTES:
                 break
             queue.popleft()
+            if batch and head.is_waiting and not _go_together(batch[0], head):
+                others.append(head)
+                continue
             self._queued_bytes -= size
             if head.withdraw():
                 taken += size
                 batch.append(head)
+        queue.extendleft(reversed(others))
         return batch
 
     def _finished(self, batch: Sequence[Queued], era: int, task: asyncio.Task[Any]) -> None:
@@ -133,6 +159,15 @@ class Forwarder:
                 queued.callback(None, answer)
             else:
                 queued.callback(answer, None)
+
+
+def _go_together(first: Queued, other: Queued) -> bool:
+    apart_s = first.deadline.left_s - other.deadline.left_s
+    return has_key(first.unit) is has_key(other.unit) and abs(apart_s) <= SPREAD_S
+
+
+def _not_sent(waited_s: float) -> NoLeader:
+    return NoLeader(f"not sent within {waited_s:g} s: earlier writes wait for the leader's answer")
 
 
 def pack_outcome(outcome: tuple[int, Any]) -> bytes:

@@ -37,6 +37,7 @@ class PendingWrite:
         "once",
         "queued",
         "unit",
+        "was_refused",
         "was_reissued",
     )
 
@@ -62,6 +63,7 @@ class PendingWrite:
         self.queued: Queued | None = None
         self.is_uncertain = is_uncertain  # an attempt may have happened: only the log's answer is certain now
         self.was_reissued = False
+        self.was_refused = False
         self.is_abandoned = False
         self.is_over = False
 

@@ -26,7 +26,7 @@ UnitCallback = Callable[[Any, Error | None], None]
 """Hears (log index, result) or an error."""
 PIPELINE_MAX: Final = 3
 SQLITE_BUSY: Final = 5
-SWEEP_S: Final = 0.05  # how late a unit that waits for a transaction may hear that its time is over
+SWEEP_S: Final = 0.05  # how late a unit that waits in vain may hear that its time is over
 
 
 class Queued:
@@ -115,9 +115,10 @@ class DatabaseProposals:
         queued = Queued(unit, callback, deadline)
         self._queue.append(queued)
         self._queued_bytes += size
-        if self._holder is not None:
-            self._watch()
-        elif not self._flush_due and self._in_flight < PIPELINE_MAX:
+        if self._holder is not None or self._in_flight >= PIPELINE_MAX:
+            if not self._sweep_due:
+                self._watch()
+        elif not self._flush_due:
             self._flush_soon()
         return queued
 
@@ -181,7 +182,7 @@ class DatabaseProposals:
                 proposed = self._propose_batch() or proposed
         if proposed:
             self._pump()
-        if queue and (self._holder is not None or self._locks_queued):
+        if queue:
             self._watch()
 
     def _look_at_lock(self, lock: WriteLock) -> bool:
@@ -273,10 +274,10 @@ class DatabaseProposals:
             self._call_later(SWEEP_S, self._sweep)
 
     def _sweep(self) -> None:
-        """Units that wait for a transaction hear when their time is over."""
+        """Units that wait in vain hear when their time is over: they were not proposed, so they certainly did not
+        happen."""
         self._sweep_due = False
-        if self._holder is None and not self._locks_queued:
-            return
+        why = _locked if self._holder is not None or self._locks_queued else _not_proposed
         late = [
             queued
             for queued in self._queue
@@ -284,7 +285,7 @@ class DatabaseProposals:
         ]
         for queued in late:
             queued.withdraw()
-            queued.callback(None, _locked(self.database, queued.deadline.timeout_s))
+            queued.callback(None, why(self.database, queued.deadline.timeout_s))
         if self._queue:
             self._watch()
 
@@ -300,6 +301,10 @@ class DatabaseProposals:
                     item.on_granted(error)
             elif item.withdraw():
                 item.callback(None, error)
+
+
+def _not_proposed(database: str, waited_s: float) -> Busy:
+    return Busy(f"writes to {database} are held up: this one was not proposed within {waited_s:g} s")
 
 
 def _locked(database: str, waited_s: float) -> DatabaseLocked:

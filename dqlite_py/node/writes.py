@@ -235,9 +235,12 @@ class Writes:
             write.is_uncertain = True
         if self._stopped or write.deadline.passed or isinstance(error, NodeStopped):
             self._end(write, error)
-        elif isinstance(error, NotLeader):
+        elif isinstance(error, NotLeader) and not write.was_refused:
+            write.was_refused = True
             self._route_away(write)
-        elif write.key is not None and (write.is_uncertain or isinstance(error, Overwritten)):
+        elif isinstance(error, NotLeader) or (  # again, perhaps by a leader that hands over: give it time
+            write.key is not None and (write.is_uncertain or isinstance(error, Overwritten))
+        ):
             self._pausing[write] = self._loop.call_later(REPEAT_S, self._repeat, write)
         else:
             self._end(write, error)
@@ -286,16 +289,18 @@ class Writes:
                 spawn=self._spawn,
                 soon=self._loop.call_soon,
                 leader=lambda: self._view.writing_leader,
+                later=self._loop.call_later,
             )
         return forwarder.submit(unit, callback, deadline)
 
     async def _send(self, database: str, batch: Sequence[Queued], deadline: Deadline) -> list[Any]:
         units = [queued.unit for queued in batch]
-        body = {
-            "database": database,
-            "units": units,
-            "wait_ms": [max(1, int(queued.deadline.left_s * 1000)) for queued in batch],
-        }
+
+        def body() -> dict[str, Any]:
+            """Of an attempt: the leader gives each unit up when its caller does, not later."""
+            wait_ms = [max(1, int(queued.deadline.left_s * 1000)) for queued in batch]
+            return {"database": database, "units": units, "wait_ms": wait_ms}
+
         answers: list[Any] = await self.on_leader(
             "leader.write",
             body,
@@ -312,7 +317,10 @@ class Writes:
     async def on_leader(
         self, method: str, body: Any, deadline: Deadline, here: Callable[[], Any], *, answer_s: float = 0.0
     ) -> Any:
-        """Run `here()` if we lead, else `method` on the leader; tries again only what certainly did not happen."""
+        """Run `here()` if we lead, else `method` on the leader; tries again only what certainly did not happen.
+
+        `body`: of the request, or what makes it for each attempt.
+        """
         refusal = self._view.refusal(write=False)
         if refusal is not None:
             raise refusal
@@ -322,7 +330,8 @@ class Writes:
             try:
                 if leader is None:
                     return await here()
-                return await self._call(leader, method, body, deadline.left_s + answer_s)
+                request = body() if callable(body) else body
+                return await self._call(leader, method, request, deadline.left_s + answer_s)
             except RpcLost as error:
                 raise OutcomeUnknown(f"the connection to the leader broke: {error}") from None
             except (RpcNotSent, NotLeader, NoLeader, NodeStopped) as error:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 
-from dqlite_py.errors import Busy, Error, IntegrityError, NodeStopped, Outcome, OutcomeUnknown
+from dqlite_py.errors import Busy, Error, IntegrityError, NodeStopped, NoLeader, Outcome, OutcomeUnknown
 from dqlite_py.limits import PENDING_BYTES_MAX
 from dqlite_py.model import NodeId, WriteKey
 from dqlite_py.node.forwarding import REQUESTS_MAX, UNITS_MAX, Forwarder, pack_outcome
@@ -26,10 +26,19 @@ class Leader:
         self.answers: list[asyncio.Future[Any]] = []
         self.heard: list[tuple[int, Any, Error | None]] = []
         self.leads = NodeId(1)
+        self.sweeps: list[Callable[..., None]] = []
         loop = asyncio.get_running_loop()
         self.forwarder = Forwarder(
-            "app", send=self.send, spawn=loop.create_task, soon=loop.call_soon, leader=lambda: self.leads
+            "app",
+            send=self.send,
+            spawn=loop.create_task,
+            soon=loop.call_soon,
+            leader=lambda: self.leads,
+            later=self.later,
         )
+
+    def later(self, _delay_s: float, call: Callable[..., None]) -> None:
+        self.sweeps.append(call)
 
     async def send(self, database: str, batch: Sequence[Queued], _deadline: Deadline) -> Sequence[Any]:
         assert database == "app"
@@ -38,12 +47,14 @@ class Leader:
         answer: Sequence[Any] = await self.answers[-1]
         return answer
 
-    def submit(self, number: int, size: int = 1, *, key: WriteKey | None = None) -> Queued:
+    def submit(
+        self, number: int, size: int = 1, *, key: WriteKey | None = None, timeout_s: float = 10.0
+    ) -> Queued:
         def callback(result: Any, error: Error | None) -> None:
             self.heard.append((number, result, error))
 
         unit = bytes([number % 256]) * size if key is None else stamp_unit(b"\x90", key)
-        return self.forwarder.submit(unit, callback, Deadline(10))
+        return self.forwarder.submit(unit, callback, Deadline(timeout_s))
 
     async def settle(self) -> None:
         for _ in range(5):
@@ -184,3 +195,35 @@ async def test_a_unit_that_is_withdrawn_is_not_sent() -> None:
     await leader.settle()
     assert leader.batches[-1] == [bytes([9])]
     assert not second.withdraw()
+
+
+async def test_a_unit_that_was_not_sent_in_time_certainly_did_not_happen() -> None:
+    leader = Leader()
+    for number in range(REQUESTS_MAX):
+        leader.submit(number)
+        await leader.settle()
+    leader.submit(7, timeout_s=0.0)
+    leader.submit(8)
+    assert len(leader.sweeps) == 1  # one timer for all
+    leader.sweeps.pop()()
+    ((number, _, error),) = leader.heard
+    assert number == 7
+    assert isinstance(error, NoLeader)
+    assert error.outcome is Outcome.NOT_APPLIED
+    assert len(leader.sweeps) == 1  # others wait
+    leader.answers[0].set_result([pack_outcome((7, (0, ())))])
+    await leader.settle()
+    assert leader.batches[-1] == [bytes([8])]
+
+
+async def test_a_short_time_does_not_share_the_request_of_a_long_one() -> None:
+    """The answer comes when the last unit's outcome is known: too late for the first one's caller."""
+    leader = Leader()
+    for number, timeout_s in enumerate((10.0, 0.5, 10.0, 0.6, 10.0)):
+        leader.submit(number, timeout_s=timeout_s)
+    await leader.settle()
+    assert leader.batches == [[bytes([n]) for n in (0, 2, 4)], [bytes([n]) for n in (1, 3)]]
+    for answer, count in zip(leader.answers, (3, 2), strict=True):
+        answer.set_result([pack_outcome((9, (0, ())))] * count)
+    await leader.settle()
+    assert sorted(number for number, _, _ in leader.heard) == list(range(5))

@@ -9,7 +9,7 @@ import msgpack
 import pytest
 
 from dqlite_py.command import StateHash, decode_header, encode_unit
-from dqlite_py.errors import Busy, Error, NotLeader
+from dqlite_py.errors import Busy, Error, NotLeader, Outcome
 from dqlite_py.limits import ENTRY_BATCH_BYTES, PENDING_UNITS_MAX
 from dqlite_py.node.proposals import PIPELINE_MAX, SWEEP_S, DatabaseProposals
 from dqlite_py.node.tickets import Deadline
@@ -130,3 +130,20 @@ def test_a_state_hash_is_claimed_once() -> None:
         bench.turn()
     claims = [decode_header(payload).state_hash for payload, _ in bench.proposed]
     assert claims == [StateHash(7, 99), None]
+
+
+def test_a_unit_behind_entries_without_an_answer_hears_that_it_was_not_proposed() -> None:
+    bench = Bench()
+    for number in range(PIPELINE_MAX):
+        bench.submit(number)
+        bench.turn()
+    bench.submit(7, timeout_s=0.0)
+    bench.submit(8)
+    bench.sweep()
+    ((number, _, error),) = bench.heard
+    assert number == 7
+    assert isinstance(error, Busy)
+    assert error.outcome is Outcome.NOT_APPLIED
+    bench.proposed[0][1]((1, [[0, []]]), None)
+    bench.turn()
+    assert bench.units(PIPELINE_MAX) == 1  # the other one

@@ -336,3 +336,27 @@ def test_results_too_large_to_be_kept_are_sums() -> None:
 
 def test_a_unit_of_the_old_form_has_no_key() -> None:
     assert msgpack.unpackb(encode_unit([("SELECT 1", [])]))[:2] == [None, 0]
+
+
+async def test_the_leader_gives_a_unit_up_when_its_caller_does() -> None:
+    """Also when the request found no leader at first."""
+    bench = Bench(follows=True)
+    bench.write(timeout_s=20.0)
+    await bench.asked_units(1)
+    first = bench.asked[0][1]["wait_ms"][0]
+    bench.answers[0].set_exception(NotLeader("not now"))
+    await bench.asked_units(2)
+    assert bench.asked[1][1]["wait_ms"][0] < first
+
+
+async def test_a_leader_that_refuses_again_and_again_is_asked_in_intervals() -> None:
+    """Found by simulation: one that was handing over was asked without a pause, and so came to nothing else."""
+    bench = Bench()
+    bench.write()
+    for count in (1, 2):
+        await bench.until(lambda count=count: len(bench.proposed) == count)  # type: ignore[misc]
+        bench.proposed[-1][1](None, NotLeader("handing over"))
+    await bench.until(lambda: len(bench.writes._pausing) == 1)
+    await bench.until(lambda: len(bench.proposed) == 3)
+    bench.proposed[-1][1]((9, [DONE]), None)
+    assert bench.heard == [((9, DONE), None)]
