@@ -27,6 +27,7 @@ from dqlite_py.gateway import AsyncGateway, Gateway
 from dqlite_py.limits import REQUEST_TIMEOUT_MS
 from dqlite_py.model import Address, NodeId
 from dqlite_py.node.change_streams import AsyncChangeStream, ChangeStream
+from dqlite_py.node.forks import RunningNode, forked
 from dqlite_py.node.inbound import Inbound
 from dqlite_py.node.joining import join_cluster
 from dqlite_py.node.loops import loop_factory
@@ -92,7 +93,7 @@ class Node:
         self._start_error: BaseException | None = None
         self._stop_request: asyncio.Event | None = None
         self._hand_over = True
-        self._connections: list[Connection] = []
+        self._forked: NodeStopped | None = None
 
     # -- life cycle -------------------------------------------------------------------------------------------
 
@@ -112,7 +113,7 @@ class Node:
         return self
 
     def stop(self, *, hand_over: bool = True, timeout: float = 30.0) -> None:
-        """Stop cleanly: leadership is handed over first, waiting calls are answered. Idempotent."""
+        """Stop cleanly: leadership is handed over first, waiting calls are answered. Idempotent; nothing in a fork."""
         if self._thread is None or self._stopped.is_set():
             return
         self._hand_over = hand_over
@@ -259,8 +260,14 @@ class Node:
     def _running(self) -> NodeRuntime:
         runtime = self._runtime
         if runtime is None or self._stopped.is_set():
-            raise NodeStopped("the node is not running")
+            raise self._forked or NodeStopped("the node is not running")
         return runtime
+
+    def _leave_to_parent(self) -> None:
+        """In a forked child."""
+        self._forked = forked()  # the lock of the parent's event may be held for ever:
+        self._stopped = threading.Event()
+        self._stopped.set()
 
     def _post(self, function: Callable[..., Any], *args: Any) -> None:
         loop = self._loop
@@ -314,12 +321,13 @@ class Node:
             lock.close()
             raise
         self._runtime = runtime
-        self._started.set()
-        await self._stop_request.wait()
-        try:
-            await runtime.stop(hand_over=self._hand_over)
-        finally:
-            lock.close()
+        with RunningNode(runtime, self._leave_to_parent):
+            self._started.set()
+            await self._stop_request.wait()
+            try:
+                await runtime.stop(hand_over=self._hand_over)
+            finally:
+                lock.close()
 
     async def _open(self, disk: SystemDisk, _lock: FolderLock) -> NodeRuntime:
         settings = self._settings

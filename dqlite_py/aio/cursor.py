@@ -90,7 +90,7 @@ class AsyncCursor(BaseCursor):
         return self
 
     async def __anext__(self) -> Any:
-        if not self._has_next():
+        if not (self._owner()._guard.may_pass() and self._has_next()):
             self._ready()
             if self._state.rows is None or not await self._drive(self._state.more()):
                 raise StopAsyncIteration

@@ -219,6 +219,8 @@ class BaseConnection(Unsupported):
 
     def interrupt(self) -> None:
         """End the statement that runs, if there is one: its caller gets an OperationalError. Any thread."""
+        self._known()
+        self._guard.check_process()
         self._check_open()
         self._core.interrupt.request()
 

@@ -37,15 +37,19 @@ class Guard:
 
     def check(self) -> None:
         """Raises ProgrammingError for a thread that may not use the connection, and in a forked child."""
-        if self._forks != _FORKS[0]:
-            raise ProgrammingError(
-                "this connection was made before a fork: its node runs in the parent process only; "
-                "start or reach a node from the child, and connect there"
-            )
+        self.check_process()
         if not self.is_shared and self._thread != threading.get_ident():
             raise ProgrammingError(
                 "SQLite objects created in a thread can only be used in that same thread. The object was "
                 f"created in thread id {self._thread} and this is thread id {threading.get_ident()}."
+            )
+
+    def check_process(self) -> None:
+        """Raises ProgrammingError in a forked child."""
+        if self._forks != _FORKS[0]:
+            raise ProgrammingError(
+                "this connection was made before a fork: it is the parent process's; connect anew in the child, to a "
+                "node of the parent with dqlite_py.connect(address)"
             )
 
     def is_forked(self) -> bool:

@@ -17,6 +17,7 @@ from typing import Final
 
 from dqlite_py.changes import Change
 from dqlite_py.errors import InterfaceError
+from dqlite_py.node.forks import Origin
 from dqlite_py.storage.changelog.cursor import Cursor
 
 BATCH: Final = 256  # changes that are read at once for an event loop
@@ -29,7 +30,7 @@ class ChangeStream:
     `node.changes(database, after=position)`, on any node, goes on there.
     `timeout`: seconds to wait for a change, then TimeoutError, after which one may iterate on; None: for ever.
     Raises ChangesCompacted when the log does not go back that far, OperationalError when the database is dropped,
-    NodeStopped; the stream is then over. A KeyboardInterrupt ends the wait and loses nothing.
+    NodeStopped (in a forked child, too); the stream is then over. A KeyboardInterrupt ends the wait and loses nothing.
     """
 
     def __init__(self, cursor: Cursor, *, timeout: float | None = None) -> None:
@@ -41,11 +42,13 @@ class ChangeStream:
         self._done = cursor.after  # the newest entry that was handed out whole
         self._wakeup = threading.Event()
         self._closed = False
+        self._origin = Origin()
 
     def __iter__(self) -> ChangeStream:
         return self
 
     def __next__(self) -> Change:
+        self._origin.check()
         self.position = self._done
         if not self._ready:
             self._fill()
@@ -83,6 +86,8 @@ class ChangeStream:
 
     def close(self) -> None:
         """Idempotent; any thread. A thread that waits in `next` gets StopIteration."""
+        if not self._origin.is_here:
+            return  # the lock may be held for ever
         self._closed = True
         self._wakeup.set()
         with self._lock:
@@ -113,11 +118,13 @@ class AsyncChangeStream:
         self._waiting: asyncio.Future[None] | None = None
         self._is_busy = False
         self._closed = False
+        self._origin = Origin()
 
     def __aiter__(self) -> AsyncChangeStream:
         return self
 
     async def __anext__(self) -> Change:
+        self._origin.check()
         if self._is_busy:
             raise InterfaceError("the stream is being read by another task")
         self.position = self._done
@@ -183,6 +190,8 @@ class AsyncChangeStream:
 
     async def close(self) -> None:
         """Idempotent. A task that waits in `anext` gets StopAsyncIteration."""
+        if not self._origin.is_here:
+            return
         self._closed = True
         if self._waiting is not None:
             _resolve(self._waiting)

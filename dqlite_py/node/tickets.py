@@ -176,12 +176,13 @@ class Inbox:
         self._woken = False
         self._gathering_since = 0.0
         self._closed = False
+        self._why_closed: Callable[[], Error] = _stopped
         self.turns = Turns(loop, self._all_woken)
 
     def put(self, function: Callable[..., None], *args: Any) -> None:
         """Any thread. Raises NodeStopped when the node no longer takes calls (nothing was queued)."""
         if self._closed:
-            raise NodeStopped("the node is stopped")
+            raise self._why_closed()
         call = (function, args)
         self._calls.append(call)
         if self._woken or (self.turns.pending and self._may_gather()) or self._wake():
@@ -190,7 +191,7 @@ class Inbox:
             self._calls.remove(call)
         except ValueError:
             return  # the loop took it before it was closed: it is answered, or its time ends
-        raise NodeStopped("the node is stopped")
+        raise _stopped()
 
     def _may_gather(self) -> bool:
         """Callers that come one right after the other are worth waiting for; those that first do work of their own
@@ -242,6 +243,10 @@ class Inbox:
         self._closed = True
         self._drain()
 
+    def leave(self, why: Callable[[], Error]) -> None:
+        """In a forked child, which has no loop: take no calls, saying `why`; those of the parent are the parent's."""
+        self._why_closed, self._closed = why, True
+
 
 class Deadline:
     """A monotonic point in time, for calls that retry."""
@@ -259,6 +264,10 @@ class Deadline:
     @property
     def passed(self) -> bool:
         return time.monotonic() >= self._end
+
+
+def _stopped() -> Error:
+    return NodeStopped("the node is stopped")
 
 
 def unknown_after(timeout_s: float) -> Error:

@@ -124,6 +124,10 @@ class Connection(asyncio.Protocol):
         return f"<connection {way} node {self.peer_id} at {where}, {self.state.value}>"
 
     @property
+    def fileno(self) -> int:
+        return fileno_of(self._transport)
+
+    @property
     def is_open(self) -> bool:
         return self.state is ConnectionState.ESTABLISHED
 
@@ -351,6 +355,12 @@ class Connection(asyncio.Protocol):
         assert self._transport is not None
         certificate = self._transport.get_extra_info("peercert")
         return None if certificate is None else certified_names(certificate)
+
+
+def fileno_of(transport: asyncio.BaseTransport | None) -> int:
+    """The descriptor of a connection's socket; -1 when it has none."""
+    socket = None if transport is None else transport.get_extra_info("socket")
+    return -1 if socket is None else int(socket.fileno())
 
 
 def make_hello(

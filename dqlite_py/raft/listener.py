@@ -15,7 +15,7 @@ from typing import Final, cast
 
 from dqlite_py.limits import INCOMING_CONNECTIONS_MAX, LISTEN_BACKLOG
 from dqlite_py.model import Address
-from dqlite_py.raft.connection import Connection, TransportTiming
+from dqlite_py.raft.connection import Connection, TransportTiming, fileno_of
 from dqlite_py.raft.quietlog import QuietLog
 from dqlite_py.raft.tls import TLS_FIRST_BYTE, TlsContexts, TlsLayer
 from dqlite_py.wire.address import join_address, split_address
@@ -72,6 +72,11 @@ class Listener:
     @property
     def count(self) -> int:
         return len(self._incoming)
+
+    def descriptors(self) -> list[int]:
+        """Of the sockets that listen, and of those accepted."""
+        listening = [] if self._server is None else [one.fileno() for one in self._server.sockets]
+        return [*listening, *(incoming.fileno for incoming in self._incoming)]
 
     async def stop(self) -> None:
         if self._server is not None:
@@ -162,6 +167,10 @@ class Incoming(asyncio.Protocol):
         """The peer connection inside, if it is one."""
         inner = self._deepest()
         return inner if isinstance(inner, Connection) else None
+
+    @property
+    def fileno(self) -> int:
+        return fileno_of(self._transport)
 
     @property
     def is_stranger(self) -> bool:

@@ -231,6 +231,10 @@ class PeerTransport:
         except Exception:
             log.exception("a callback of the transport failed")
 
+    def descriptors(self) -> list[int]:
+        """Of its open sockets; those still being dialled are not among them."""
+        return [*self._listener.descriptors(), *(one.fileno for one in self._connections)]
+
     # -- raft messages
 
     def raft_received(self, connection: Connection, body: bytes | bytearray) -> None:
