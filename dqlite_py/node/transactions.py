@@ -326,7 +326,9 @@ class Transactions:
             self.end(transaction, transaction.over_limit())
 
     def lost_leadership(self) -> None:
-        """Queued ones hear it from their queue."""
+        """Queued ones have heard it from their queue."""
+        for begin in list(self._beginning):  # those that hold the database and catch up: it is theirs no more
+            self._refuse(begin, NotLeader("leadership was lost before the transaction began"))
         for transaction in list(self._open):
             self.end(transaction, _lost_leadership(None))
 

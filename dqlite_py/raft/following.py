@@ -66,9 +66,19 @@ class FollowerPart(LeaderPart):
         if not entries or self._verified_index <= self._durability.durable_index:
             self._ack_wanted = True  # otherwise when the disk is done, see _entries_durable
         heard_index, heard_ms = self._heard
-        if self.applied_index >= heard_index and not self._stalled_before:
+        if (
+            self.applied_index >= heard_index
+            and not self._stalled_before
+            and self._leader_is_informed(request.commit_index)
+        ):
             self._fresh_ms = heard_ms
             self._heard = (request.commit_index, self._now)
+
+    def _leader_is_informed(self, commit_index: LogIndex) -> bool:
+        """Before it has committed an entry of its term, a leader does not know all that is committed."""
+        if self._informed_term != self.term and self.log.matches(commit_index, self.term):
+            self._informed_term = self.term
+        return self._informed_term == self.term
 
     def _meets(self, request: AppendRequest) -> bool:
         """The consistency check. Below our base the log is committed, hence the same as the leader's."""

@@ -75,6 +75,7 @@ class CoreState:
         self._stalled_before = False  # the last tick came late: what is read now may have waited for long
         self._heard = (LogIndex(0), float("-inf"))  # a commit index of the leader's, and when it was heard
         self._fresh_ms = float("-inf")
+        self._informed_term = Term(0)  # in which the leader was found to know what is committed
         # -- hand-out to the state machine
         self._unapplied: deque[tuple[LogIndex, int]] = deque()
         self._unapplied_bytes = 0

@@ -55,6 +55,9 @@ class Canary:
     duration_s: float = 20.0
     operations_per_s: float = 20.0
     transactions_per_s: float = 0.0
+    levels_per_s: float = 0.0
+    followers: int = 0
+    scratch_per_s: float = 1.5
     short_log: bool = False
     fragment_bytes: int = FRAME_FRAGMENT_BYTES
 
@@ -171,6 +174,9 @@ def circumstances(canary: Canary) -> Iterator[None]:
         SHORT if canary.short_log else Scale(),
         fragment_bytes=canary.fragment_bytes,
         transactions_per_s=canary.transactions_per_s,
+        levels_per_s=canary.levels_per_s,
+        followers=canary.followers,
+        scratch_per_s=canary.scratch_per_s,
     )
     rows.append((Scale, "draw", lambda _rng: scale))
     storm = partialmethod(World.storm, operations_per_s=canary.operations_per_s)

@@ -17,8 +17,10 @@ from typing import Any, Final
 
 from dqlite_py.model import Entry
 from tests.simulation.cluster.checks_consensus import Fail
+from tests.simulation.cluster.checks_reads import ReadFacts
 from tests.simulation.cluster.checks_sessions import SessionFacts
 from tests.simulation.cluster.checks_stale import StaleFacts
+from tests.simulation.cluster.checks_streams import StreamFacts
 from tests.simulation.cluster.checks_transactions import TransactionFacts
 from tests.simulation.cluster.clients import INSERT, Operation
 
@@ -58,6 +60,8 @@ class ClientFacts:
         self.unknown: dict[OpId, str] = {}
         self.reads = 0
         self.stale = StaleFacts(fail)
+        self.levels = ReadFacts(fail, self.stale)
+        self.streams = StreamFacts(fail)
         self.transactions = TransactionFacts(fail)
         self._floors: dict[OpId, int] = {}  # of stale reads under way; those of damaged nodes prove nothing
         self._reading: dict[OpId, tuple[int, int]] = {}  # what the read must show at least
@@ -73,6 +77,7 @@ class ClientFacts:
         """`entry` is applied for the first time anywhere."""
         for position, (database, statements) in enumerate(self.sessions.effective(entry)):
             self.transactions.committed(database, (entry.index, position), statements)
+            self.streams.committed(database, statements)
             tag = tag_of(statements)
             if tag is None:
                 continue
@@ -90,7 +95,8 @@ class ClientFacts:
             self._rows[database] += 1
             self.places[op] = Place((entry.index, position), register, self._rows[database])
             self._last[register] = op
-            self.stale.committed(database, op, register)
+            self.stale.committed(database, op, register, entry.index)
+        self.streams.entry_ends(entry.index)
 
     # -- what clients are told -----------------------------------------------------------------------------
 
@@ -116,20 +122,23 @@ class ClientFacts:
             if operation.outcome == "acknowledged":
                 self._read(operation, least)
         elif operation.outcome == "acknowledged":
-            self._acked(op, operation.row)
+            self._acked(op, operation)
         elif operation.outcome == "failed":
             self._failed(op, operation.error)
         else:
             self.unknown[op] = operation.error
 
-    def _acked(self, op: OpId, row: int | None) -> None:
-        place = self.places.get(op)
+    def _acked(self, op: OpId, operation: Operation) -> None:
+        place, row = self.places.get(op), operation.row
         if place is None:
             self._fail(f"acknowledged never lost: write {op} is acknowledged, but no node applied it")
         if row is not None and row != place.row:
             self._fail(f"answers: write {op} made row {place.row} of its database, its client is told {row}")
         self.acked[op] = None
         self._seen(place.register, place.order)
+        self.levels.known(operation.database, operation.ended, place.row)
+        if operation.log_index:
+            self.levels.wrote(operation.database, operation.log_index, place.row)
 
     def _failed(self, op: OpId, error: str) -> None:
         place = self.places.get(op)
@@ -150,20 +159,21 @@ class ClientFacts:
             operation.key,
             operation.result,
         )
-        order = NOWHERE
+        order, count = NOWHERE, 0
         if value is not None:
             place = self.places.get(value)
             if place is None or place.register != register:
                 self._fail(
                     f"reads: {who} reads write {value} in register {register}, which is not in the log"
                 )
-            order = place.order
+            order, count = place.order, place.row
         if order < least:
             self._fail(
                 f"linearizable reads: {who} reads register {register} as of entry {order}, but entry {least} was "
                 "acknowledged or read before the read began"
             )
         self._seen(register, order)
+        self.levels.known(operation.database, operation.ended, count)
 
     # -- the end -------------------------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ from dqlite_py.command import CommandKind
 from dqlite_py.model import Entry
 from tests.simulation.cluster.checks_consensus import Fail
 from tests.simulation.cluster.checks_sessions import SessionFacts
+from tests.simulation.cluster.checks_transactions import flat
 
 OpId = tuple[int, int]
 SCRATCH: Final = ("scratch", "scratch-2")
@@ -25,13 +26,16 @@ MAKE: Final = "CREATE TABLE IF NOT EXISTS marks(client INTEGER, number INTEGER, 
 MARK: Final = "INSERT INTO marks(client, number, filler) VALUES (?, ?, ?)"
 NEWEST: Final = "SELECT client, number FROM marks ORDER BY rowid DESC LIMIT 1"
 ALL_MARKS: Final = "SELECT client, number FROM marks ORDER BY rowid"
+WRITES: Final = ("write", "transact")
 NOWHERE: Final = (0, 0)
 _HEAD_BYTES: Final = 32  # version, kind and name are in them
 
 
 @dataclass(slots=True)
 class Asked:
-    """An operation on a scratch database. `kind`: open, drop, write or read. `result` of a read: the newest mark."""
+    """An operation on a scratch database. `kind`: open, drop, write, transact or read.
+
+    `result` of a read: the newest mark."""
 
     client: int
     number: int
@@ -41,6 +45,7 @@ class Asked:
     outcome: str = "pending"  # acknowledged, failed, unknown
     error: str = ""
     result: OpId | None = None
+    is_committing: bool = False
     # What the log held when it began:
     opens: int = 0
     drops: int = 0
@@ -52,11 +57,8 @@ class Asked:
 
 
 def _op_of(statements: Sequence[Any]) -> OpId | None:
-    """Of a scratch client's unit, by its statements."""
-    if len(statements) == 2 and statements[1][0] == MARK:
-        client, number = statements[1][1][:2]
-        return client, number
-    return None
+    """Of a scratch client's unit, by its statements, or of its transaction, by its groups."""
+    return next(((params[0], params[1]) for sql, params in flat(statements) if sql == MARK), None)
 
 
 @dataclass(slots=True)
@@ -77,6 +79,7 @@ class ScratchFacts:
         self.places: dict[OpId, tuple[int, int]] = {}  # of writes with an effect: (entry, position)
         self.void: dict[OpId, int] = {}  # committed where no database was
         self._failed: dict[OpId, str] = {}
+        self._transacting: dict[OpId, int] = {}  # so many drops were there when a transaction had begun
         self._began: Counter[tuple[str, str]] = (
             Counter()
         )  # (kind, database): asked for and not known to have failed
@@ -98,7 +101,7 @@ class ScratchFacts:
         elif command[1] == CommandKind.DROP:
             self._dropped(command[2], database, entry.index)
         elif not database.life:
-            for _session, _sequence, statements in command[6]:
+            for _session, _sequence, statements, *_digest in command[6]:
                 self._void(_op_of(statements), entry.index)
         for position, (_name, statements) in enumerate(self._sessions.effective(entry)):
             self._marked(database, _op_of(statements), (entry.index, position))
@@ -138,6 +141,11 @@ class ScratchFacts:
                 f"true outcomes: scratch write {op} takes effect at entry {place[0]}, its caller was told that it "
                 f"certainly failed: {self._failed[op]}"
             )
+        if len(database.drops) > self._transacting.get(op, len(database.drops)):
+            self._fail(
+                f"transactions: scratch write {op} takes effect at entry {place[0]}, its transaction had begun before "
+                f"the database was dropped at {database.drops[-1]}"
+            )
         self.places[op] = place
         database.rows.append(op)
 
@@ -147,6 +155,15 @@ class ScratchFacts:
         database = self._databases[asked.database]
         asked.opens, asked.drops, asked.least = database.opens, len(database.drops), database.least
         self._began[asked.kind, asked.database] += 1
+
+    def transacts(self, asked: Asked) -> None:
+        """Its transaction has begun."""
+        self._transacting[asked.op] = len(self._databases[asked.database].drops)
+
+    def is_dropped(self, asked: Asked) -> bool:
+        """The database went while its transaction was open."""
+        drops = len(self._databases[asked.database].drops)
+        return drops > self._transacting.get(asked.op, drops)
 
     def ended(self, asked: Asked) -> None:
         database = self._databases[asked.database]
@@ -170,7 +187,7 @@ class ScratchFacts:
                     f"acknowledged never lost: {asked.database} was dropped at {asked.node}, no entry says so"
                 )
             self._seen(database, (database.drops[asked.drops], 0))
-        elif asked.kind == "write":
+        elif asked.kind in WRITES:
             place = self.places.get(asked.op)
             if place is None:
                 where = self.void.get(asked.op, "none")
@@ -180,7 +197,7 @@ class ScratchFacts:
             self._read(asked, database)
 
     def _ended_in_failure(self, asked: Asked, database: _Database) -> None:
-        if asked.kind == "write":
+        if asked.kind in WRITES:
             if asked.op in self.places:
                 self._fail(
                     f"true outcomes: scratch write {asked.op} certainly failed ({asked.error}), but takes effect at "

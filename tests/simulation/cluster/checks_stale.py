@@ -21,9 +21,11 @@ class _Order:
     def __init__(self) -> None:
         self.count = 0
         self.of_register: dict[int, tuple[list[int], list[OpId]]] = {}  # ordinals, and the writes
+        self.entries: list[int] = []  # log index of each
 
-    def add(self, op: OpId, register: int) -> None:
+    def add(self, op: OpId, register: int, log_index: int) -> None:
         self.count += 1
+        self.entries.append(log_index)
         ordinals, ops = self.of_register.setdefault(register, ([], []))
         ordinals.append(self.count)
         ops.append(op)
@@ -49,8 +51,13 @@ class StaleFacts:
         ] = {}  # (machine, life, database): seen by reads that ended
         self.reads = 0
 
-    def committed(self, database: str, op: OpId, register: int) -> None:
-        self._orders.setdefault(database, _Order()).add(op, register)
+    def committed(self, database: str, op: OpId, register: int, log_index: int) -> None:
+        self._orders.setdefault(database, _Order()).add(op, register, log_index)
+
+    def count_at(self, database: str, log_index: int) -> int:
+        """How many writes a database holds after this entry."""
+        order = self._orders.get(database)
+        return 0 if order is None else bisect_right(order.entries, log_index)
 
     def floor(self, machine: str, life: int, database: str) -> int:
         """What a stale read that begins now must show at least."""
@@ -59,21 +66,24 @@ class StaleFacts:
     def read(self, machine: str, life: int, database: str, state: Sequence[Row], floor: int) -> None:
         """A stale read ended that began when `floor` was so high."""
         self.reads += 1
-        order = self._orders.setdefault(database, _Order())
-        count = next((client for key, client, _ in state if key == -1), 0)
-        held = {key: (client, number) for key, client, number in state if key != -1}
-        if count > order.count:
-            self._fail(
-                f"stale reads: {machine} shows {count} writes in {database}, the log has {order.count}"
-            )
-        expected = order.registers_after(count)
-        if held != expected:
-            self._fail(
-                f"stale reads: {database} at {machine} with {count} writes shows {held}, after them it was {expected}"
-            )
+        count = self.shown(f"a stale read at {machine}", database, state)
         if count < floor:
             self._fail(
                 f"stale reads: {machine} shows {count} writes in {database}, in this life it has shown {floor} before"
             )
         place = (machine, life, database)
         self._floors[place] = max(self._floors.get(place, 0), count)
+
+    def shown(self, who: str, database: str, state: Sequence[Row]) -> int:
+        """How many writes a state holds, which must be the first so many of the log."""
+        order = self._orders.setdefault(database, _Order())
+        count = next((client for key, client, _ in state if key == -1), 0)
+        held = {key: (client, number) for key, client, number in state if key != -1}
+        if count > order.count:
+            self._fail(f"reads: {who} shows {count} writes in {database}, the log has {order.count}")
+        expected = order.registers_after(count)
+        if held != expected:
+            self._fail(
+                f"reads: {database} with {count} writes shows {held} to {who}, after them it was {expected}"
+            )
+        return count

@@ -62,11 +62,11 @@ class Transacted:
         return self.database, self.key
 
 
-def _flat(statements: Any) -> Iterator[tuple[str, Any]]:
+def flat(statements: Any) -> Iterator[tuple[str, Any]]:
     """The statements of a unit, or of all groups of a transaction, with their whole SQL."""
     for item in statements:
         if not isinstance(item, tuple) or not item or isinstance(item[0], tuple):
-            yield from _flat(item)
+            yield from flat(item)
             continue
         sql, params = item
         if isinstance(sql, int):
@@ -90,7 +90,7 @@ class TransactionFacts:
 
     def committed(self, database: str, place: tuple[int, int], statements: Any) -> None:
         """A unit that takes effect is applied for the first time anywhere."""
-        for sql, params in _flat(statements):
+        for sql, params in flat(statements):
             if sql == STEP:
                 client, number, key, seen, value = params
                 self._stepped(database, place, (client, number, key, seen, value))

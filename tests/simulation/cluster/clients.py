@@ -66,6 +66,7 @@ class Operation:
     state: tuple[tuple[int, int, int], ...] = ()
     life: int = 0
     row: int | None = None  # that an acknowledged write was told to have made
+    log_index: int = 0  # its token, where it was told
 
     @property
     def database(self) -> str:
@@ -154,6 +155,7 @@ class Client:
                 )
                 assert found.statements is not None
                 operation.row = found.statements[0].last_insert_rowid
+                operation.log_index = found.log_index
         except Error as error:
             self._ended(operation, error)
         else:
@@ -171,6 +173,7 @@ class Client:
         def done(answer: Any, error: Error | None) -> None:
             if error is None and operation.kind == "write":
                 operation.row = unpack_result(answer[1])[1][0][1]
+                operation.log_index = answer[0]
             elif error is None:
                 _show(operation, answer[1])
             if machine.life_count != operation.life:

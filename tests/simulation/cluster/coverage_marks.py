@@ -53,6 +53,7 @@ ELECTIONS = RAFT + "elections:ElectionPart"
 FOLLOWING = RAFT + "following:FollowerPart"
 LEADING = RAFT + "replication:LeaderPart"
 CORE = RAFT + "core:RaftCore"
+CHANGELOG = "dqlite_py.storage.changelog.log:ChangeLog"
 WAITING = RAFT + "waiting:WaitingProposals"
 RPC = RAFT + "rpc:PendingCalls"
 TRANSPORT = RAFT + "transport:PeerTransport"
@@ -215,7 +216,32 @@ DISK_PROBES: Final = (
     Probe("WAL replayed", "a crash left frames in it", ENGINE, "_empty_wal", _wal_is_there),
 )  # fmt: skip
 
+READ_PROBES: Final = (
+    Probe("lease read", "it costs no message: the lease holds", NODE + "reads:ReadBarriers", "_lease_serves",
+          None, true),
+    Probe("lease asked of the leader", "by a follower, or by what the leader has not applied yet",
+          NODE + "reads:ReadBarriers", "lease_index_here", always),
+    Probe("lease given up", "it held", RAFT + "counting:CountingPart", "_void_lease",
+          lambda self: self.lease_until_ms > self._now),
+    Probe("read waits for its token", "a session read of what is not applied here", NODE + "reads:ReadBarriers",
+          "_wait_applied", lambda self, database, index, *_: not self._applier().has_applied(database, index)),
+    Probe("leader asked how new a state is", "a stale read is over its bound", NODE + "reads:ReadBarriers", "_freshen",
+          lambda self, database, callback, deadline, freshness: not self.is_fresh(database, freshness)),
+    Probe("uninformed leader heard", "it does not know yet what is committed", FOLLOWING, "_leader_is_informed", None,
+          lambda known, result, *_: not result),
+)  # fmt: skip
+
+CHANGE_PROBES: Final = (
+    Probe("changes kept", "a node starts, its change log reaches the state", CHANGELOG, "open", None, true),
+    Probe("changes lost", "a change log does not reach the state: power loss, or a snapshot", CHANGELOG, "open",
+          lambda self, applied: self._disk.exists(self.folder), lambda known, result, *_: known and not result),
+    Probe("oldest changes dropped", "a change log is full", CHANGELOG, "_without_oldest",
+          lambda self, segments, end: len(segments), lambda known, result, *_: len(result) < known),
+)  # fmt: skip
+
 PROBES: Final[tuple[Probe, ...]] = (
+    *READ_PROBES,
+    *CHANGE_PROBES,
     *ELECTION_PROBES,
     *LOG_PROBES,
     *MEMBER_PROBES,
@@ -226,6 +252,13 @@ PROBES: Final[tuple[Probe, ...]] = (
 EXTERNAL: Final[dict[str, str]] = {
     "life begun": "a node has started",
     "damage refused": "a node refuses a folder that somebody damaged",
+    "session goes on at another node": "a token is handed to a reader there",
+    "read too stale": "a node cannot show a state as fresh as was asked for",
+    "changes followed at another node": "a consumer goes on there by its index",
+    "changes compacted": "a node does not keep them as far back",
+    "changes followed from the tables": "a consumer has started again",
+    "transaction of a scratch database": "in one that comes and goes: committed",
+    "database dropped under a transaction": "it ends, whatever is made under its name",
     "transaction committed": "an interactive one, as its caller was told",
     "commit found after a fail-over": "its outcome was lost with a leader: a fence of a later term finds it",
     "unknown commit found": "its caller asked by its key: it was committed",

@@ -42,6 +42,14 @@ def kill(world: World, rng: random.Random) -> None:
     _machine_down(world, rng, lose=False)
 
 
+def blink(world: World, rng: random.Random) -> None:
+    """Killed, and back before anybody else has noticed: sooner than a promise to its leader ends."""
+    machine = world.any_up(rng)
+    if machine is not None:
+        machine.crash(lose_unsynced=rng.random() < 0.5)
+        world.restart_later(machine, rng.uniform(0.005, 0.1))
+
+
 def power_loss(world: World, rng: random.Random) -> None:
     _machine_down(world, rng, lose=True)
 
@@ -280,6 +288,7 @@ ATLAS: dict[str, Fault] = {
         Fault("long reader", 0.3, "checkpoints wait for readers and lose nothing", long_reader),
         Fault("other release", 0.1, "it is refused by name, as if it were not there", other_release),
         Fault("crash while sending", 2.0, "who fetches resumes, or starts again elsewhere", crash_while_sending),
+        Fault("blink", 0.2, "what was promised holds through a restart", blink),
         Fault("moved", 0.15, "a node is its id, not its address", moved),
         Fault("caller cut off", 0.3, "what was sent and not answered is told as unknown", caller_cut_off),
         Fault("odd requests", 0.5, "refused, or done once", odd_requests),

@@ -23,11 +23,13 @@ from dqlite_py.errors import CorruptJournal, CorruptState, Error, UnknownFormat,
 from dqlite_py.node.runtime import NodeRuntime
 from dqlite_py.raft.journal import Journal
 from dqlite_py.raft.transport import PeerTransport
+from dqlite_py.storage.changelog.capture import Capture
 from dqlite_py.storage.engine import DatabaseEngine
 from dqlite_py.storage.engine_api import ApplyEngine
 from dqlite_py.storage.implementation import start_engine
 from dqlite_py.wire.handshake import PROTOCOL_VERSION, Hello, Refused, Welcome, encode_handshake
 from tests.simulation.cluster import threads
+from tests.simulation.cluster.checks_freshness import STOPPED_S
 from tests.simulation.cluster.disk import Crashed, DiskFaults, SimDisk
 from tests.simulation.cluster.life import Kernel, Life, LifeEnded, current_life
 from tests.simulation.cluster.network import SimHost
@@ -126,6 +128,14 @@ class _Engine(DatabaseEngine):
         return super().apply(index, payload, want_results=want_results)
 
 
+class _Capture(Capture):
+    """SQLite calls it: what ends a process cannot pass through there."""
+
+    def _describe(self) -> None:
+        with suppress(Crashed, LifeEnded):
+            super()._describe()
+
+
 class _Journal(Journal):
     """Preallocates in small steps."""
 
@@ -203,6 +213,7 @@ def seams() -> list[tuple[str, str, Any]]:
         ("dqlite_py.storage.engine", "_sync_directory", _sync_directory),
         ("dqlite_py.node.database_worker", "DatabaseEngine", _Engine),
         ("dqlite_py.node.startup", "Journal", _Journal),
+        ("dqlite_py.storage.changelog.keeper", "Capture", _Capture),
     ]
 
 
@@ -221,6 +232,7 @@ class Machine:
         self.wall_offset_us = 0
         self.release = PROTOCOL_VERSION
         self.life_count = 0
+        self.went_on = float("-inf")  # after its newest long pause, simulated s
         self.last_exit: BaseException | None = None
         folder = environment.folder / name
         folder.mkdir(parents=True)
@@ -326,6 +338,8 @@ class Machine:
         if self.life is not None:
             until = self.environment.kernel.scheduler.now + seconds
             self.life.paused_until = max(self.life.paused_until, until)
+            if seconds > STOPPED_S:
+                self.went_on = self.life.paused_until
 
 
 def _close_databases(life: NodeLife) -> None:

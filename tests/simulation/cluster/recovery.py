@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from dqlite_py.gateway import ReadLevel
 from tests.simulation.cluster.checks import SafetyViolation
 from tests.simulation.cluster.checks_scratch import SCRATCH
 from tests.simulation.cluster.clients import rows_of
+from tests.simulation.cluster.followers import Follower
 from tests.simulation.cluster.machine import Machine
 from tests.simulation.cluster.scratch import marks_of
 from tests.simulation.cluster.transactions import check_tables
@@ -18,6 +20,7 @@ HEAL_LIMIT_S: Final = 60.0
 SERVE_LIMIT_S: Final = 10.0
 OPERATION_LIMIT_S: Final = 6.0
 TRANSACTION_LIMIT_S: Final = 20.0
+FOLLOW_LIMIT_S: Final = 20.0
 ANSWER_LIMIT_S: Final = 10.0
 
 
@@ -41,7 +44,11 @@ class Recovery:
             )
         self.world.stop_load()
         if not self.world.run_until(
-            lambda: all(c.is_idle for c in self.world.clients) and all(s.is_idle for s in self.world.scratch),
+            lambda: (
+                all(c.is_idle for c in self.world.clients)
+                and all(s.is_idle for s in self.world.scratch)
+                and all(r.is_idle for r in self.world.reading)
+            ),
             OPERATION_LIMIT_S,
         ):
             raise SafetyViolation("operations do not end")
@@ -53,6 +60,11 @@ class Recovery:
             self._write_through(machine)
             if self.world.transacting:
                 self._transact_through(machine)
+            if self.world.reading:
+                self._read_through(machine)
+        for machine in self.world.machines:
+            for follower in self.world.followers:
+                self._follow_through(machine, follower)
         if self.world.scale.scratch_per_s:
             for machine in self.world.machines:
                 self._scratch_through(machine)
@@ -118,6 +130,43 @@ class Recovery:
                         raise SafetyViolation(
                             f"{machine.name} does not serve {database}: {asked}; {self.world.describe()}"
                         )
+
+    def _read_through(self, machine: Machine) -> None:
+        """This node serves reads of every level soon."""
+        client = self.world.reading[0]
+        for level in ReadLevel:
+            end = self.world.scheduler.now + SERVE_LIMIT_S
+            while True:
+                read = client.begin(machine, level)
+                self.world.run_until(lambda: client.is_idle, OPERATION_LIMIT_S, 0.01)
+                if read is not None and read.outcome == "answered":
+                    break
+                self.world.run_for(0.1)
+                if self.world.scheduler.now >= end:
+                    raise SafetyViolation(f"{machine.name} does not serve {read}; {self.world.describe()}")
+
+    def _follow_through(self, machine: Machine, follower: Follower) -> None:
+        """This node tells a consumer everything there is, or where to start again."""
+        consumer, streams = follower.consumer, self.world.checks.clients.streams
+        goal = streams.newest(consumer.database)
+        if machine is self.world.machines[0]:
+            self.world.run_until(lambda: follower.is_idle, FOLLOW_LIMIT_S)  # it has stayed elsewhere
+        else:
+            consumer.position = min(
+                consumer.position, streams.before(consumer.database, goal, self.world.rng)
+            )
+        end = self.world.scheduler.now + FOLLOW_LIMIT_S
+        follower.goal = goal
+        while consumer.position < goal:
+            if follower.is_idle:
+                follower.begin(machine, SERVE_LIMIT_S)
+            self.world.run_for(0.02)
+            if self.world.scheduler.now >= end:
+                raise SafetyViolation(
+                    f"changes: {machine.name} has told {consumer} nothing up to {goal}; {self.world.describe()}"
+                )
+        if not self.world.run_until(lambda: follower.is_idle, FOLLOW_LIMIT_S, 0.01):
+            raise SafetyViolation(f"changes: a stream at {machine.name} does not end")
 
     def _transact_through(self, machine: Machine) -> None:
         """A transaction begun at this node commits soon."""

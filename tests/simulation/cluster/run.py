@@ -86,6 +86,10 @@ def run_seed(
                         )
                     ).encode()
                 )
+        for reading in world.reading:
+            for read in reading.history:
+                outcome.operations[f"{read.level.value} read {read.outcome}"] += 1
+                digest.update(repr((read.reader, read.number, read.outcome, read.count)).encode())
         for transacting in world.transacting:
             for transacted in transacting.history:
                 outcome.operations[f"transaction {transacted.outcome}"] += 1

@@ -49,6 +49,9 @@ class Scale:
     large_bytes: int = 0  # what the first database holds from the beginning
     refused: float = 0.0  # share of writes that break a constraint
     transactions_per_s: float = 0.0  # interactive ones, which hold up other writes
+    levels_per_s: float = 0.0  # reads of all levels
+    followers: int = 0  # consumers of changes
+    keep_changes: int | None = None  # bytes, of every database; None: of those that are followed
 
     @classmethod
     def draw(cls, rng: random.Random) -> Scale:
@@ -69,6 +72,9 @@ class Scale:
             large_bytes=rng.randrange(MIB, 4 * MIB) if rng.random() < LARGE_SHARE else 0,
             refused=rng.choice((0.0, 0.1)),
             transactions_per_s=rng.choice((0.0, 2.0, 6.0)),
+            levels_per_s=rng.choice((0.0, 4.0, 12.0)),
+            followers=rng.choice((0, 2, 3)),
+            keep_changes=rng.choice((None, None, 16 * KIB)),
         )
 
     def rows(self) -> list[tuple[str, str, Any]]:
@@ -80,6 +86,8 @@ class Scale:
             ("dqlite_py.node.snapshot_source", "SNAPSHOT_CHUNK_BYTES", self.chunk_bytes),
             ("dqlite_py.node.snapshot_incoming", "SNAPSHOT_CHUNK_BYTES", self.chunk_bytes),
             ("dqlite_py.node.snapshot_incoming", "SNAPSHOT_SYNC_BYTES", 4 * self.chunk_bytes),
+            ("dqlite_py.storage.changelog.log", "CHANGES_SEGMENT_BYTES_MIN", 2 * KIB),
+            ("dqlite_py.node.change_hub", "CHANGES_KEEP_BYTES", 32 * KIB),
             ("dqlite_py.storage.pin", "SNAPSHOT_COPY_PAGES", 64 if self.large_bytes else 4),
             *((module, "FRAME_FRAGMENT_BYTES", self.fragment_bytes) for module in FRAGMENTS),
         ]
@@ -91,5 +99,6 @@ class Scale:
             "log_tail_bytes": self.tail_bytes,
             "disk_reserve_bytes": 1024 * KIB,
             "start_timeout": 10.0,
+            "keep_changes": self.keep_changes,
             "raft": replace(RAFT, uncommitted_bytes_max=self.uncommitted_bytes),
         }

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from dqlite_py.command import encode_statements, encode_unit
 from dqlite_py.dbapi import Connection
-from dqlite_py.errors import Error, Outcome, OutcomeUnknown
+from dqlite_py.errors import Error, NodeStopped, Outcome, OutcomeUnknown, TransactionEnded
 from dqlite_py.node.tickets import Deadline
+from tests.simulation.cluster import threads
 from tests.simulation.cluster.checks_scratch import ALL_MARKS, MAKE, MARK, NEWEST, SCRATCH, Asked
-from tests.simulation.cluster.life import Life
+from tests.simulation.cluster.life import Life, LifeEnded
 from tests.simulation.cluster.machine import Machine, NodeLife
 from tests.simulation.cluster.remote import RemoteCaller
 
@@ -19,7 +20,15 @@ if TYPE_CHECKING:
     from tests.simulation.cluster.world import World
 
 KINDS: Final = ("open", "open", "drop", "write", "write", "write", "write", "write", "read", "read")
+WITH_TRANSACTIONS: Final = (  # one transacts, the others drop and make anew what it is at
+    (*KINDS, *("transact",) * 8, "open"),
+    (*KINDS, "drop", "drop", "drop", "open", "open"),
+    ("open", "drop"),
+)
 TIMEOUT_S: Final = 2.0
+BUSY_TIMEOUT_S: Final = 0.3
+IDLE_LIMIT_S: Final = 2.0
+PAUSES_S: Final = (0.0, 0.01, 0.3)  # before a statement of a transaction
 FILLER_BYTES: Final = 3000
 
 
@@ -32,6 +41,7 @@ class ScratchClient:
         self.pending: Asked | None = None
         self._world = world
         self._remote = remote
+        self._kinds = WITH_TRANSACTIONS[index] if world.scale.transactions_per_s else KINDS
         self._rng = random.Random(f"scratch {index} {world.seed}")
         self._keys = random.Random(f"scratch keys {index} {world.seed}")
 
@@ -46,7 +56,9 @@ class ScratchClient:
         if self.is_idle:
             serving = [m for m in self._world.machines if m.serves]
             if serving:
-                self.begin(self._rng.choice(serving), self._rng.choice(KINDS), self._rng.choice(SCRATCH))
+                self.begin(
+                    self._rng.choice(serving), self._rng.choice(self._kinds), self._rng.choice(SCRATCH)
+                )
         self._world.scheduler.call_later(self._rng.expovariate(1 / mean_s), self.work, mean_s, goes_on)
 
     def begin(self, machine: Machine, kind: str, database: str) -> Asked | None:
@@ -58,10 +70,10 @@ class ScratchClient:
         self.pending = asked
         self.history.append(asked)
         self._world.checks.scratch.began(asked)
-        if self._rng.random() < 0.5:
+        if self._rng.random() < 0.5 and kind != "transact":
             self._ask_remotely(machine, asked)
             return asked
-        life.on_end.append(lambda: self._ended(asked, OutcomeUnknown("the node's process ended")))
+        life.on_end.append(lambda: self._process_ended(asked))
         if kind in ("open", "drop"):
             self._ask_loop(life, asked)
         else:
@@ -117,17 +129,51 @@ class ScratchClient:
             isolation_level=None,
             timeout=TIMEOUT_S,
             exactly_once=self._is_repeated(),
+            busy_timeout=BUSY_TIMEOUT_S,
+            idle_limit=IDLE_LIMIT_S,
         )
         try:
             if asked.kind == "read":
                 row = connection.execute(NEWEST).fetchone()
                 asked.result = None if row is None else (row[0], row[1])
+            elif asked.kind == "transact":
+                self._transact(connection, asked)
             else:
                 connection.execute_atomic(self._unit(asked))
         except Error as error:
-            self._ended(asked, error)
+            self._told(asked, error)
+        except LifeEnded:
+            connection._is_closed = True  # with its process: nobody is there to be told
+            raise
         else:
             self._ended(asked, None)
+        if asked.kind == "transact":
+            connection.close()
+
+    def _transact(self, connection: Connection, asked: Asked) -> None:
+        facts = self._world.checks.scratch
+        connection.execute("BEGIN IMMEDIATE")
+        facts.transacts(asked)
+        for sql, params in self._unit(asked):
+            threads.sleep(self._rng.choice(PAUSES_S))
+            connection.execute(sql, params)
+        threads.sleep(self._rng.choice(PAUSES_S))
+        asked.is_committing = True
+        connection.execute("COMMIT")
+        self._world.coverage.hit("transaction of a scratch database")
+
+    def _told(self, asked: Asked, error: Error) -> None:
+        if asked.kind == "transact":
+            if self._world.checks.scratch.is_dropped(asked):
+                self._world.coverage.hit("database dropped under a transaction")
+            if not asked.is_committing:  # whatever a statement says, there was no COMMIT
+                error = TransactionEnded(f"before COMMIT: {type(error).__name__}: {error}")
+        self._ended(asked, error)
+
+    def _process_ended(self, asked: Asked) -> None:
+        gone = "the node's process ended"
+        is_open = asked.kind == "transact" and not asked.is_committing
+        self._ended(asked, NodeStopped(gone) if is_open else OutcomeUnknown(gone))
 
     def _is_repeated(self) -> bool:
         """Most writes have a key: tried again in a later life of their database, they must have no effect."""

@@ -18,15 +18,18 @@ from tests.simulation.cluster.canaries import (
     caught,
     run,
 )
+from tests.simulation.cluster.canaries_changes import CHANGES
 from tests.simulation.cluster.canaries_own import OWN
+from tests.simulation.cluster.canaries_reads import READS
 from tests.simulation.cluster.plans import Mixture
 
+OURS = {**OWN, **READS, **CHANGES}
 ROOT = Path(__file__).parents[3]
 
 
 def test_every_fault_has_a_canary_or_a_reason() -> None:
-    assert not {canary.rf for canary in OWN.values()} - {""}
-    assert not CANARIES.keys() & OWN.keys()
+    assert not {canary.rf for canary in OURS.values()} - {""}
+    assert not CANARIES.keys() & OURS.keys()
     shown = {canary.rf for canary in CANARIES.values()}
     assert not shown & set(NOT_SIMULATED)
     assert shown | set(NOT_SIMULATED) == {f"RF-{number}" for number in range(1, 23)}
@@ -40,9 +43,9 @@ def test_a_reason_names_the_test_that_proves_it(rf: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [*CANARIES, *OWN])
+@pytest.mark.parametrize("name", [*CANARIES, *OURS])
 def test_a_canary_is_caught(name: str) -> None:
-    canary = {**CANARIES, **OWN}[name]
+    canary = {**CANARIES, **OURS}[name]
     outcome = caught(canary)
     assert outcome is not None, f"no seed of {canary.seeds_max} noticed"
     assert outcome.violation is not None

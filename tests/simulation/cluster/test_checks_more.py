@@ -234,7 +234,7 @@ def stale() -> StaleFacts:
     """Writes (1, 1) and (1, 3) of register 0, (2, 2) of register 1 between them."""
     facts = StaleFacts(fail)
     for op, register in (((1, 1), 0), ((2, 2), 1), ((1, 3), 0)):
-        facts.committed("first", op, register)
+        facts.committed("first", op, register, op[1])
     return facts
 
 

@@ -24,11 +24,13 @@ from dqlite_py.raft.core import RaftCore
 from tests.simulation.cluster import machine as machines_module
 from tests.simulation.cluster import seams
 from tests.simulation.cluster.checks import Checks, SafetyViolation
+from tests.simulation.cluster.checks_freshness import FreshnessWatch
 from tests.simulation.cluster.checks_transactions import TRANSACTION_SCHEMA
 from tests.simulation.cluster.clients import KINDS, SCHEMA, Client, create_tables, fill
 from tests.simulation.cluster.coverage import Coverage
 from tests.simulation.cluster.describe import described
 from tests.simulation.cluster.disk import seed_sqlite, set_sqlite_time
+from tests.simulation.cluster.followers import Follower
 from tests.simulation.cluster.injection import Injection
 from tests.simulation.cluster.life import Kernel
 from tests.simulation.cluster.machine import NEEDS_OPERATOR, Environment, Machine
@@ -36,6 +38,7 @@ from tests.simulation.cluster.members import MemberRequests
 from tests.simulation.cluster.network import NetworkFaults, SimNetwork
 from tests.simulation.cluster.operator import Operator
 from tests.simulation.cluster.plans import Mixture, mixture
+from tests.simulation.cluster.readers import LevelReader, Tokens
 from tests.simulation.cluster.recovery import Recovery
 from tests.simulation.cluster.remote import RemoteCaller
 from tests.simulation.cluster.scale import Scale
@@ -92,12 +95,23 @@ class World:
             )
             for i, remote in enumerate(outside)
         ]
-        self.scratch = [ScratchClient(self, i, remote) for i, remote in enumerate(self.remotes)]
+        asking = (*self.remotes, self.remotes[0]) if scale.transactions_per_s else self.remotes
+        self.scratch = [ScratchClient(self, i, remote) for i, remote in enumerate(asking)]
+        self.freshness = FreshnessWatch(self._now, lambda name: self._named(name).went_on)
+        readers = (None,) * 5 + (self.remotes[0],) if scale.levels_per_s else ()
+        tokens = Tokens()
+        self.reading = [LevelReader(self, i, tokens, remote) for i, remote in enumerate(readers)]
+        if self.reading:
+            self.environment.on_runtime.append(self.freshness.watch)
+        self.followers = [Follower(self, i) for i in range(scale.followers)]
         self.transacting = [TransactionClient(self, i) for i in range(3 if scale.transactions_per_s else 0)]
 
     def _machine(self, index: int) -> Machine:
         ip = f"10.0.0.{index + 1}"
         return Machine(self.environment, f"n{index + 1}", ip, self.network.host(ip))
+
+    def _named(self, name: str) -> Machine:
+        return next(m for m in self.machines if m.name == name)
 
     def _now(self) -> float:
         return self.scheduler.now
@@ -274,9 +288,11 @@ class World:
                 self.checks.callers.ended(machine.name)
         self.restart_later(machine, self.rng.uniform(0.05, 1.0))
 
-    @staticmethod
-    def campaign(runtime: NodeRuntime) -> None:
+    def campaign(self, runtime: NodeRuntime) -> None:
+        """Where leases are judged, not within the promise that they rest on: the product does that never."""
         core: RaftCore = runtime.core
+        if self.reading and core._hears_leader():
+            return
         if runtime.failed is None and not runtime.host._stopped:
             core.campaign(runtime.host._now())
             runtime.host.pump_soon()
@@ -338,6 +354,10 @@ class World:
             self._load(client, len(self.clients) / operations_per_s)
         for scratch in self.scratch if self.scale.scratch_per_s else ():
             scratch.work(len(self.scratch) / self.scale.scratch_per_s, lambda: self._load_on)
+        for reading in self.reading:
+            reading.work(len(self.reading) / self.scale.levels_per_s, lambda: self._load_on)
+        for follower in self.followers:
+            follower.work(lambda: self._load_on)
         for transacting in self.transacting:
             transacting.work(len(self.transacting) / self.scale.transactions_per_s, lambda: self._load_on)
         self.run_for(duration_s)

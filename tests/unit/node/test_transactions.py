@@ -96,6 +96,23 @@ async def test_a_database_that_is_replaced_meanwhile_refuses_it(bench: Transacti
     assert await bench.is_free()
 
 
+async def test_leadership_that_goes_while_it_catches_up_refuses_it(bench: TransactionBench) -> None:
+    """Others may lead and write meanwhile: what it would read is history."""
+    bench.behind = bench.loop.create_future()
+    bench.ask()
+    await bench.settle()
+    bench.confirm()
+    await bench.settle()
+    assert bench.heard == []
+    bench.writes.lost_leadership()
+    bench.transactions.lost_leadership()
+    bench.behind.set_result(None)
+    await bench.settle()
+    ((_, error),) = bench.heard
+    assert isinstance(error, NotLeader)
+    assert not bench.transactions._open
+
+
 async def test_leadership_that_is_not_confirmed_refuses_it(bench: TransactionBench) -> None:
     bench.ask()
     await bench.settle()

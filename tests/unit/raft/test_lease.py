@@ -262,6 +262,20 @@ def test_a_follower_is_as_fresh_as_what_it_heard_and_applied() -> None:
     assert solo.core.fresh_ms == 220
 
 
+def test_a_leader_that_has_committed_nothing_yet_makes_nobody_fresh() -> None:
+    """It does not know what leaders before it have committed and acknowledged."""
+    solo = Solo(None, 1)
+    solo.step(append(2, 2, (2, 1), noop(3, 2), commit=3)).settle()
+    solo.core.applied(solo.core._handed_index)
+    solo.now = 100
+    solo.step(append(3, 3, (3, 2), command(4, 3), commit=0)).settle()
+    solo.step(append(3, 3, (4, 3), command(5, 3), commit=3)).settle()
+    assert solo.core.fresh_ms == 0
+    solo.step(append(3, 3, (5, 3), commit=5)).settle()
+    solo.core.applied(solo.core._handed_index)
+    assert solo.core.fresh_ms == 100
+
+
 def test_what_is_refused_makes_nobody_fresh() -> None:
     solo = Solo(None, 1)
     solo.now = 100
