@@ -134,8 +134,8 @@ class DatabaseProposals:
         lock = WriteLock(on_granted)
         self._queue.append(lock)
         self._locks_queued += 1
+        self._flush_soon()  # BEFORE the timer: who waits for no time gets what is free
         lock.timer = self._call_later(wait_s, self._waited_too_long, lock, wait_s)
-        self._flush_soon()
         return lock
 
     def _waited_too_long(self, lock: WriteLock, wait_s: float) -> None:

@@ -81,6 +81,16 @@ def test_transactions_exclude_each_other(nodes: list[dqlite_py.Node]) -> None:
     second.close()
 
 
+def test_who_does_not_wait_gets_what_is_free(nodes: list[dqlite_py.Node]) -> None:
+    with dqlite_py.connect(target(nodes), busy_timeout=0) as conn:
+        conn.execute("CREATE TABLE t(v)")
+        for number in range(5):
+            conn.execute("INSERT INTO t VALUES (?)", (number,))
+            conn.commit()
+        assert conn.execute("SELECT count(*) FROM t").fetchone() == (5,)
+    conn.close()
+
+
 def test_a_program_that_goes_away_holds_up_nobody(nodes: list[dqlite_py.Node]) -> None:
     """Its transaction ends with its connection, long before the node's time limits."""
     gone = dqlite_py.connect(target(nodes), isolation_level=None, idle_limit=300.0)
