@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, func, select
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import async_sessionmaker
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session
 
 import dqlite_py
 from dqlite_py.errors import NodeStopped
-from dqlite_py.sqlalchemy import async_engine_for, engine_for
+from dqlite_py.sqlalchemy import async_engine_for, create_engine, engine_for
 from tests.integration.cluster import wait_until
 from tests.integration.embedded import check_same_state, embedded_cluster, leader_of
 from tests.unit.sqlalchemy.bookshop import Author, Base
@@ -108,3 +108,24 @@ async def test_tasks(tmp_path: Path) -> None:
             assert (await session.get_one(Author, 1)).sales == 60
         await engine.dispose()
         wait_until(lambda: node.status()["is_leader"], "the node still leads")
+
+
+async def test_programs_that_are_no_members(tmp_path: Path) -> None:
+    """By URL: a list of members, through the death of the leader; sync and asyncio."""
+    with embedded_cluster(tmp_path) as nodes:
+        addresses = [node.address for node in nodes]
+        engine = create_engine(f"dqlitepy://{','.join(addresses)}/app?timeout=20")
+        Base.metadata.create_all(engine)
+        with Session(engine) as session, session.begin():
+            session.add(Author(name="Le Guin"))
+        run(engine, sell)
+        leader_of(nodes).stop(hand_over=False)
+        run(engine, sell)
+        more = "&".join(f"host={address}" for address in addresses[1:])
+        tasks = create_async_engine(f"dqlitepy+aio://{addresses[0]}/app?{more}")
+        async with AsyncSession(tasks) as found:
+            assert (await found.get_one(Author, 1)).sales == 2
+        await tasks.dispose()
+        with engine.connect().execution_options(read_level="stale", max_staleness=60.0) as connection:
+            assert connection.scalar(select(func.count()).select_from(Author)) == 1
+        engine.dispose()
