@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from dqlite_py import Node
+from dqlite_py.client.gateway import RemoteGateway
+from dqlite_py.client.shared import shared_link
 from tests.compat import shim
 from tests.compat.not_applicable import NOT_APPLICABLE, ON_A_NODE
 from tests.support.fakegateway import FakeGateway
@@ -70,15 +72,17 @@ def test_most_of_them_hold() -> None:
     assert len(holding) > 200
 
 
+@pytest.mark.parametrize("way", ["embedded", "remote"])
 @pytest.mark.parametrize("module", shim.MODULES)
-def test_of_cpython_on_a_node(node: Node, module: str) -> None:
+def test_of_cpython_on_a_node(node: Node, module: str, way: str) -> None:
+    gateway = RemoteGateway(shared_link([node.address], None)) if way == "remote" else node.gateway
     names = [name for name in TESTS if name.startswith(f"{module}.") and _reason(name) is None]
     wrong: dict[str, str] = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for name in names:
             shim.World.opened.clear()
-            found = shim.run(TESTS[name], node.gateway)
+            found = shim.run(TESTS[name], gateway)
             gc.collect()
             if found and not found.startswith("skipped: "):
                 wrong[name] = found

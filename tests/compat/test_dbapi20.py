@@ -1,7 +1,8 @@
-"""The public DB-API 2.0 compliance suite (dbapi-compliance on PyPI), on the fake gateway and on a node."""
+"""The public DB-API 2.0 compliance suite (dbapi-compliance on PyPI): on a fake gateway, on a node, over the network."""
 
 from __future__ import annotations
 
+import threading
 import types
 import unittest
 from collections.abc import Iterator
@@ -12,6 +13,8 @@ import dbapi20
 import pytest
 
 from dqlite_py import Node, dbapi
+from dqlite_py.client.gateway import RemoteGateway
+from dqlite_py.client.shared import shared_link
 from tests.support.fakegateway import FakeGateway
 
 NOT_APPLICABLE: Final = {
@@ -30,10 +33,23 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
         yield running
 
 
-@pytest.fixture(params=["fake", "node"])
-def gateway(request: pytest.FixtureRequest, node: Node) -> Iterator[Any]:
+@pytest.fixture(scope="module", autouse=True)
+def remote(node: Node) -> RemoteGateway:
+    """Its thread, and the node's for it, are there before the tests that they would be held against."""
+    runtime = node._running()
+    for pool in (runtime.read_services._threads, runtime.transactions.executor):
+        together = threading.Barrier(pool._max_workers)
+        for future in [pool.submit(together.wait, 30.0) for _ in range(pool._max_workers)]:
+            future.result()
+    gateway = RemoteGateway(shared_link([node.address], None))
+    dbapi.connect(gateway, "main").close()
+    return gateway
+
+
+@pytest.fixture(params=["fake", "node", "remote"])
+def gateway(request: pytest.FixtureRequest, node: Node, remote: RemoteGateway) -> Iterator[Any]:
     with FakeGateway() as fake:
-        yield fake if request.param == "fake" else node.gateway
+        yield {"fake": fake, "node": node.gateway, "remote": remote}[request.param]
 
 
 def _driver(gateway: Any) -> types.SimpleNamespace:
