@@ -228,15 +228,12 @@ class Node:
         return int(chosen)
 
     def drop_database(self, database: str, timeout: float = DEFAULT_TIMEOUT_S) -> None:
-        """Remove a database from every member, through the log."""
+        """Remove a database from every member, through the log. Where it is in use, its users hear so.
+
+        Returns when it is gone here: what is opened here now under that name is new. Others may be a moment behind.
+        """
         runtime = self._running()
-        name = check_database_name(database)
-        self._run(
-            runtime.writes.on_leader(
-                "leader.drop", {"database": name}, Deadline(timeout), lambda: runtime.writes.drop_here(name)
-            ),
-            timeout + 1.0,
-        )
+        self._run(runtime.gateway.drop(check_database_name(database), Deadline(timeout)), timeout + 1.0)
 
     def compact(self, timeout: float = 60.0) -> int:
         """Checkpoint the databases and drop the log before that point now; returns the snapshot index."""

@@ -268,6 +268,19 @@ class MembershipRefused(OperationalError):
     retryable = True
 
 
+def no_such_database(name: str) -> OperationalError:
+    """The log's answer to what came for a database that is not there: it had no effect."""
+    return OperationalError(
+        f"database {name} does not exist (it was dropped, or never opened): connect to it anew",
+        missing_database=name,
+    )
+
+
+def is_database_missing(error: Error) -> bool:
+    """Whether it goes back to `no_such_database`: asking again tells no more."""
+    return "missing_database" in error.details
+
+
 def _tree(cls: type[Error]) -> dict[str, type[Error]]:
     found = {cls.__name__: cls}
     for sub in cls.__subclasses__():

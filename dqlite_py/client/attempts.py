@@ -26,6 +26,7 @@ from dqlite_py.errors import (
     Overwritten,
     StorageFull,
     WrongCluster,
+    is_database_missing,
 )
 from dqlite_py.model import Address
 from dqlite_py.raft.rpc import RpcError, RpcLost
@@ -123,6 +124,8 @@ class Attempts:
             if error.outcome is not Outcome.NOT_APPLIED and not self._writes:
                 raise OperationalError(error.message, code=error.code) from None
             raise error
+        elif is_database_missing(error):
+            raise OutcomeUnknown(error.message, **error.details) if self.is_uncertain else error
         elif error.outcome is Outcome.UNKNOWN:
             self._lost(error)
         elif not self.is_uncertain:

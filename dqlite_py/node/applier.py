@@ -25,6 +25,7 @@ from dqlite_py.errors import (
     OutcomeUnknown,
     RaftInvariantBroken,
     StorageFull,
+    no_such_database,
 )
 from dqlite_py.model import Entry, EntryKind, LogIndex
 from dqlite_py.node.change_hub import ChangeHub
@@ -222,7 +223,7 @@ class Applier:
         if worker is None:
             if header.kind is not CommandKind.OPEN:
                 self.dispatched_index = entry.index
-                self._on_entry_applied(entry, None, _no_such_database(header.database))
+                self._on_entry_applied(entry, None, no_such_database(header.database))
                 return
             if entry.index < self._folder.dropped_at(header.database):
                 self.dispatched_index = entry.index
@@ -313,9 +314,3 @@ class Applier:
         for _index, _database, future in waiters:
             if not future.done():
                 future.cancel()
-
-
-def _no_such_database(name: str) -> OperationalError:
-    return OperationalError(
-        f"database {name} does not exist (it was dropped, or never opened): connect to it anew"
-    )

@@ -53,7 +53,7 @@ class ChangeFollowers:
                 self._gateway.execute_unit(database, _FOLLOW, max(0.001, _left(end)), once=False)
             except OutcomeUnknown:
                 log.info("whether %s is followed is not known yet", database)
-            self._wait_until_kept(database, wanted, end)
+            applied = self._wait_until_kept(database, wanted, end)
         return Cursor(wanted, database, applied if after is None else after)
 
     def _keep(self, database: str, wanted: ChangeLog, end: float) -> tuple[bool, int]:
@@ -69,13 +69,14 @@ class ChangeFollowers:
                 f"database {database} is busy: its changes could not be asked for"
             ) from None
 
-    def _wait_until_kept(self, database: str, wanted: ChangeLog, end: float) -> None:
-        """The entry is committed; this node may be behind."""
+    def _wait_until_kept(self, database: str, wanted: ChangeLog, end: float) -> int:
+        """The entry is committed; this node may be behind. Returns the applied index from which on it captures."""
         changed = threading.Event()
         while True:
             extent = wanted.extent
-            if self._keep(database, wanted, end)[0]:
-                return
+            is_kept, applied = self._keep(database, wanted, end)
+            if is_kept:
+                return applied
             if wanted.call_when_changed(extent, changed.set) and not changed.wait(_left(end)):
                 wanted.forget(changed.set)
                 raise OperationalError(

@@ -117,6 +117,13 @@ class LocalGateway(ReadGateway):
                 raise OperationalError(f"database {database} is created, but this node has not caught up yet")
             await self._view.wait_change(0.02)
 
+    async def drop(self, database: str, deadline: Deadline) -> None:
+        """Remove it everywhere. Returns when it is gone here, too, so that whoever asked can make it anew at once, or
+        when the time is over: the log has it. On the loop."""
+        index = await self.writes.drop_database(database, deadline)
+        while self._applier().dispatched_index < index and not deadline.passed:
+            await self._view.wait_change(min(0.02, deadline.left_s))
+
     # -- the loop -----------------------------------------------------------------------------------------
 
     def _run(self, coroutine: Any, timeout_s: float, on_timeout: Callable[[], Error]) -> Any:

@@ -67,8 +67,17 @@ class PendingWrite:
         self.is_abandoned = False
         self.is_over = False
 
-    def unknown(self, why: str) -> OutcomeUnknown:
-        """What the caller hears when its time is over; with the key, by which it may ask again."""
+    def unknown(self, why: str, missing_database: str | None = None) -> OutcomeUnknown:
+        """What the caller hears when its time is over; with the key, by which it may ask again.
+
+        missing_database: the log has answered that it is gone, and with it what is known of the write.
+        """
+        if self.key is not None and missing_database is not None:
+            return OutcomeUnknown(
+                f"{why}; whether the write took effect before cannot be told any more",
+                missing_database=missing_database,
+                **self.key._asdict(),
+            )
         if self.key is None:
             return OutcomeUnknown(f"{why}: the write may or may not take effect")
         return OutcomeUnknown(

@@ -106,7 +106,7 @@ class Services:
         await self._parts.writes.open_here(database_of(body))
 
     async def leader_drop(self, _ctx: Any, body: Any) -> Any:
-        await self._parts.writes.drop_here(database_of(body))
+        return await self._parts.writes.drop_here(database_of(body))
 
     async def leader_remove(self, _ctx: Any, body: Any) -> Any:
         await self._parts.membership.remove(_member_id(body), Deadline(TIMEOUT_S))
@@ -172,11 +172,7 @@ class Services:
         return self._parts.applier().log_time_us
 
     async def sql_drop(self, _ctx: Any, body: Any) -> Any:
-        writes = self._parts.writes
-        name = database_of(body)
-        await writes.on_leader(
-            "leader.drop", {"database": name}, Deadline(timeout_of(body)), lambda: writes.drop_here(name)
-        )
+        await self._parts.gateway.drop(database_of(body), Deadline(timeout_of(body)))
 
     async def state_hash(self, _ctx: Any, _body: Any) -> Any:
         """{database: [applied index of that database, 16 hex digits]} and the node's applied index."""

@@ -25,6 +25,7 @@ from dqlite_py.errors import (
     Outcome,
     OutcomeUnknown,
     Overwritten,
+    is_database_missing,
 )
 from dqlite_py.limits import DATABASES_MAX
 from dqlite_py.model import NodeId
@@ -128,25 +129,25 @@ class Writes:
         await all_known
         return answers
 
-    async def command_here(self, payload: bytes) -> None:
-        """Propose a whole command (open, drop) on this leader and wait until it is applied."""
+    async def command_here(self, payload: bytes) -> int:
+        """Propose a whole command (open, drop) on this leader and wait until it is applied; its log index."""
         refusal = self._view.refusal(write=True)
         if refusal is not None:
             raise refusal
         if not self._view.is_ready_leader:
             raise self._view.not_leader()
-        future: asyncio.Future[None] = self._loop.create_future()
+        future: asyncio.Future[int] = self._loop.create_future()
 
-        def done(_outcome: Any, error: Error | None) -> None:
+        def done(outcome: Any, error: Error | None) -> None:
             if not future.done():
                 if error is None:
-                    future.set_result(None)
+                    future.set_result(int(outcome[0]))
                 else:
                     future.set_exception(error)
 
         self._propose(payload, done)
         self._pump()
-        await future
+        return await future
 
     async def open_here(self, database: str) -> None:
         """Raises OperationalError when there are as many databases as a snapshot can hold; nothing was proposed."""
@@ -162,8 +163,9 @@ class Writes:
             self._opening[database] -= 1
             self._opening += Counter()  # without the zeros
 
-    async def drop_here(self, database: str) -> None:
-        await self.command_here(encode_drop(database, self._now_us()))
+    async def drop_here(self, database: str) -> int:
+        """Returns the log index of the DROP."""
+        return await self.command_here(encode_drop(database, self._now_us()))
 
     def lost_leadership(self) -> None:
         """What was still queued certainly did not happen: route it again or say so."""
@@ -233,7 +235,12 @@ class Writes:
             return
         if error.outcome is Outcome.UNKNOWN:
             write.is_uncertain = True
-        if self._stopped or write.deadline.passed or isinstance(error, NodeStopped):
+        if (
+            self._stopped
+            or write.deadline.passed
+            or isinstance(error, NodeStopped)
+            or is_database_missing(error)
+        ):
             self._end(write, error)
         elif isinstance(error, NotLeader) and not write.was_refused:
             write.was_refused = True
@@ -271,7 +278,7 @@ class Writes:
         write.is_over = True
         if write.is_uncertain:
             if write.key is not None:
-                error = write.unknown(str(error))
+                error = write.unknown(str(error), error.details.get("missing_database"))
         elif write.once and write.key is not None and not write.is_abandoned:
             self.sessions.give_back(write.database, write.key)
         write.callback(None, error)
@@ -346,6 +353,13 @@ class Writes:
         await self.on_leader(
             "leader.open", {"database": database}, deadline, lambda: self.open_here(database)
         )
+
+    async def drop_database(self, database: str, deadline: Deadline) -> int:
+        """Remove a database, through the log; returns the log index, 0 where the leader does not tell it."""
+        index = await self.on_leader(
+            "leader.drop", {"database": database}, deadline, lambda: self.drop_here(database)
+        )
+        return index if type(index) is int else 0
 
     def _spawn(self, coroutine: Any) -> asyncio.Task[Any]:
         task = self._loop.create_task(coroutine)

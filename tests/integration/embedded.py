@@ -46,8 +46,10 @@ def state_hash(node: dqlite_py.Node, database: str = "app") -> tuple[int, str]:
 
 def check_same_state(nodes: list[dqlite_py.Node], database: str = "app") -> None:
     """Wait until all have applied the same entries, then their hashes must be equal."""
-    wait_until(
-        lambda: len({state_hash(node, database)[0] for node in nodes}) == 1,
-        "all nodes applied the same entries",
-    )
+
+    def is_same() -> bool:
+        found = {node.databases().get(database) for node in nodes}
+        return len(found) == 1 and None not in found
+
+    wait_until(is_same, "all nodes applied the same entries")
     assert len({state_hash(node, database) for node in nodes}) == 1
