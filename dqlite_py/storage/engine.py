@@ -75,12 +75,8 @@ class DatabaseEngine:
         path: str,
         applied: LogIndex,
         scan: State,
-        made_at: int,
     ) -> None:
         self.path = path
-        self._made_at = (
-            made_at  # it is empty while this is the applied index; not known of one that was there
-        )
         self.applied_index = applied
         self.state_hash = scan.state_hash
         self.page_count = scan.page_count
@@ -118,7 +114,7 @@ class DatabaseEngine:
             _empty_wal(connection, path)
             _sync_directory(path)
             native = _start(connection, path, statements_max)
-            return cls(connection, native, path, applied, _scan(native, path), made_by.log_index)
+            return cls(connection, native, path, applied, _scan(native, path))
         except BaseException:
             _close(native, connection)
             raise
@@ -141,9 +137,7 @@ class DatabaseEngine:
             if self._changes is None:
                 state = self._native.apply(index, payload, want_results)
             else:
-                state = self._changes.apply(
-                    index, payload, want_results, is_new=self.applied_index == self._made_at
-                )
+                state = self._changes.apply(index, payload, want_results)
             self.applied_index = LogIndex(index)
             self.state_hash = state.state_hash
             self.page_count = state.page_count

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from pathlib import Path
 
 import pytest
@@ -121,6 +122,30 @@ def test_over_a_restart(tmp_path: Path) -> None:
         with node.changes("app", after=0, timeout=30) as stream, pytest.raises(ChangesCompacted) as caught:
             next(stream)
         assert caught.value.details["oldest"] >= told[-1].log_index
+
+
+def test_a_database_without_tables_is_new_after_a_restart_too(tmp_path: Path) -> None:
+    """Wherever it is followed from then on, and whoever had asked for that before."""
+    for restarts_followed in (False, True):
+        with dqlite_py.Node(tmp_path / f"n{restarts_followed}") as node:
+            node.wait_ready()
+            node.connect("app").close()
+            used = node.connect("used")
+            used.execute("CREATE TABLE t (v)")
+            used.execute("DROP TABLE t")
+            used.close()
+            if restarts_followed:
+                node.changes("app", after=0).close()
+                node.changes("used").close()
+        shutil.rmtree(tmp_path / f"n{restarts_followed}" / "changes", ignore_errors=True)
+        with dqlite_py.Node(tmp_path / f"n{restarts_followed}") as node:
+            node.wait_ready()
+            with node.changes("app", after=0, timeout=30) as stream:
+                work([node])
+                told = upto(stream, last_index(node))
+            assert [change.kind.value for change in told].count("INSERT") == 30
+            with node.changes("used", after=0, timeout=30) as stream, pytest.raises(ChangesCompacted):
+                next(stream)
 
 
 def test_a_task_follows_a_follower(tmp_path: Path) -> None:

@@ -34,9 +34,8 @@ class Capture:
     """Of one open writer. Between `begin` and `end`, one entry is applied."""
 
     def __init__(
-        self, connection: apsw.Connection, engine: ApplyEngine, log: ChangeLog, applied: int, *, is_new: bool
+        self, connection: apsw.Connection, engine: ApplyEngine, log: ChangeLog, applied: int
     ) -> None:
-        """`is_new`: before the newest entry, the database was empty."""
         self.log = log
         self._connection = connection
         self._engine = engine
@@ -46,7 +45,7 @@ class Capture:
         self._index = 0
         self._drops = 0
         self._why_not: Exception | None = None
-        if not log.open(applied) and is_new and not self._schema.definitions:
+        if not log.open(applied) and self._schema.was_always_empty:
             log.restart(0)  # nothing was missed
         engine.set_before_commit(self._describe)
 

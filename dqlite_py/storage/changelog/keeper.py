@@ -19,24 +19,21 @@ class ChangeKeeper:
         self._log = log
         self._capture: Capture | None = None
 
-    def start(self, applied: int, *, is_new: bool = False) -> bool:
-        """Capture every entry after `applied`, the present state, if FOLLOW_SQL was applied. No transaction is open.
-
-        is_new: before the newest entry, the database was empty.
-        """
+    def start(self, applied: int) -> bool:
+        """Capture every entry after `applied`, the present state, if FOLLOW_SQL was applied. No transaction is open."""
         if self._capture is None and self._engine.is_followed:
             try:
-                self._capture = Capture(self._connection, self._engine, self._log, applied, is_new=is_new)
+                self._capture = Capture(self._connection, self._engine, self._log, applied)
             except apsw.Error as error:
                 raise error_from_apsw(error) from error
         return self._capture is not None
 
-    def apply(self, index: int, payload: bytes, want_results: bool, *, is_new: bool) -> State:
-        """ApplyEngine.apply, what it raises too. is_new: the database is empty, and always was."""
+    def apply(self, index: int, payload: bytes, want_results: bool) -> State:
+        """ApplyEngine.apply, what it raises too."""
         capture = self._capture
         if capture is None:
             state = self._engine.apply(index, payload, want_results)
-            self.start(index, is_new=is_new)
+            self.start(index)
             return state
         capture.begin(index)
         try:

@@ -37,6 +37,12 @@ class Schema:
     tables: dict[str, int]
     definitions: dict[tuple[str, str], Definition]  # by type and name
 
+    @property
+    def was_always_empty(self) -> bool:
+        """No table of a client has ever been there: each change of the schema counts, and each was one that made a
+        table of the engine's own."""
+        return not self.definitions and self.version == len(self.tables)
+
 
 def schema_version(connection: apsw.Connection) -> int:
     """A number that is another one after each change of the schema."""
