@@ -225,7 +225,7 @@ class Writes:
     def _answered(self, write: PendingWrite, outcome: Any, error: Error | None) -> None:
         """An attempt has come to an end."""
         if error is None:
-            if is_refusal(outcome):
+            if outcome[1][0] and is_refusal(outcome):
                 self._refused(write, outcome)
             else:
                 write.is_over = True
