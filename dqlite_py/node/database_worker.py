@@ -159,7 +159,7 @@ class DatabaseWorker:
 
     def _run(self) -> None:
         try:
-            engine = DatabaseEngine.open(self.path, create=self._create, made_by=self._made_by)
+            engine = self._open()
         except BaseException as error:  # noqa: BLE001 - told through `opened`; the node decides
             self.opened.set_exception(error)
             self._refuse_rest()
@@ -226,6 +226,22 @@ class DatabaseWorker:
         if is_new:
             self._checkpoint_step(engine)  # AFTER the result is on its way
 
+    def _open(self) -> DatabaseEngine:
+        try:
+            return DatabaseEngine.open(self.path, create=self._create, made_by=self._made_by)
+        except Error as error:
+            if (error.code or 0) & 0xFF not in DAMAGE_CODES:
+                raise
+            raise self._damaged("it cannot be opened", error) from error
+
+    def _damaged(self, what: str, error: Error) -> CorruptState:
+        return CorruptState(
+            f"database {self.name}: {self.path} is damaged, {what}: {error.message}",
+            file=self.path,
+            expected="a sound SQLite database",
+            found=error.message,
+        )
+
     def _apply_when_there_is_space(self, engine: DatabaseEngine, job: _Apply) -> ApplyResult:
         """Apply; a full disk is waited for, like a slow one: the entry is committed and nothing of it was applied."""
         is_told = False
@@ -242,13 +258,7 @@ class DatabaseWorker:
             except InternalError as error:
                 if (error.code or 0) & 0xFF not in DAMAGE_CODES:
                     raise
-                raise CorruptState(
-                    f"database {self.name}: {self.path} is damaged, entry {job.entry.index} cannot be applied: "
-                    f"{error.message}",
-                    file=self.path,
-                    expected="a sound SQLite database",
-                    found=error.message,
-                ) from error
+                raise self._damaged(f"entry {job.entry.index} cannot be applied", error) from error
 
     def _checkpoint_step(self, engine: DatabaseEngine) -> None:
         try:

@@ -101,6 +101,22 @@ def test_a_damaged_page_is_found_and_the_node_rebuilt(cluster: SettingsCluster, 
     assert "snapshot installed" in node.log_path.read_text()
 
 
+@pytest.mark.parametrize("page", [0, 1, 2])
+def test_a_tree_that_a_start_needs_is_damaged(cluster: SettingsCluster, page: int) -> None:
+    """The schema, _dqlite_meta, _dqlite_sessions: the node does not start, and names the file and the mend."""
+    node = stopped_follower(cluster)
+    path = database_of(node)
+    flip(path, page * PAGE_BYTES + (100 if page == 0 else 0), 8)
+    node.start()
+    wait_until(lambda: not node.is_running, f"it ends: {node.log_tail()}")
+    assert node.exit_code() == 3, node.log_tail()
+    said = "\n".join(node.log_tail(20))
+    assert str(path) in said
+    assert "malformed" in said
+    assert "cluster remove" in said
+    write_on(cluster, 3)
+
+
 def test_a_damaged_tree_is_named_or_found_by_comparison_and_the_node_rebuilt(
     cluster: SettingsCluster,
 ) -> None:
@@ -108,7 +124,7 @@ def test_a_damaged_tree_is_named_or_found_by_comparison_and_the_node_rebuilt(
     and mend; unless the comparison after the start was faster. The others go on."""
     node = stopped_follower(cluster)
     path = database_of(node)
-    for number in range(2, path.stat().st_size // PAGE_BYTES):  # page 2 holds the applied index
+    for number in range(3, path.stat().st_size // PAGE_BYTES):  # pages 2 and 3 hold the applied index
         flip(path, number * PAGE_BYTES, 8)
     node.start()
     for _attempt in range(20):
