@@ -388,7 +388,7 @@ def test_reads_of_a_node_s_gateway_end(
     for call in running:
         error = call.heard()
         assert isinstance(error, OperationalError), error
-        assert "dropped" in str(error)
+        assert "dropped" in str(error) or "no such database" in str(error)  # it had not begun
     for stream in inside + alone:
         assert stream is not None
         with pytest.raises(OperationalError, match="dropped"):
