@@ -140,7 +140,10 @@ class Transaction:
     # -- its end --------------------------------------------------------------------------------------
 
     def commit(self) -> Steps[None]:
-        """Make it durable. After an error it is over, too, unless deferred foreign keys can still be put right."""
+        """Make it durable. After an error it is over, too, unless deferred foreign keys can still be put right.
+
+        Cancelled or interrupted it is over: what is not on its way is rolled back, the rest is the log's to say.
+        """
         if self.phase is Phase.ENDED:
             raise self._ended()
         writer = self._writer
@@ -150,9 +153,13 @@ class Transaction:
             return
         try:
             result = yield writer.commit, (self._core.settings.timeout_s,), NO_KEYWORDS
-        except BaseException:
+        except Error:
             if not writer.is_open:
                 self._over()
+            raise
+        except BaseException:
+            self._over()
+            yield writer.rollback, (), NO_KEYWORDS
             raise
         self._over()
         self._core.saw(result.log_index)

@@ -4,7 +4,7 @@ A barrier is handed to the node's loop and comes back through the Outbox, with a
 query whose text has always been quick runs where it was asked for, as a change of threads costs several times as much;
 it is broken off when it is not quick this time, and begins anew on a thread of the database's readers, like all others.
 
-Cancelling a task ends the read where it runs.
+Cancelling a task ends the read where it runs, or before it runs.
 """
 
 from __future__ import annotations
@@ -36,6 +36,14 @@ _LINEARIZABLE: Final = ReadLevel.LINEARIZABLE
 OutboxOfTask = Callable[[], "Outbox"]
 
 
+class Ending(Interrupt):
+    """Of one query and its stream: it stays requested, whatever the connection runs next, also for what waits for a
+    thread."""
+
+    def begin(self) -> None:
+        return
+
+
 class AsyncReads(ABC):
     def __init__(self, reads: ReadGateway) -> None:
         self._read_half = reads
@@ -56,12 +64,12 @@ class AsyncReads(ABC):
         half = self._read_half
         if freshness.level is _LINEARIZABLE or not half.reads.is_fresh(database, freshness):
             timeout_s = await self._wait_fresh(database, freshness, timeout_s, interrupt)
-        found = half.query_if_quick(database, sql, params, freshness, timeout_s)
+        ending = Ending()
+        found = half.query_if_quick(database, sql, params, freshness, timeout_s, ending)
         if found is None:
-            ending = Interrupt() if interrupt is None else interrupt
             work = partial(half.query_and_learn, database, sql, params, freshness, timeout_s, ending)
-            found = await on_reader(half, database, self._outbox, work, ending.request)
-        return self._with_stream(database, found)
+            found = await on_reader(half, database, self._outbox, work, ending.request, interrupt)
+        return self._with_stream(database, found, ending, interrupt)
 
     async def begin_read(
         self, database: str, freshness: Freshness, timeout_s: float, limits: TransactionLimits
@@ -94,10 +102,12 @@ class AsyncReads(ABC):
             interrupt.set(None)
         return deadline.left_s
 
-    def _with_stream(self, database: str, found: QueryResult) -> QueryResult:
+    def _with_stream(
+        self, database: str, found: QueryResult, ending: Ending, interrupt: Interrupt | None
+    ) -> QueryResult:
         if found.more is None:
             return found
-        more: Any = AsyncHeldStream(self, database, found.more)
+        more: Any = AsyncHeldStream(self, database, found.more, ending, interrupt)
         return found._replace(more=more)
 
 
@@ -107,17 +117,24 @@ async def on_reader(
     outbox_of_task: OutboxOfTask,
     work: Callable[[], Any],
     cancel: Callable[[], None] | None,
+    interrupt: Interrupt | None = None,
 ) -> Any:
-    """Run `work` on a thread of the database's readers. `cancel` is called when the task is cancelled meanwhile."""
+    """Run `work` on a thread of the database's readers. `cancel` is called when the task is cancelled meanwhile, or
+    by `interrupt`."""
     pool = half.pool(database)
     future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-    pool.call(work, partial(outbox_of_task().put, future))
+    if interrupt is not None:
+        interrupt.set(cancel)
     try:
+        pool.call(work, partial(outbox_of_task().put, future))
         return await future
     except asyncio.CancelledError:
         if cancel is not None:
             cancel()
         raise
+    finally:
+        if interrupt is not None:
+            interrupt.set(None)
 
 
 class AsyncTransactionOfReads:
@@ -135,11 +152,13 @@ class AsyncTransactionOfReads:
     async def query(
         self, sql: str, params: SqlParams, timeout_s: float, interrupt: Interrupt | None = None
     ) -> QueryResult:
-        ending = Interrupt() if interrupt is None else interrupt
+        ending = Ending()
         work = partial(self._transaction.query, sql, params, timeout_s, ending)
         reads = self._reads
-        found = await on_reader(reads._read_half, self._database, reads._outbox, work, ending.request)
-        return reads._with_stream(self._database, found)
+        found = await on_reader(
+            reads._read_half, self._database, reads._outbox, work, ending.request, interrupt
+        )
+        return reads._with_stream(self._database, found, ending, interrupt)
 
     async def close(self) -> None:
         self._transaction.close()
@@ -148,15 +167,31 @@ class AsyncTransactionOfReads:
 class AsyncHeldStream:
     """Implements dqlite_py.gateway.AsyncRowStream."""
 
-    def __init__(self, reads: AsyncReads, database: str, stream: RowStream) -> None:
+    def __init__(
+        self,
+        reads: AsyncReads,
+        database: str,
+        stream: RowStream,
+        ending: Ending,
+        interrupt: Interrupt | None,
+    ) -> None:
         self._reads = reads
         self._database = database
         self._stream = stream
+        self._ending = ending
+        self._interrupt = interrupt
 
     async def fetch(self) -> Any:
         """A task that is cancelled closes the stream."""
         reads, stream = self._reads, self._stream
-        return await on_reader(reads._read_half, self._database, reads._outbox, stream.fetch, stream.close)
+        try:
+            end = self._ending.request
+            return await on_reader(
+                reads._read_half, self._database, reads._outbox, stream.fetch, end, self._interrupt
+            )
+        except asyncio.CancelledError:
+            stream.close()
+            raise
 
     async def close(self) -> None:
         self._stream.close()

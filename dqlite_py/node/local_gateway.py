@@ -1,11 +1,12 @@
 """The Gateway of an embedded node: blocking calls of user threads, handed to the loop and back.
 
-A write costs one hand-over. KeyboardInterrupt ends the wait, not a write that is already on its way.
+A write costs one hand-over. KeyboardInterrupt ends the wait and withdraws a write that is not on its way yet.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any, Final
 
 from dqlite_py.errors import DatabaseLocked, Error, NodeStopped, OperationalError
@@ -76,8 +77,11 @@ class LocalGateway(ReadGateway):
         try:
             # The loop answers at the deadline by itself when it can say more; the margin covers a busy loop.
             return unit_result(ticket.wait(write.deadline.timeout_s + MARGIN_S, write.give_up))
-        except KeyboardInterrupt:
+        except Error:
+            raise
+        except BaseException:  # a KeyboardInterrupt, or what else a signal's handler raises
             write.give_up()
+            self._tell(self.writes.withdraw, write)
             raise
 
     # -- transactions -----------------------------------------------------------------------------------
@@ -90,13 +94,17 @@ class LocalGateway(ReadGateway):
         self.inbox.put(self.calls.begin_anywhere, begin)
         try:
             found = ticket.wait(wait_s + BEGIN_GRACE_S, lambda: not_begun(wait_s))
-        except (KeyboardInterrupt, DatabaseLocked):
-            if ticket.abandoned:
-                self.inbox.put(self.calls.leave, begin)
+        except BaseException as error:
+            if ticket.abandoned or not isinstance(error, Error):
+                self._tell(self.calls.leave, begin)
             raise
         if isinstance(found, Transaction):
             return LocalTransaction(found, self.transactions, self.inbox)
         return BlockingTransaction(found, self._run, self.inbox)
+
+    def _tell(self, function: Callable[..., None], *args: Any) -> None:
+        with suppress(NodeStopped):  # which does as much
+            self.inbox.put(function, *args)
 
     # -- databases --------------------------------------------------------------------------------------
 

@@ -77,11 +77,19 @@ class ReadGateway:
         return self._finished(found, freshness) if with_index or found.more is not None else found
 
     def query_if_quick(
-        self, database: str, sql: str, params: SqlParams, freshness: Freshness, timeout_s: float
+        self,
+        database: str,
+        sql: str,
+        params: SqlParams,
+        freshness: Freshness,
+        timeout_s: float,
+        interrupt: Interrupt,
     ) -> QueryResult | None:
         """As `query_here`, for a thread that must not be held up: None when that cannot be excluded."""
         pool, with_index = self.pool(database), freshness.level is _SESSION
-        found = pool.stream_if_quick(sql, params, timeout_s=timeout_s, with_index=with_index)
+        found = pool.stream_if_quick(
+            sql, params, timeout_s=timeout_s, interrupt=interrupt, with_index=with_index
+        )
         return None if found is None else self._finished(found, freshness)
 
     def query_and_learn(

@@ -288,6 +288,9 @@ class TransactionCalls:
         begin.is_left = True
         if begin.found is not None:
             self._spawn(begin.found.rollback())
+        elif begin.asked is not None:
+            leader, transaction_id = begin.asked
+            self._spawn(tell(self._call, leader, "tx.rollback", transaction_id))
         else:
             self._transactions.leave(begin)
 
@@ -342,6 +345,7 @@ class TransactionCalls:
             "base_index": begin.base_index,
         }
         call = partial(self._call, leader, "tx.begin", body)
+        begin.asked = leader, transaction_id
         try:
             key = checked_key(await call(deadline.left_s + GRACE_S))
         except (RpcLost, MalformedMessage) as error:
@@ -352,6 +356,8 @@ class TransactionCalls:
                     code=SQLITE_BUSY,
                 ) from None
             raise RpcLost(str(error)) from None
+        finally:
+            begin.asked = None
         return ForwardedTransaction(
             transaction_id,
             begin.database,

@@ -27,7 +27,7 @@ from dqlite_py.errors import (
     TransactionEnded,
 )
 from dqlite_py.gateway import TransactionLimits
-from dqlite_py.model import LogIndex
+from dqlite_py.model import LogIndex, NodeId
 from dqlite_py.node.applier import Applier
 from dqlite_py.node.cluster_view import ClusterView
 from dqlite_py.node.log_clock import LogClock
@@ -50,6 +50,7 @@ class Beginning:
     """A transaction that is asked for: the lock and the leadership check come in any order."""
 
     __slots__ = (
+        "asked",
         "base_index",
         "callback",
         "database",
@@ -88,7 +89,8 @@ class Beginning:
         self.lock: WriteLock | None = None
         self.read_index: LogIndex | None = None
         self.transaction: Transaction | None = None
-        self.found: Any = None  # at another node
+        self.asked: tuple[NodeId, bytes] | None = None  # another node, for a transaction of this id
+        self.found: Any = None  # there
         self.is_over = False
         self.is_left = False
 

@@ -151,7 +151,13 @@ class ReaderPool:
         return found
 
     def stream_if_quick(
-        self, sql: str, params: Any, *, timeout_s: float | None, with_index: bool = False
+        self,
+        sql: str,
+        params: Any,
+        *,
+        timeout_s: float | None,
+        interrupt: Interrupt | None = None,
+        with_index: bool = False,
     ) -> QueryResult | None:
         """As `stream`, for a thread that must not wait: None when the query may take over a millisecond, as
         far as is known."""
@@ -164,7 +170,7 @@ class ReaderPool:
             return None
         began = time.monotonic()
         try:
-            found = self._stream(reader, sql, params, timeout_s, None, with_index, hurries=True)
+            found = self._stream(reader, sql, params, timeout_s, interrupt, with_index, hurries=True)
         except TookTooLong:
             pace.was_slow(sql)
             return None
