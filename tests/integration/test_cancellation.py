@@ -225,10 +225,11 @@ async def test_a_cancelled_write_that_waits_for_the_lock_does_not_happen(
         assert await rows(conn) == []
 
 
-async def test_a_cancelled_write_of_a_transaction_ends_it(conn: Any) -> None:
+async def test_a_cancelled_write_of_a_transaction_ends_it(nodes: list[dqlite_py.Node], conn: Any) -> None:
     await conn.execute("INSERT INTO t VALUES (1)")
     task = asyncio.create_task(conn.execute(f"INSERT INTO t {ENDLESS}"))
-    await asyncio.sleep(0.1)
+    await until(lambda: any(one.is_running for one in leader_of(nodes)._running().transactions._open))
+    await asyncio.sleep(0.1)  # a moment after the call begins, its statement does
     await cancel(task)
     assert conn.in_transaction
     async with asyncio.timeout(30.0):

@@ -91,10 +91,15 @@ def kind(request: pytest.FixtureRequest) -> Any:
 
 
 @pytest.fixture(autouse=True)
-async def empty(leader: dqlite_py.Node) -> None:
+async def empty(nodes: list[dqlite_py.Node], leader: dqlite_py.Node) -> None:
+    """On every node: also a stale read sees it."""
     connection = Sync(leader)
     await connection.rows("DELETE FROM t")
     await connection.close()
+    for node in nodes:
+        reader = Sync(node)
+        assert await reader.rows(COUNT) == [(0,)]
+        await reader.close()
 
 
 async def refused(error: type[Exception], message: str, call: Callable[[], Any]) -> None:
