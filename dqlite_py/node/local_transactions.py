@@ -14,7 +14,7 @@ from dqlite_py.gateway import Interrupt, StatementResult, UnitResult
 from dqlite_py.node.database_worker import unit_error
 from dqlite_py.node.tickets import Deadline, Inbox, Ticket
 from dqlite_py.node.transaction import Transaction, group_results
-from dqlite_py.node.transaction_calls import GRACE_S, LoopTransaction, unknown_commit
+from dqlite_py.node.transaction_calls import GRACE_S, ForwardedTransaction, unknown_commit
 from dqlite_py.node.transactions import Transactions
 
 MARGIN_S: Final = 0.5  # for a busy loop, and a leader's answer
@@ -71,14 +71,15 @@ class LocalTransaction:
 class BlockingTransaction:
     """At the leader, wherever that is."""
 
-    def __init__(self, transaction: LoopTransaction, run_on_loop: RunOnLoop, inbox: Inbox) -> None:
+    def __init__(self, transaction: ForwardedTransaction, run_on_loop: RunOnLoop, inbox: Inbox) -> None:
         self._transaction = transaction
         self._run_on_loop = run_on_loop
         self._inbox = inbox
+        self._is_rolled_back = False
 
     @property
     def is_open(self) -> bool:
-        return self._transaction.is_open
+        return not self._is_rolled_back and self._transaction.is_open
 
     def run(self, body: bytes, timeout_s: float, interrupt: Interrupt | None = None) -> list[StatementResult]:
         if interrupt is not None:
@@ -106,12 +107,11 @@ class BlockingTransaction:
         )
 
     def rollback(self) -> None:
+        self._is_rolled_back = True
         try:
-            self._run_on_loop(
-                self._transaction.rollback(), GRACE_S, lambda: OutcomeUnknown("the rollback was not answered")
-            )
-        except Error:
-            return  # nothing of it happens in any case
+            self._inbox.put(self._transaction.abandon)  # BEFORE whatever is asked for next
+        except NodeStopped:
+            return  # which ends all transactions
 
     def _interrupt(self) -> None:
         try:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import Any, Final, Protocol
 
 from dqlite_py.errors import (
@@ -193,6 +192,9 @@ class ForwardedTransaction:
         return await done
 
     async def rollback(self) -> None:
+        self.abandon()
+
+    def abandon(self) -> None:
         """Not waited for: whatever becomes of the request, nothing of the transaction happens."""
         if self._why_ended is None:
             self._why_ended = TransactionEnded(ROLLED_BACK)
@@ -287,10 +289,9 @@ class TransactionCalls:
         """Nobody waits for it any more: what has begun is rolled back, what has not will not."""
         begin.is_left = True
         if begin.found is not None:
-            self._spawn(begin.found.rollback())
+            begin.found.abandon()
         elif begin.asked is not None:
-            leader, transaction_id = begin.asked
-            self._spawn(tell(self._call, leader, "tx.rollback", transaction_id))
+            self._spawn(tell(self._call, begin.asked[0], "tx.rollback", begin.asked[1]))
         else:
             self._transactions.leave(begin)
 
@@ -306,7 +307,7 @@ class TransactionCalls:
             if isinstance(found, ForwardedTransaction):
                 begin.found = found
                 if begin.is_left:
-                    await found.rollback()
+                    found.abandon()
             callback(found, None)
 
     async def _begin_at_leader(self, begin: Beginning, deadline: Deadline) -> Any:
@@ -344,10 +345,9 @@ class TransactionCalls:
             "hold_s": begin.limits.hold_s,
             "base_index": begin.base_index,
         }
-        call = partial(self._call, leader, "tx.begin", body)
         begin.asked = leader, transaction_id
         try:
-            key = checked_key(await call(deadline.left_s + GRACE_S))
+            key = checked_key(await self._call(leader, "tx.begin", body, deadline.left_s + GRACE_S))
         except (RpcLost, MalformedMessage) as error:
             self._spawn(tell(self._call, leader, "tx.rollback", transaction_id))
             if deadline.passed:
