@@ -308,7 +308,7 @@ class _Roles:
     def _spread_standbys(self) -> Change | None:
         if self._waiting_for is not None or not self._spares or not self._standbys:
             return None
-        if len(self._standbys) != self._wanted.standbys or not all(m.is_lasting for m in self._standbys):
+        if len(self._standbys) != self._wanted.standbys:
             return None
         best = min(self._spares, key=self._place_as_standby)
         crowd, voters, crowded = max(
