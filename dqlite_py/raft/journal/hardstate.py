@@ -73,30 +73,21 @@ class HardStateFile:
 
         Raises CorruptState, UnknownFormat, WrongCluster; nothing is modified then. OSError passes through.
         """
-        if not disk.exists(path):
-            raise CorruptState(
-                f"hard state missing: {path}; without it this node could vote twice in one term. "
-                "Remove the node from the cluster and add it again with an empty folder",
-                file=path,
-                expected="hard state",
-                found="no file",
-            )
-        fd = disk.open(path)
+        fd, slot = _read(disk, path, cluster_id, node_id)
         try:
-            slots = [_parse(read_up_to(disk, fd, _SLOT_BYTES, offset), path) for offset in SLOT_OFFSETS]
-            slot = _decide(path, slots)
-            if (slot.cluster_id, slot.node_id) != (cluster_id, node_id):
-                raise WrongCluster(
-                    f"{path} belongs to cluster {slot.cluster_id.hex()}, node {slot.node_id}, not to cluster "
-                    f"{cluster_id.hex()}, node {node_id}; put back this node's own folder",
-                    file=path,
-                )
             file = cls(disk, fd, slot)
             file._put(slot)
         except BaseException:
             disk.close(fd)
             raise
         return file
+
+    @staticmethod
+    def read(disk: Disk, path: str, *, cluster_id: bytes, node_id: int) -> HardState:
+        """Return what the file holds and modify nothing; raises as `open` does."""
+        fd, slot = _read(disk, path, cluster_id, node_id)
+        disk.close(fd)
+        return slot.value
 
     def write(self, value: HardState) -> None:
         """Make `value` durable; it is when this returns. Raises OSError, then do not use the file again."""
@@ -112,6 +103,32 @@ class HardStateFile:
 
     def close(self) -> None:
         self._disk.close(self._fd)
+
+
+def _read(disk: Disk, path: str, cluster_id: bytes, node_id: int) -> tuple[int, _Slot]:
+    """Return the open file and its newest slot; nothing is open when it raises."""
+    if not disk.exists(path):
+        raise CorruptState(
+            f"hard state missing: {path}; without it this node could vote twice in one term. "
+            "Remove the node from the cluster and add it again with an empty folder",
+            file=path,
+            expected="hard state",
+            found="no file",
+        )
+    fd = disk.open(path)
+    try:
+        slots = [_parse(read_up_to(disk, fd, _SLOT_BYTES, offset), path) for offset in SLOT_OFFSETS]
+        slot = _decide(path, slots)
+        if (slot.cluster_id, slot.node_id) != (cluster_id, node_id):
+            raise WrongCluster(
+                f"{path} belongs to cluster {slot.cluster_id.hex()}, node {slot.node_id}, not to cluster "
+                f"{cluster_id.hex()}, node {node_id}; put back this node's own folder",
+                file=path,
+            )
+    except BaseException:
+        disk.close(fd)
+        raise
+    return fd, slot
 
 
 def _pack(slot: _Slot) -> bytes:
