@@ -67,6 +67,19 @@ def open_files(
     return Opened(hard, hint, segments, _join_runs(recovered.scans))
 
 
+def journal_missing(folder: str) -> CorruptJournal:
+    """The error for a folder that was in use and has no segments."""
+    return CorruptJournal(
+        f"journal missing in {folder}, but this node was in use; put its files back, or remove it from "
+        f"the cluster "
+        "and add it again with an empty folder",
+        file=folder,
+        offset=0,
+        expected="segment files",
+        found="none",
+    )
+
+
 def _remove_dead(disk: Disk, folder: str, names: list[str]) -> None:
     disk.fsync_dir(folder)  # the names that were read are durable BEFORE dead files go
     for name in names:
@@ -82,17 +95,8 @@ def _close(disk: Disk, segments: list[Segment]) -> None:
 
 def _check_unused(folder: str, hard: HardStateFile, create: bool) -> None:
     """Only a crash while the folder was made explains a missing journal; then no vote was ever cast."""
-    if create and hard.is_pristine:
-        return
-    raise CorruptJournal(
-        f"journal missing in {folder}, but this node was in use; put its files back, or remove it from "
-        f"the cluster "
-        "and add it again with an empty folder",
-        file=folder,
-        offset=0,
-        expected="segment files",
-        found="none",
-    )
+    if not (create and hard.is_pristine):
+        raise journal_missing(folder)
 
 
 def _open_segments(disk: Disk, scans: list[Scan]) -> list[Segment]:
