@@ -25,7 +25,8 @@ from dqlite_py.ports import Disk
 from dqlite_py.storage.pagehash import scan_file
 from dqlite_py.storage.pin import read_applied_index
 from dqlite_py.storage.sealedfile import read_sealed, remove_folder, seal, unseal, write_all, write_temporary
-from dqlite_py.storage.state_folder import PROGRESS_NAME, database_file
+from dqlite_py.storage.state_files import database_file
+from dqlite_py.storage.state_folder import PROGRESS_NAME
 
 PROGRESS_MAGIC: Final = b"dqlpyPRG"
 PROGRESS_VERSION: Final = 1

@@ -37,7 +37,7 @@ from dqlite_py.ports import Clock, Disk
 from dqlite_py.storage.manifest import DatabaseState, Manifest, ordered
 from dqlite_py.storage.pin import PinnedDatabase
 from dqlite_py.storage.sealedfile import remove_folder
-from dqlite_py.storage.state_folder import database_file
+from dqlite_py.storage.state_files import database_file
 
 _COPIES_MAX = 2  # one in use by slow followers, one for those who come later
 _log = logging.getLogger(__name__)

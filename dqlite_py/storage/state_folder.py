@@ -18,45 +18,42 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final, TypeVar
+from typing import Final
 
-from dqlite_py.command import check_database_name
 from dqlite_py.errors import (
     CorruptState,
     InterfaceError,
     InternalError,
     JournalFailed,
-    MalformedMessage,
     WrongCluster,
 )
 from dqlite_py.ports import Disk
 from dqlite_py.storage.drop_notes import DropNotes
 from dqlite_py.storage.manifest import Manifest
 from dqlite_py.storage.sealedfile import (
-    read_sealed,
     remove_folder,
     seal,
     storage_full,
-    unseal,
     write_temporary,
 )
+from dqlite_py.storage.state_files import (
+    CURRENT_MAGIC,
+    CURRENT_NAME,
+    CURRENT_VERSION,
+    MANIFEST_NAME,
+    database_file,
+    database_names,
+    generation_number,
+    generation_path,
+    read_current,
+    read_manifest,
+)
 
-CURRENT_MAGIC: Final = b"dqlpyCUR"
-CURRENT_VERSION: Final = 1
-MANIFEST_NAME: Final = "MANIFEST"
 PROGRESS_NAME: Final = "PROGRESS"
-_GENERATION: Final = re.compile(r"g([1-9][0-9]{0,17})")
 _log = logging.getLogger(__name__)
-_T = TypeVar("_T")
-
-
-def database_file(name: str) -> str:
-    """The file name of a database. No two names share one, nor a name with another's -wal."""
-    return check_database_name(name) + ".db"
 
 
 class StateFolder:
@@ -83,10 +80,10 @@ class StateFolder:
         disk.mkdir(self._state)
         disk.fsync_dir(folder)
         if disk.exists(self._current_path):
-            self._number = self._read_current()
+            self._number = read_current(disk, self._current_path)
         else:
             self._create_first()
-        self._manifest = self._read_manifest()
+        self._manifest = read_manifest(disk, self._manifest_path, cluster_id)
         self._clean()
         self._dropped.read(self.generation_path)
         self._dropped.forget(self.generation_path, self._manifest.index)
@@ -134,19 +131,7 @@ class StateFolder:
 
     def list_databases(self) -> list[str]:
         """Names of the database files on disk, sorted; some may be newer than the manifest."""
-        names = [f[: -len(".db")] for f in self._disk.listdir(self.generation_path) if f.endswith(".db")]
-        for name in names:
-            try:
-                check_database_name(name)
-            except InterfaceError as error:
-                path = os.path.join(self.generation_path, name + ".db")
-                raise CorruptState(
-                    f"{path} is not a database of this node: {error.message}",
-                    file=path,
-                    expected="database files only",
-                    found=name,
-                ) from error
-        return sorted(names)
+        return database_names(self._disk, self.generation_path)
 
     def dropped_at(self, name: str) -> int:
         """The entry behind the manifest's point that dropped this database; 0: none. A replay makes it no earlier."""
@@ -204,7 +189,7 @@ class StateFolder:
             self._replace(generation_path, MANIFEST_NAME, manifest.to_bytes())
             # Everything of the new generation is durable BEFORE CURRENT names it.
             self._disk.fsync_dir(self._state)
-            self._replace(self._state, "CURRENT", seal(CURRENT_MAGIC, CURRENT_VERSION, [number]))
+            self._replace(self._state, CURRENT_NAME, seal(CURRENT_MAGIC, CURRENT_VERSION, [number]))
             self._number = number
             self._manifest = manifest
             self._dropped.read(self.generation_path)
@@ -243,18 +228,18 @@ class StateFolder:
 
     @property
     def _current_path(self) -> str:
-        return os.path.join(self._state, "CURRENT")
+        return os.path.join(self._state, CURRENT_NAME)
 
     @property
     def _manifest_path(self) -> str:
         return os.path.join(self.generation_path, MANIFEST_NAME)
 
     def _path_of(self, number: int) -> str:
-        return os.path.join(self._state, f"g{number}")
+        return generation_path(self._state, number)
 
     def _generations(self) -> list[int]:
-        found = (_GENERATION.fullmatch(name) for name in self._disk.listdir(self._state))
-        return sorted(int(match[1]) for match in found if match)
+        found = map(generation_number, self._disk.listdir(self._state))
+        return sorted(number for number in found if number is not None)
 
     def _create_first(self) -> None:
         for number in self._generations():
@@ -271,31 +256,8 @@ class StateFolder:
             self._disk.mkdir(self._path_of(1))
             self._replace(self._path_of(1), MANIFEST_NAME, self._manifest.to_bytes())
             self._disk.fsync_dir(self._state)
-            self._replace(self._state, "CURRENT", seal(CURRENT_MAGIC, CURRENT_VERSION, [1]))
+            self._replace(self._state, CURRENT_NAME, seal(CURRENT_MAGIC, CURRENT_VERSION, [1]))
         self._number = 1
-
-    def _read_current(self) -> int:
-        path = self._current_path
-        body = _reading(
-            path, lambda: unseal(CURRENT_MAGIC, CURRENT_VERSION, read_sealed(self._disk, path), path)
-        )
-        if not (isinstance(body, list) and len(body) == 1 and type(body[0]) is int and 0 < body[0] < 10**18):
-            raise CorruptState(
-                f"{path} holds {body!r:.80}", file=path, expected="[generation]", found=repr(body)[:80]
-            )
-        return int(body[0])
-
-    def _read_manifest(self) -> Manifest:
-        path = self._manifest_path
-        if not self._disk.exists(path):
-            raise CorruptState(f"{path} is missing", file=path, expected="a manifest", found="no file")
-        manifest = _reading(path, lambda: Manifest.from_bytes(read_sealed(self._disk, path), path))
-        if manifest.cluster_id != self._cluster_id:
-            raise WrongCluster(
-                f"{path} belongs to cluster {manifest.cluster_id.hex()}, not {self._cluster_id.hex()}",
-                file=path,
-            )
-        return manifest
 
     def _clean(self) -> None:
         """Remove what interrupted changes left behind. Databases of the current generation are closed."""
@@ -326,10 +288,10 @@ class StateFolder:
     # -- writing
 
     def _check_generation(self, path: str) -> int:
-        match = _GENERATION.fullmatch(os.path.basename(path))
-        if match is None or path != self._path_of(int(match[1])) or int(match[1]) <= self._number:
+        number = generation_number(os.path.basename(path))
+        if number is None or path != self._path_of(number) or number <= self._number:
             raise InterfaceError(f"{path} is not a generation begun after {self.generation_path}")
-        return int(match[1])
+        return number
 
     def _check_follows(self, manifest: Manifest) -> None:
         old = self._manifest
@@ -385,13 +347,3 @@ class StateFolder:
     def _fail(self, error: OSError) -> JournalFailed:
         self._failure = str(error)
         return JournalFailed(f"writing {self._state} failed: {error}; the node must restart")
-
-
-def _reading(path: str, read: Callable[[], _T]) -> _T:
-    """Turn bytes that are no sealed file into CorruptState of `path`."""
-    try:
-        return read()
-    except MalformedMessage as error:
-        raise CorruptState(
-            f"{path} is damaged: {error.message}", file=path, expected="a sealed file", found=error.message
-        ) from error

@@ -13,7 +13,8 @@ from dqlite_py.node import snapshot_incoming
 from dqlite_py.node.snapshot_incoming import IncomingSnapshot, resumable_id
 from dqlite_py.node.snapshot_wire import FileFacts, Offer
 from dqlite_py.storage.manifest import DatabaseState, Manifest
-from dqlite_py.storage.state_folder import StateFolder, database_file
+from dqlite_py.storage.state_files import database_file
+from dqlite_py.storage.state_folder import StateFolder
 from tests.support.faultdisk import FaultDisk, Loss, PowerLoss
 from tests.support.snapshots import CLUSTER, manifest
 

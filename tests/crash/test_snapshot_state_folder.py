@@ -15,7 +15,8 @@ from dqlite_py.errors import Error, StorageFull
 from dqlite_py.model import LogIndex
 from dqlite_py.ports import SystemDisk
 from dqlite_py.storage.manifest import DatabaseState, Manifest
-from dqlite_py.storage.state_folder import StateFolder, database_file
+from dqlite_py.storage.state_files import database_file
+from dqlite_py.storage.state_folder import StateFolder
 from tests.support.snapshots import CLUSTER, CountingDisk, SimulatedKill, manifest
 
 pytestmark = pytest.mark.rf("RF-8")

@@ -32,7 +32,8 @@ from dqlite_py.node.snapshot_wire import (
 from dqlite_py.ports import SystemDisk
 from dqlite_py.storage.manifest import MANIFEST_MAGIC, DatabaseState, Manifest, ordered
 from dqlite_py.storage.sealedfile import seal
-from dqlite_py.storage.state_folder import CURRENT_MAGIC, StateFolder
+from dqlite_py.storage.state_files import CURRENT_MAGIC
+from dqlite_py.storage.state_folder import StateFolder
 from tests.support.snapshots import CLUSTER, manifest
 
 COUNTS = st.integers(1, 2**63 - 1)

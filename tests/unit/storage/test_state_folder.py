@@ -21,7 +21,8 @@ from dqlite_py.model import LogIndex
 from dqlite_py.ports import SystemDisk
 from dqlite_py.storage.manifest import MANIFEST_MAGIC, DatabaseState, Manifest
 from dqlite_py.storage.sealedfile import seal
-from dqlite_py.storage.state_folder import CURRENT_MAGIC, StateFolder, database_file
+from dqlite_py.storage.state_files import CURRENT_MAGIC, database_file
+from dqlite_py.storage.state_folder import StateFolder
 from tests.support.snapshots import CLUSTER, CountingDisk, manifest
 
 DISK = SystemDisk()
