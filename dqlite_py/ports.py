@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from typing import Final, Protocol
@@ -132,3 +133,30 @@ class SystemDisk:
         except BlockingIOError:
             return False
         return True
+
+
+class ReadOnlyDisk(SystemDisk):
+    """Looks and changes nothing: files are opened for reading only, every changing call raises OSError (EROFS)."""
+
+    def open(self, path: str, *, create: bool = False, exclusive: bool = False) -> int:
+        if create or exclusive:
+            raise disk_error(errno.EROFS)
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def pwrite(self, fd: int, data: bytes | bytearray | memoryview, offset: int) -> int:
+        raise disk_error(errno.EROFS)
+
+    def write_group(self, fd: int, group: WriteGroup) -> None:
+        raise disk_error(errno.EROFS)
+
+    def ftruncate(self, fd: int, size: int) -> None:
+        raise disk_error(errno.EROFS)
+
+    def rename(self, old: str, new: str) -> None:
+        raise disk_error(errno.EROFS)
+
+    def unlink(self, path: str) -> None:
+        raise disk_error(errno.EROFS)
+
+    def mkdir(self, path: str) -> None:
+        raise disk_error(errno.EROFS)

@@ -11,6 +11,7 @@ from dqlite_py.cli.demo.command import demo
 from dqlite_py.cli.migrate_command import migrate
 from dqlite_py.cli.node_command import node
 from dqlite_py.cli.status_command import status
+from dqlite_py.cli.verify_command import verify
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -19,12 +20,8 @@ def main() -> None:
     """Replicated SQLite: run a node, look at a cluster, change its members."""
 
 
-for command in (node, status, cluster, migrate, demo):
+for command in (node, status, cluster, migrate, verify, demo):
     main.add_command(command)
-
-
-if __name__ == "__main__":
-    main()
 
 
 if __name__ == "__main__":

@@ -64,7 +64,7 @@ def open_files(
     except BaseException:
         hard.close()
         raise
-    return Opened(hard, hint, segments, _join_runs(recovered.scans))
+    return Opened(hard, hint, segments, join_runs(recovered.scans))
 
 
 def journal_missing(folder: str) -> CorruptJournal:
@@ -103,7 +103,7 @@ def _open_segments(disk: Disk, scans: list[Scan]) -> list[Segment]:
     segments: list[Segment] = []
     try:
         for scan in scans:
-            segments.append(_open_segment(disk, scan))
+            segments.append(open_segment(disk, scan))
         if len(scans) > 1 and scans[-1].is_untouched:
             _seal_again(disk, segments[-2], scans[-1].header.sequence)
         _settle(disk, segments[-1], scans[-1])
@@ -113,7 +113,8 @@ def _open_segments(disk: Disk, scans: list[Scan]) -> list[Segment]:
     return segments
 
 
-def _open_segment(disk: Disk, scan: Scan) -> Segment:
+def open_segment(disk: Disk, scan: Scan) -> Segment:
+    """The segment of a scan, its file open; raises OSError."""
     fd = disk.open(scan.path)
     return Segment(
         scan.path,
@@ -159,7 +160,8 @@ def _settle(disk: Disk, segment: Segment, scan: Scan) -> None:
     segment.allocated = keep
 
 
-def _join_runs(scans: list[Scan]) -> list[tuple[int, int]]:
+def join_runs(scans: list[Scan]) -> list[tuple[int, int]]:
+    """(first index, term) of each run of equal terms in the whole log."""
     runs: list[tuple[int, int]] = []
     for scan in scans:
         for first, term in scan.runs:

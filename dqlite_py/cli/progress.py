@@ -1,0 +1,48 @@
+"""A progress bar on stderr for work that takes long; nothing where stderr is no terminal. Main thread."""
+
+from __future__ import annotations
+
+import sys
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+
+
+class BytesBar:
+    """`with BytesBar() as bar: bar.show("app", done, total)`; `is_wanted=False`: silent."""
+
+    def __init__(self, *, is_wanted: bool = True) -> None:
+        console = Console(file=sys.stderr)
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not (is_wanted and console.is_terminal),
+        )
+        self._task = self._progress.add_task("", total=None)
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def show(self, what: str, done: int, total: int) -> None:
+        """Bytes done, and in all."""
+        self._progress.update(self._task, description=what, completed=done, total=total)
