@@ -25,26 +25,16 @@ from dqlite_py.errors import (
 )
 from dqlite_py.gateway import AsyncGateway, Gateway
 from dqlite_py.limits import REQUEST_TIMEOUT_MS
-from dqlite_py.model import Address, NodeId
+from dqlite_py.model import NodeId
 from dqlite_py.node.change_streams import AsyncChangeStream, ChangeStream
 from dqlite_py.node.forks import RunningNode, forked
-from dqlite_py.node.inbound import Inbound
-from dqlite_py.node.joining import join_cluster
 from dqlite_py.node.loops import loop_factory
+from dqlite_py.node.opening import open_node
 from dqlite_py.node.runtime import NodeRuntime
 from dqlite_py.node.settings import node_settings
-from dqlite_py.node.startup import (
-    NO_CLUSTER,
-    OpenFolder,
-    create_folder,
-    load_identity,
-    new_cluster_id,
-    open_folder,
-)
 from dqlite_py.node.tickets import Deadline
-from dqlite_py.ports import SystemClock, SystemDisk
-from dqlite_py.raft.journal import FolderLock, Identity, lock_folder
-from dqlite_py.raft.transport import PeerTransport
+from dqlite_py.ports import SystemDisk
+from dqlite_py.raft.journal import lock_folder
 from dqlite_py.storage.changelog.cursor import Cursor
 
 log = logging.getLogger("dqlite_py.node")
@@ -313,7 +303,9 @@ class Node:
         disk.mkdir(settings.directory)
         lock = lock_folder(disk, settings.directory)
         try:
-            runtime = await self._open(disk, lock)
+            runtime = await open_node(
+                disk, settings, self._start_timeout, on_fatal=lambda _error: self._request_stop()
+            )
         except BaseException:
             lock.close()
             raise
@@ -325,73 +317,3 @@ class Node:
                 await runtime.stop(hand_over=self._hand_over)
             finally:
                 lock.close()
-
-    async def _open(self, disk: SystemDisk, _lock: FolderLock) -> NodeRuntime:
-        settings = self._settings
-        assert self._loop is not None
-        clock = SystemClock()
-        identity = load_identity(disk, settings.directory, clock.wall_us())
-        inbound = Inbound(identity.cluster_id, identity.node_id)
-        transport = PeerTransport(
-            identity=inbound.identity,
-            listen=settings.listen,
-            advertise=settings.advertise,
-            tls=settings.tls,
-            on_message=inbound.on_message,
-            on_all_received=inbound.on_all_received,
-            on_connected=inbound.on_connected,
-            on_disconnected=inbound.on_disconnected,
-            on_learned=inbound.on_learned,
-            accept_sender=inbound.accept_sender,
-        )
-        await transport.start()
-        try:
-            opened = await self._membership(disk, identity, transport, inbound)
-            try:
-                runtime = NodeRuntime(
-                    loop=self._loop,
-                    settings=settings,
-                    opened=opened,
-                    transport=transport,
-                    inbound=inbound,
-                    disk=disk,
-                    clock=clock,
-                    on_fatal=lambda _error: self._request_stop(),
-                )
-                await runtime.start()
-            except BaseException:
-                opened.journal.close()
-                raise
-        except BaseException:
-            await transport.stop()
-            raise
-        if settings.join:
-            transport.dial_unknown([Address(a) for a in settings.join if a != transport.advertised_address()])
-        return runtime
-
-    async def _membership(
-        self, disk: SystemDisk, identity: Identity, transport: PeerTransport, inbound: Inbound
-    ) -> OpenFolder:
-        """Open a known folder, start a new cluster, or join one."""
-        folder = self._settings.directory
-        assert self._loop is not None
-        if identity.cluster_id != NO_CLUSTER:
-            return await self._loop.run_in_executor(None, open_folder, disk, folder, identity)
-        bootstrap: Address | None = None
-        if self._settings.join:
-            cluster_id = await join_cluster(
-                transport, identity.node_id, self._settings.join, self._start_timeout
-            )
-        else:
-            cluster_id = new_cluster_id()
-            bootstrap = transport.advertised_address()
-            log.info("new cluster %s", cluster_id.hex())
-        owner = Identity(cluster_id, identity.node_id, identity.created_us)
-
-        def create() -> OpenFolder:
-            return create_folder(disk, folder, owner, bootstrap=bootstrap)
-
-        opened = await self._loop.run_in_executor(None, create)
-        inbound.set_cluster(cluster_id)
-        transport.identity_changed()
-        return opened

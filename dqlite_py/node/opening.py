@@ -1,0 +1,105 @@
+"""From a locked data folder to a running node: a known folder is opened, else a new cluster or a join. Loop thread.
+
+The address is listened on BEFORE the folder is opened: a port that is taken fails at once, and peers that dial
+meanwhile are told that this node belongs to no cluster yet.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from dqlite_py.model import Address
+from dqlite_py.node.inbound import Inbound
+from dqlite_py.node.joining import join_cluster
+from dqlite_py.node.runtime import NodeRuntime
+from dqlite_py.node.settings import NodeSettings
+from dqlite_py.node.startup import (
+    NO_CLUSTER,
+    OpenFolder,
+    create_folder,
+    load_identity,
+    new_cluster_id,
+    open_folder,
+)
+from dqlite_py.ports import Disk, SystemClock
+from dqlite_py.raft.journal import Identity
+from dqlite_py.raft.transport import PeerTransport
+
+log = logging.getLogger("dqlite_py.node")
+
+
+async def open_node(
+    disk: Disk, settings: NodeSettings, join_timeout_s: float, on_fatal: Callable[[BaseException], None]
+) -> NodeRuntime:
+    """The started runtime of the folder in `settings`, whose lock the caller holds. Nothing runs when it raises."""
+    clock = SystemClock()
+    identity = load_identity(disk, settings.directory, clock.wall_us())
+    inbound = Inbound(identity.cluster_id, identity.node_id)
+    transport = PeerTransport(
+        identity=inbound.identity,
+        listen=settings.listen,
+        advertise=settings.advertise,
+        tls=settings.tls,
+        on_message=inbound.on_message,
+        on_all_received=inbound.on_all_received,
+        on_connected=inbound.on_connected,
+        on_disconnected=inbound.on_disconnected,
+        on_learned=inbound.on_learned,
+        accept_sender=inbound.accept_sender,
+    )
+    await transport.start()
+    try:
+        opened = await _membership(disk, settings, join_timeout_s, identity, transport, inbound)
+        try:
+            runtime = NodeRuntime(
+                loop=asyncio.get_running_loop(),
+                settings=settings,
+                opened=opened,
+                transport=transport,
+                inbound=inbound,
+                disk=disk,
+                clock=clock,
+                on_fatal=on_fatal,
+            )
+            await runtime.start()
+        except BaseException:
+            opened.journal.close()
+            raise
+    except BaseException:
+        await transport.stop()
+        raise
+    if settings.join:
+        transport.dial_unknown([Address(a) for a in settings.join if a != transport.advertised_address()])
+    return runtime
+
+
+async def _membership(
+    disk: Disk,
+    settings: NodeSettings,
+    join_timeout_s: float,
+    identity: Identity,
+    transport: PeerTransport,
+    inbound: Inbound,
+) -> OpenFolder:
+    """Open a known folder, start a new cluster, or join one."""
+    loop, folder = asyncio.get_running_loop(), settings.directory
+    if identity.cluster_id != NO_CLUSTER:
+        return await loop.run_in_executor(None, open_folder, disk, folder, identity)
+    bootstrap: Address | None = None
+    if settings.join:
+        cluster_id = await join_cluster(transport, identity.node_id, settings.join, join_timeout_s)
+    else:
+        cluster_id = new_cluster_id()
+        bootstrap = transport.advertised_address()
+        log.info("new cluster %s", cluster_id.hex())
+    owner = Identity(cluster_id, identity.node_id, identity.created_us)
+
+    def create() -> OpenFolder:
+        return create_folder(disk, folder, owner, bootstrap=bootstrap)
+
+    opened = await loop.run_in_executor(None, create)
+    inbound.set_cluster(cluster_id)
+    transport.identity_changed()
+    return opened
