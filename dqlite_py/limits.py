@@ -91,6 +91,7 @@ SNAPSHOT_STALL_MS: Final = 60_000  # a receiver gives up when a copy makes no pr
 SNAPSHOT_CHUNKS_INFLIGHT: Final = 4
 SNAPSHOT_SYNC_BYTES: Final = 16 * MIB  # a receiver makes this much durable at a time
 SNAPSHOT_COPY_PAGES: Final = 1024  # per step of a copy: the granularity of progress and of stopping
+DUMPS_MAX: Final = 4  # copies of databases for programs, at a time on one node
 MANIFEST_BYTES_MAX: Final = 256 * KIB
 
 # -- changes as a stream

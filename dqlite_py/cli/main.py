@@ -8,6 +8,7 @@ import click
 
 from dqlite_py.cli.cluster_command import cluster
 from dqlite_py.cli.demo.command import demo
+from dqlite_py.cli.dump_command import dump
 from dqlite_py.cli.migrate_command import migrate
 from dqlite_py.cli.node_command import node
 from dqlite_py.cli.status_command import status
@@ -20,7 +21,7 @@ def main() -> None:
     """Replicated SQLite: run a node, look at a cluster, change its members."""
 
 
-for command in (node, status, cluster, migrate, verify, demo):
+for command in (node, status, cluster, migrate, verify, dump, demo):
     main.add_command(command)
 
 

@@ -85,3 +85,17 @@ def tls_settings(cert: str | None, key: str | None, ca: str | None) -> TlsSettin
             f"the files of --tls-cert, --tls-key and --tls-ca do not go together: {error}"
         ) from None
     return settings
+
+
+def servers_option(*, required: bool = True) -> Callable[[F], F]:
+    """-s/--servers: running nodes of one cluster, as a tuple `servers`."""
+    return click.option(
+        "-s",
+        "--servers",
+        "--node",
+        "servers",
+        required=required,
+        default=None if required else (),
+        type=AddressListType(),
+        help="Running nodes of the cluster; one is enough.",
+    )

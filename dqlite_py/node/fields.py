@@ -6,6 +6,7 @@ from typing import Any, Final, TypeVar
 
 from dqlite_py.command import check_database_name
 from dqlite_py.errors import InterfaceError, MalformedMessage
+from dqlite_py.gateway import Freshness, ReadLevel
 from dqlite_py.limits import FRAME_BYTES_MAX, MIB, REQUEST_TIMEOUT_MS
 
 T = TypeVar("T")
@@ -53,3 +54,16 @@ def timeout_of(body: Any) -> float:
     if type(seconds) not in (int, float) or not 0 < seconds <= 3600:
         raise MalformedMessage("timeout_s must be a number of seconds above 0", what="timeout_s")
     return float(seconds)
+
+
+def freshness_of(body: Any) -> Freshness:
+    """How fresh a state the caller wants."""
+    level, index = field(body, "level", str, "linearizable"), field(body, "log_index", int, 0)
+    staleness = body.get("max_staleness_s")
+    try:
+        known = ReadLevel(level)
+    except ValueError:
+        raise MalformedMessage(f"read level {level!r:.40} is not known", what="level") from None
+    if not 0 <= index < 2**63:
+        raise MalformedMessage("log_index must be a log index", what="log_index")
+    return Freshness(known, index, None if staleness is None else seconds_of(body, "max_staleness_s"))

@@ -24,7 +24,9 @@ async def pin_all(core: RaftCore, applier: Applier) -> PinnedState:
     if routed == 0:
         raise OperationalError("there is no state to offer yet")
     at, now_us = core.snapshot_at(routed), applier.last_now_us
-    calls = [worker.call(partial(_pin, name, worker.path)) for name, worker in applier.workers.items()]
+    calls = [
+        worker.call(partial(pin_database, name, worker.path)) for name, worker in applier.workers.items()
+    ]
     pinned: list[PinnedDatabase] = []
     try:
         for call in calls:
@@ -39,7 +41,8 @@ async def pin_all(core: RaftCore, applier: Applier) -> PinnedState:
     return PinnedState(at.index, at.term, at.configuration, tuple(pinned), now_us)
 
 
-def _pin(name: str, path: str, engine: Any) -> PinnedDatabase:
+def pin_database(name: str, path: str, engine: Any) -> PinnedDatabase:
+    """Pin one, on its apply thread."""
     return pin(path, name=name, applied_index=engine.applied_index, state_hash=engine.state_hash)
 
 

@@ -19,19 +19,25 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 from dqlite_py.command import check_params
-from dqlite_py.errors import Busy, InterfaceError, MalformedMessage, OperationalError, RequestTooLarge
+from dqlite_py.errors import Busy, InterfaceError, OperationalError, RequestTooLarge
 from dqlite_py.gateway import (
-    Freshness,
     Interrupt,
     QueryResult,
-    ReadLevel,
     ReadTransaction,
     Row,
     RowStream,
     TransactionLimits,
 )
 from dqlite_py.limits import RPC_VALUES_MAX
-from dqlite_py.node.fields import RESULTS_BYTES_MAX, database_of, field, id_of, seconds_of, timeout_of
+from dqlite_py.node.fields import (
+    RESULTS_BYTES_MAX,
+    database_of,
+    field,
+    freshness_of,
+    id_of,
+    seconds_of,
+    timeout_of,
+)
 from dqlite_py.node.runtime_parts import Parts
 from dqlite_py.raft.connection import Connection
 
@@ -101,7 +107,7 @@ class ReadServices:
             opened = self._open(number, context)
             work = self._on_thread(transaction.query, sql, params, timeout_s, opened.interrupt)
         else:
-            database, freshness = database_of(body), _freshness(body)
+            database, freshness = database_of(body), freshness_of(body)
             opened = self._open(number, context)
             work = self._on_thread(
                 self._parts.gateway.query, database, sql, params, freshness, timeout_s, opened.interrupt
@@ -140,7 +146,7 @@ class ReadServices:
         return [self._fitting(number, opened, rows), is_last]
 
     async def begin_read(self, context: Any, body: Any) -> Any:
-        number, database, freshness = id_of(body), database_of(body), _freshness(body)
+        number, database, freshness = id_of(body), database_of(body), freshness_of(body)
         limits = TransactionLimits(seconds_of(body, "idle_s"), seconds_of(body, "hold_s"))
         opened = self._open(number, context)
         try:
@@ -238,15 +244,3 @@ def _pieces(stream: RowStream) -> tuple[list[Row], bool]:
             return rows, True
         rows += piece
     return rows, False
-
-
-def _freshness(body: Any) -> Freshness:
-    level, index = field(body, "level", str, "linearizable"), field(body, "log_index", int, 0)
-    staleness = body.get("max_staleness_s")
-    try:
-        known = ReadLevel(level)
-    except ValueError:
-        raise MalformedMessage(f"read level {level!r:.40} is not known", what="level") from None
-    if not 0 <= index < 2**63:
-        raise MalformedMessage("log_index must be a log index", what="log_index")
-    return Freshness(known, index, None if staleness is None else seconds_of(body, "max_staleness_s"))

@@ -23,6 +23,7 @@ from dqlite_py.node.change_hub import ChangeHub
 from dqlite_py.node.cluster_view import ClusterView
 from dqlite_py.node.compaction import Compaction
 from dqlite_py.node.divergence import Divergence
+from dqlite_py.node.dump_services import DumpServices
 from dqlite_py.node.inbound import Inbound
 from dqlite_py.node.leadership import Leadership
 from dqlite_py.node.membership import Membership
@@ -184,6 +185,7 @@ class NodeRuntime:
             clock=clock,
             reserve_bytes=settings.disk_reserve_bytes,
         )
+        self.dumps = DumpServices(self, opened.state.outgoing_path, disk, clock)
         self.snapshot_fetcher = SnapshotFetcher(
             call=transport.call,
             state_folder=opened.state,
@@ -231,6 +233,7 @@ class NodeRuntime:
         Services(self).register()
         TransactionServices(self).register()
         self.read_services.register()
+        self.dumps.register()
         self.transport.register("snapshot.begin", self.snapshot_source.begin)
         self.transport.register("snapshot.chunk", self.snapshot_source.chunk)
         self.journal_thread.start()
@@ -262,6 +265,7 @@ class NodeRuntime:
             self.storage_watch,
             self.membership,
             self.divergence,
+            self.dumps,
         ):
             await part.stop()
         self.reads.stop()

@@ -18,6 +18,7 @@ from dqlite_py.limits import MIB
 from dqlite_py.model import LogIndex
 from dqlite_py.storage.meta import read_index
 from dqlite_py.storage.pagehash import scan_file
+from dqlite_py.storage.sqlerrors import error_from_apsw
 
 PROBLEMS_MAX: Final = 100  # of one database; a file full of damage would name each page
 _STEPS: Final = 100_000  # of SQLite's machine between two looks at whether to go on
@@ -84,12 +85,15 @@ def examine_database(
 
 
 def settle_copy(path: str) -> None:
-    """Make a copied database one file: its -wal moved into it; raises apsw.Error."""
-    connection = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READWRITE, vfs="unix")
+    """Make a copied database one file: its -wal moved into it; raises OperationalError."""
     try:
-        connection.pragma("wal_checkpoint(TRUNCATE)")
-    finally:
-        connection.close()
+        connection = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READWRITE, vfs="unix")
+        try:
+            connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        finally:
+            connection.close()
+    except apsw.Error as error:
+        raise error_from_apsw(error) from error
 
 
 def remove_files(path: str) -> None:
@@ -117,7 +121,7 @@ def _open_and_check(target: str, quick: bool) -> tuple[list[str], list[str], Log
             connection.set_progress_handler(lambda: False, _STEPS)  # lets a signal through
             index = _read_meta(connection, problems)
             _check(connection, quick, problems, notes)
-            connection.pragma("wal_checkpoint(TRUNCATE)")
+            connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
         finally:
             connection.close()
     except apsw.Error as error:
