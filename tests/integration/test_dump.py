@@ -27,9 +27,13 @@ ACCOUNTS = 50
 def cluster(tmp_path: Path) -> Iterator[Cluster]:
     with Cluster(tmp_path / "cluster") as running:
         address = running.nodes[0].address
-        running.client.write(address, "CREATE TABLE accounts(id INTEGER PRIMARY KEY, balance INTEGER, filler BLOB)")
+        running.client.write(
+            address, "CREATE TABLE accounts(id INTEGER PRIMARY KEY, balance INTEGER, filler BLOB)"
+        )
         for _ in range(ACCOUNTS):
-            running.client.write(address, "INSERT INTO accounts(balance, filler) VALUES (100, zeroblob(200000))")
+            running.client.write(
+                address, "INSERT INTO accounts(balance, filler) VALUES (100, zeroblob(200000))"
+            )
         yield running
 
 
@@ -82,7 +86,9 @@ def test_one_state_while_writes_go_on(cluster: Cluster, tmp_path: Path) -> None:
             assert rows(target, "SELECT sum(balance), count(*) FROM accounts") == [(100 * ACCOUNTS, ACCOUNTS)]
             assert rows(target, "PRAGMA integrity_check") == [("ok",)]
             assert rows(target, "PRAGMA journal_mode") == [("delete",)]
-            assert rows(target, "SELECT count(*) FROM sqlite_schema WHERE name LIKE '\\_dqlite%' ESCAPE '\\'") == [(0,)]
+            assert rows(
+                target, "SELECT count(*) FROM sqlite_schema WHERE name LIKE '\\_dqlite%' ESCAPE '\\'"
+            ) == [(0,)]
     finally:
         transfers.stopping.set()
         transfers.join()

@@ -35,13 +35,27 @@ def make_full(path: Path, rows: int = 2000, blob_bytes: int = 50) -> None:
             ((3 * i - 50, i, f"text {i} é", bytes([i % 256]) * blob_bytes, i / 7) for i in range(rows)),
         )
         db.execute("DELETE FROM log WHERE rowid % 3 = 0")
-        odd = ["", "nul\0inside", "quote ' \" \n\r", "\U0001f600", "9007199254740993", None, 2**63 - 1, -(2**63), 0.1]
-        db.executemany("INSERT INTO strictly VALUES (1, 't', ?)", [(value,) for value in [*odd, b"", b"\0\xff", 1.0]])
+        odd = [
+            "",
+            "nul\0inside",
+            "quote ' \" \n\r",
+            "\U0001f600",
+            "9007199254740993",
+            None,
+            2**63 - 1,
+            -(2**63),
+            0.1,
+        ]
+        db.executemany(
+            "INSERT INTO strictly VALUES (1, 't', ?)", [(value,) for value in [*odd, b"", b"\0\xff", 1.0]]
+        )
         db.executemany("INSERT INTO plain(a, d) VALUES (?, ?)", [("not a number", None), (1.5, -0.0)])
         db.executemany("INSERT INTO keyed(name) VALUES (?)", ((f"n{i}",) for i in range(100)))
         db.execute("DELETE FROM keyed WHERE id > 90")
         db.executemany("INSERT INTO child VALUES (?, ?)", ((i, i % 90 + 1) for i in range(1, 200)))
-        db.executemany("INSERT INTO compact VALUES (?, ?, ?)", ((f"k{i % 7}", i, i * 0.5) for i in range(rows)))
+        db.executemany(
+            "INSERT INTO compact VALUES (?, ?, ?)", ((f"k{i % 7}", i, i * 0.5) for i in range(rows))
+        )
         db.executemany("INSERT INTO made(a, b) VALUES (?, ?)", ((i, str(i)) for i in range(50)))
         db.execute('INSERT INTO "odd ""name" VALUES (?, ?, ?)', ("x", 1, "a rowid of its own"))
 
@@ -58,7 +72,9 @@ def contents(path: Path) -> dict[str, object]:
             "application_id": db.execute("PRAGMA application_id").fetchone(),
             "integrity": db.execute("PRAGMA integrity_check").fetchall(),
         }
-        tables = db.execute("SELECT name, wr FROM pragma_table_list WHERE type = 'table' AND schema = 'main'").fetchall()
+        tables = db.execute(
+            "SELECT name, wr FROM pragma_table_list WHERE type = 'table' AND schema = 'main'"
+        ).fetchall()
         for name, without_rowid in tables:
             if name.startswith("_dqlite_") or name == "sqlite_schema":
                 continue
