@@ -23,7 +23,7 @@ class BytesBar:
     def __init__(self, *, is_wanted: bool = True) -> None:
         console = Console(file=sys.stderr)
         self._progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             DownloadColumn(),
             TransferSpeedColumn(),
@@ -45,4 +45,9 @@ class BytesBar:
 
     def show(self, what: str, done: int, total: int) -> None:
         """Bytes done, and in all."""
-        self._progress.update(self._task, description=what, completed=done, total=total)
+        self._progress.update(self._task, description=_plain(what), completed=done, total=total)
+
+
+def _plain(text: str) -> str:
+    """Names from elsewhere cannot drive the terminal."""
+    return "".join(ch if ch.isprintable() else "?" for ch in text)

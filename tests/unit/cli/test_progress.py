@@ -1,0 +1,46 @@
+"""Progress bars: for people at a terminal, and nothing for anybody else."""
+
+from __future__ import annotations
+
+import io
+import sys
+
+import pytest
+
+from dqlite_py.cli.progress import BytesBar
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.setenv("TERM", "xterm")
+    found = Terminal()
+    monkeypatch.setattr(sys, "stderr", found)
+    return found
+
+
+def test_a_terminal_sees_what_is_done(terminal: Terminal) -> None:
+    with BytesBar() as bar:
+        bar.show("sync\x1b[2J", 2048, 4096)
+    text = terminal.getvalue()
+    assert "2.0/4.1 kB" in text
+    assert "sync?[2J" in text
+
+
+def test_silence_that_was_asked_for(terminal: Terminal) -> None:
+    with BytesBar(is_wanted=False) as bar:
+        bar.show("copy", 10, 10)
+    assert terminal.getvalue() == ""
+
+
+def test_nothing_where_no_terminal_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    out = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", out)
+    with BytesBar() as bar:
+        bar.show("copy", 10, 10)
+    assert out.getvalue() == ""
