@@ -15,16 +15,16 @@ class Terminal(io.StringIO):
         return True
 
 
-@pytest.fixture
-def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+def at(out: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not as a fixture: between set-up and test the capture sets stderr anew."""
     monkeypatch.setenv("COLUMNS", "160")
     monkeypatch.setenv("TERM", "xterm")
-    found = Terminal()
-    monkeypatch.setattr(sys, "stderr", found)
-    return found
+    monkeypatch.setattr(sys, "stderr", out)
 
 
-def test_a_terminal_sees_what_is_done(terminal: Terminal) -> None:
+def test_a_terminal_sees_what_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    at(terminal, monkeypatch)
     with BytesBar() as bar:
         bar.show("sync\x1b[2J", 2048, 4096)
     text = terminal.getvalue()
@@ -32,7 +32,9 @@ def test_a_terminal_sees_what_is_done(terminal: Terminal) -> None:
     assert "sync?[2J" in text
 
 
-def test_silence_that_was_asked_for(terminal: Terminal) -> None:
+def test_silence_that_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    at(terminal, monkeypatch)
     with BytesBar(is_wanted=False) as bar:
         bar.show("copy", 10, 10)
     assert terminal.getvalue() == ""
@@ -40,7 +42,7 @@ def test_silence_that_was_asked_for(terminal: Terminal) -> None:
 
 def test_nothing_where_no_terminal_is(monkeypatch: pytest.MonkeyPatch) -> None:
     out = io.StringIO()
-    monkeypatch.setattr(sys, "stderr", out)
+    at(out, monkeypatch)
     with BytesBar() as bar:
         bar.show("copy", 10, 10)
     assert out.getvalue() == ""
