@@ -1,0 +1,109 @@
+"""The handshake and the frames (dqlite's wire protocol, "Setup" and "Message framing").
+
+offset  bytes  handshake, once, client to server; the server answers nothing
+0       8      version: 1, or the legacy 0x86104dd760433fe5
+
+offset  bytes  frame
+0       4      body length in words of 8 bytes, at least 1
+4       1      type
+5       1      schema
+6       2      zero
+8       -      body
+"""
+
+from __future__ import annotations
+
+import enum
+import struct
+from typing import Final, NamedTuple
+
+from dqlite_py.wire.dqlite.primitives import WORD_BYTES
+from dqlite_py.wire.dqlite.violations import CODE_PARSE, ProtocolViolation
+
+_HEADER: Final = struct.Struct("<IBBH")
+HEADER_BYTES: Final = _HEADER.size
+
+
+class Version(enum.IntEnum):
+    """What a client opens with."""
+
+    V1 = 1
+    LEGACY = 0x86104DD760433FE5
+
+
+class Frame(NamedTuple):
+    """One message, its body not yet looked at."""
+
+    type: int
+    schema: int
+    body: bytes
+
+
+def encode_handshake(version: Version) -> bytes:
+    """The first 8 bytes of a connection."""
+    return struct.pack("<Q", version)
+
+
+def decode_handshake(first: bytes) -> Version:
+    """The version in exactly 8 bytes; an unknown one is a violation without an answer."""
+    if len(first) != WORD_BYTES:
+        raise ProtocolViolation(f"a handshake of {len(first)} bytes")
+    try:
+        return Version(int.from_bytes(first, "little"))
+    except ValueError:
+        raise ProtocolViolation("unknown protocol version") from None
+
+
+def encode_frame(frame: Frame) -> bytes:
+    """Header and body. The body is whole words and not empty, else ValueError."""
+    words, rest = divmod(len(frame.body), WORD_BYTES)
+    if rest or not words:
+        raise ValueError(f"a body of {len(frame.body)} bytes")
+    return _HEADER.pack(words, frame.type, frame.schema, 0) + frame.body
+
+
+class FrameReader:
+    """Cuts a stream into frames; holds at most one frame beyond what a single `feed` brought."""
+
+    __slots__ = ("_body_bytes_max", "_buffer", "_violation")
+
+    def __init__(self, body_bytes_max: int) -> None:
+        self._body_bytes_max = body_bytes_max
+        self._buffer = bytearray()
+        self._violation: ProtocolViolation | None = None
+
+    @property
+    def buffered_bytes(self) -> int:
+        """Bytes held."""
+        return len(self._buffer)
+
+    def feed(self, received: bytes) -> None:
+        """Append what was received; call `next_frame` until None before the next `feed`, so that memory is bounded."""
+        if self._violation is None:
+            self._buffer += received
+
+    def next_frame(self) -> Frame | None:
+        """The next whole frame, or None. Raises ProtocolViolation as soon as a header is wrong, and ever after."""
+        if self._violation is not None:
+            raise self._violation
+        if len(self._buffer) < HEADER_BYTES:
+            return None
+        words, kind, schema, _ = _HEADER.unpack_from(self._buffer)
+        length = words * WORD_BYTES
+        if not length:
+            raise self._fail(ProtocolViolation("empty message", code=CODE_PARSE))
+        if length > self._body_bytes_max:
+            raise self._fail(
+                ProtocolViolation(f"a message of {length} bytes, at most {self._body_bytes_max}", code=CODE_PARSE)
+            )
+        end = HEADER_BYTES + length
+        if len(self._buffer) < end:
+            return None
+        body = bytes(memoryview(self._buffer)[HEADER_BYTES:end])
+        del self._buffer[:end]
+        return Frame(kind, schema, body)
+
+    def _fail(self, violation: ProtocolViolation) -> ProtocolViolation:
+        self._violation = violation
+        self._buffer.clear()
+        return violation
