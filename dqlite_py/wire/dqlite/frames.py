@@ -94,7 +94,9 @@ class FrameReader:
             raise self._fail(ProtocolViolation("empty message", code=CODE_PARSE))
         if length > self._body_bytes_max:
             raise self._fail(
-                ProtocolViolation(f"a message of {length} bytes, at most {self._body_bytes_max}", code=CODE_PARSE)
+                ProtocolViolation(
+                    f"a message of {length} bytes, at most {self._body_bytes_max}", code=CODE_PARSE
+                )
             )
         end = HEADER_BYTES + length
         if len(self._buffer) < end:
