@@ -81,6 +81,17 @@ RPC_RUNNING_BYTES_MAX: Final = 256 * MIB  # their bodies, per connection
 INCOMING_CONNECTIONS_MAX: Final = 512
 LISTEN_BACKLOG: Final = 256
 
+# -- dqlite's client protocol
+DQLITE_REQUEST_BYTES_MAX: Final = UNIT_BYTES_MAX  # body of a request, once a database is open
+DQLITE_GREETING_BYTES_MAX: Final = 64 * KIB  # body of a request before
+DQLITE_RESPONSE_BYTES_MAX: Final = RESULT_BYTES_MAX  # body of a response that a client accepts
+DQLITE_NAME_BYTES_MAX: Final = 1024  # of a database, an address, a VFS, a file
+DQLITE_MESSAGE_BYTES_MAX: Final = 64 * KIB  # text of a failure
+DQLITE_COLUMNS_MAX: Final = 32_767  # SQLite's own highest; by default 2,000
+DQLITE_FILES_MAX: Final = 100
+DQLITE_STATEMENTS_MAX: Final = 1024  # prepared at a time, per connection
+DQLITE_BATCH_BYTES: Final = 4096  # a batch of rows is sent when it has grown to this size
+
 # -- snapshots
 SNAPSHOT_CHUNK_BYTES: Final = 1 * MIB
 SNAPSHOT_KEEP_MS: Final = 120_000  # an unused outgoing copy is dropped after this

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from dqlite_py.wire.dqlite.frames import Frame, encode_frame
 from dqlite_py.wire.dqlite.requests import Request, RequestType, decode_request, encode_request
-from dqlite_py.wire.dqlite.values import typed
+from dqlite_py.wire.dqlite.values import ValueType, WireValue, typed
 from dqlite_py.wire.dqlite.violations import ProtocolViolation
 
 SQL = Request(RequestType.EXEC_SQL, (0, "BEGIN", (typed(1), typed("x"))), 1)
@@ -36,7 +36,37 @@ def test_assign_of_one_word_makes_a_voter() -> None:
 def test_unknown_types_and_schemas_have_their_codes(kind: int, schema: int, code: int) -> None:
     with pytest.raises(ProtocolViolation) as caught:
         decode_request(Frame(kind, schema, bytes(8)), 10)
-    assert caught.value.code == code
+    assert (caught.value.code, caught.value.is_fatal) == (code, False)
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        (RequestType.EXEC_SQL, bytes(8) + b"\xff\0\0\0\0\0\0\0"),  # not UTF-8
+        (RequestType.EXEC_SQL, bytes(16) + b"\x01\x09" + bytes(14)),  # UNIXTIME
+        (RequestType.EXEC_SQL, bytes(16) + b"\x01\x07" + bytes(14)),  # no type
+        (RequestType.EXEC_SQL, bytes(16) + b"\x0b" + b"\x05" * 11 + bytes(4 + 88)),  # too many
+        (RequestType.OPEN, b"x" * 1025 + bytes(7 + 16)),  # a name too long
+    ],
+)
+def test_what_is_whole_but_wrong_is_answered_and_the_connection_goes_on(
+    kind: RequestType, body: bytes
+) -> None:
+    with pytest.raises(ProtocolViolation) as caught:
+        decode_request(Frame(kind, 0, body), 10)
+    assert caught.value.code is not None
+    assert not caught.value.is_fatal
+
+
+def test_what_does_not_fit_its_fields_closes_without_an_answer() -> None:
+    with pytest.raises(ProtocolViolation) as caught:
+        decode_request(Frame(RequestType.OPEN, 0, b"without end"), 10)
+    assert (caught.value.code, caught.value.is_fatal) == (None, True)
+
+
+def test_a_boolean_is_bound_as_0_or_1() -> None:
+    frame = encode_request(SQL._replace(fields=(0, "", (WireValue(ValueType.BOOLEAN, 7),))))
+    assert decode_request(frame).fields[2] == (WireValue(ValueType.BOOLEAN, 1),)
 
 
 @given(st.integers(0, 20), st.integers(0, 2), st.binary(max_size=80))

@@ -56,14 +56,22 @@ def decode_handshake(first: bytes) -> Version:
 
 def encode_frame(frame: Frame) -> bytes:
     """Header and body. The body is whole words and not empty, else ValueError."""
-    words, rest = divmod(len(frame.body), WORD_BYTES)
+    return encode_header(len(frame.body), frame.type, frame.schema) + frame.body
+
+
+def encode_header(body_bytes: int, kind: int, schema: int = 0) -> bytes:
+    """The header of a frame whose body is sent in pieces. ValueError unless the body is whole words and not empty."""
+    words, rest = divmod(body_bytes, WORD_BYTES)
     if rest or not words:
-        raise ValueError(f"a body of {len(frame.body)} bytes")
-    return _HEADER.pack(words, frame.type, frame.schema, 0) + frame.body
+        raise ValueError(f"a body of {body_bytes} bytes")
+    return _HEADER.pack(words, kind, schema, 0)
 
 
 class FrameReader:
-    """Cuts a stream into frames; holds at most one frame beyond what a single `feed` brought."""
+    """Cuts a stream into frames.
+
+    A caller that stops reading its socket while `holds_frame` makes it hold one frame and one `feed` at most.
+    """
 
     __slots__ = ("_body_bytes_max", "_buffer", "_violation")
 
@@ -77,8 +85,18 @@ class FrameReader:
         """Bytes held."""
         return len(self._buffer)
 
+    @property
+    def holds_frame(self) -> bool:
+        """Whether `next_frame` has something to say without another `feed`: a frame, or a violation."""
+        if self._violation is not None:
+            return True
+        if len(self._buffer) < HEADER_BYTES:
+            return False
+        length = int.from_bytes(self._buffer[:4], "little") * WORD_BYTES
+        return not 0 < length <= self._body_bytes_max or len(self._buffer) >= HEADER_BYTES + length
+
     def feed(self, received: bytes) -> None:
-        """Append what was received; call `next_frame` until None before the next `feed`, so that memory is bounded."""
+        """Append what was received."""
         if self._violation is None:
             self._buffer += received
 

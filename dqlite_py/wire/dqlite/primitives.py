@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-from dqlite_py.wire.dqlite.violations import ProtocolViolation
+from dqlite_py.wire.dqlite.violations import CODE_ERROR, ProtocolViolation, refused
 
 WORD_BYTES: Final = 8
 _U32: Final = struct.Struct("<I")
@@ -104,18 +104,20 @@ class BodyReader:
         """An IEEE 754 double."""
         return float(_DOUBLE.unpack(self.take(8))[0])
 
-    def text(self) -> str:
-        """A text; not UTF-8 is a violation."""
+    def text(self, bytes_max: int | None = None) -> str:
+        """A text. What is not UTF-8 or longer than `bytes_max` refuses the message: its end is known all the same."""
         end = self._body.find(b"\0", self._position)
         if end < 0:
             raise ProtocolViolation("a text has no end")
+        if bytes_max is not None and end - self._position > bytes_max:
+            raise refused(f"a text of {end - self._position} bytes, at most {bytes_max}", CODE_ERROR)
         raw = self.take(end - self._position)
         self.take(1)
         self.align()
         try:
             return raw.decode("utf-8")
         except UnicodeDecodeError:
-            raise ProtocolViolation("a text is not UTF-8") from None
+            raise refused("a text is not UTF-8", CODE_ERROR) from None
 
     def blob(self) -> bytes:
         """A blob; its length is checked before anything is copied."""

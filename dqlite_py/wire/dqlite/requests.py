@@ -1,6 +1,7 @@
 """The 20 requests as a table (dqlite's wire protocol, "Client requests"): number, schemas, fields in order.
 
-Field kinds: u32, u64, text, role (a word that may be missing: voter), params (the rest of the body, by schema).
+Field kinds: u32, u64, sql, text (a name or an address, of bounded length), role (a word that may be missing: voter),
+params (the rest of the body, by schema).
 """
 
 from __future__ import annotations
@@ -8,13 +9,13 @@ from __future__ import annotations
 import enum
 from typing import Final, NamedTuple
 
+from dqlite_py.limits import DQLITE_NAME_BYTES_MAX, STATEMENT_PARAMS_MAX
 from dqlite_py.wire.dqlite.frames import Frame
 from dqlite_py.wire.dqlite.primitives import BodyReader, encode_text, encode_uint32, encode_uint64
 from dqlite_py.wire.dqlite.tuples import decode_params, encode_params
 from dqlite_py.wire.dqlite.values import WireValue
-from dqlite_py.wire.dqlite.violations import CODE_PARSE, ProtocolViolation
+from dqlite_py.wire.dqlite.violations import CODE_ERROR, CODE_PARSE, refused
 
-CODE_ERROR: Final = 1  # SQLITE_ERROR, which dqlite says for a bad schema of requests with SQL
 FieldValue = int | str | tuple[WireValue, ...]
 
 
@@ -48,12 +49,12 @@ _FIELDS: Final[dict[RequestType, tuple[str, ...]]] = {
     RequestType.CLIENT: ("u64",),  # client id
     RequestType.HEARTBEAT: ("u64",),  # timestamp
     RequestType.OPEN: ("text", "u64", "text"),  # name, flags, vfs
-    RequestType.PREPARE: ("u64", "text"),  # database, SQL
+    RequestType.PREPARE: ("u64", "sql"),  # database, SQL
     RequestType.EXEC: ("u32", "u32", "params"),  # database, statement
     RequestType.QUERY: ("u32", "u32", "params"),
     RequestType.FINALIZE: ("u32", "u32"),
-    RequestType.EXEC_SQL: ("u64", "text", "params"),
-    RequestType.QUERY_SQL: ("u64", "text", "params"),
+    RequestType.EXEC_SQL: ("u64", "sql", "params"),
+    RequestType.QUERY_SQL: ("u64", "sql", "params"),
     RequestType.INTERRUPT: ("u64",),  # database
     RequestType.CONNECT: ("u64", "text"),  # id, address
     RequestType.ADD: ("u64", "text"),
@@ -87,7 +88,7 @@ def encode_request(request: Request) -> Frame:
                 parts.append(encode_uint32(number))
             case (("u64" | "role"), int(number)):
                 parts.append(encode_uint64(number))
-            case "text", str(text):
+            case (("text" | "sql"), str(text)):
                 parts.append(encode_text(text))
             case "params", tuple(params):
                 parts.append(encode_params(params, request.schema))
@@ -96,15 +97,16 @@ def encode_request(request: Request) -> Frame:
     return Frame(request.type, request.schema, b"".join(parts))
 
 
-def decode_request(frame: Frame, params_max: int) -> Request:
-    """The request. An unknown type or schema is a violation with a code to answer; a bad body one without."""
+def decode_request(frame: Frame, params_max: int = STATEMENT_PARAMS_MAX) -> Request:
+    """The request. Raises ProtocolViolation: for an unknown type or schema, a text that is not UTF-8, too many or
+    unknown parameters one that refuses this request only; for a body that does not fit its fields a fatal one."""
     try:
         kind = RequestType(frame.type)
     except ValueError:
-        raise ProtocolViolation("unrecognized request type", code=CODE_PARSE) from None
+        raise refused("unrecognized request type", CODE_PARSE) from None
     if frame.schema > (1 if kind in _WITH_SQL else 0):
-        code = CODE_ERROR if kind in _WITH_SQL else CODE_PARSE
-        raise ProtocolViolation("unrecognized schema version", code=code)
+        # dqlite says so with two codes.
+        raise refused("unrecognized schema version", CODE_ERROR if kind in _WITH_SQL else CODE_PARSE)
     reader = BodyReader(frame.body)
     fields = tuple(_decode_field(reader, field, frame.schema, params_max) for field in _FIELDS[kind])
     reader.finish()
@@ -119,7 +121,9 @@ def _decode_field(reader: BodyReader, kind: str, schema: int, params_max: int) -
             return reader.uint64()
         case "role":
             return reader.uint64() if reader.remaining else 0
-        case "text":
+        case "sql":
             return reader.text()
+        case "text":
+            return reader.text(DQLITE_NAME_BYTES_MAX)
         case _:
             return decode_params(reader, schema, params_max)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+from dqlite_py.limits import DQLITE_COLUMNS_MAX
 from dqlite_py.wire.dqlite.primitives import BodyReader, encode_text, encode_uint64, padding
 from dqlite_py.wire.dqlite.values import WireValue, decode_type, decode_value, encode_value
 from dqlite_py.wire.dqlite.violations import ProtocolViolation
@@ -40,8 +41,8 @@ def encode_rows(batch: RowsBatch) -> bytes:
     return encode_uint64(len(batch.columns)) + names + rows + (_LAST if batch.is_last else _MORE)
 
 
-def decode_rows(body: bytes, columns_max: int, rows_max: int) -> RowsBatch:
-    """The batch; more columns or rows than the limits are a violation before memory is taken for them."""
+def decode_rows(body: bytes, columns_max: int = DQLITE_COLUMNS_MAX) -> RowsBatch:
+    """The batch; its rows are bounded by the body, each being a word at least."""
     reader = BodyReader(body)
     count = reader.uint64()
     if count > columns_max:
@@ -50,10 +51,12 @@ def decode_rows(body: bytes, columns_max: int, rows_max: int) -> RowsBatch:
     rows: list[tuple[WireValue, ...]] = []
     # The last word is the marker: a row's types cannot be 0xf or 0xe.
     while (marker := reader.take(8)) not in (_LAST, _MORE):
-        if not count or len(rows) == rows_max:
-            raise ProtocolViolation("a row where none can be")
+        if not count:
+            raise ProtocolViolation("a row without columns")
         header = marker + reader.take(max(0, (count + 15) // 16 * 8 - 8))
         codes = [half for byte in header for half in (byte & 15, byte >> 4)][:count]
         rows.append(tuple(decode_value(reader, decode_type(code)) for code in codes))
     reader.finish()
+    if marker == _MORE and not rows:
+        raise ProtocolViolation("a batch without rows that is not the last")
     return RowsBatch(columns, tuple(rows), marker == _LAST)

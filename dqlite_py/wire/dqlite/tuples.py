@@ -11,7 +11,7 @@ from typing import Final
 
 from dqlite_py.wire.dqlite.primitives import BodyReader, encode_uint32, padding
 from dqlite_py.wire.dqlite.values import ValueType, WireValue, decode_type, decode_value, encode_value
-from dqlite_py.wire.dqlite.violations import CODE_PARSE, ProtocolViolation
+from dqlite_py.wire.dqlite.violations import CODE_PARSE, refused
 
 SMALL_COUNT_MAX: Final = 255  # of schema 0
 
@@ -33,17 +33,24 @@ def encode_params(params: Sequence[WireValue], schema: int) -> bytes:
 
 
 def decode_params(reader: BodyReader, schema: int, count_max: int) -> tuple[WireValue, ...]:
-    """The rest of the body. `reader` stands at a word. A count above `count_max` is refused before it is used."""
+    """The rest of the body. `reader` stands at a word. A count above `count_max` is refused before it is used.
+
+    A BOOLEAN is 0 or 1, whatever was sent: so it is bound.
+    """
     if not reader.remaining:
         return ()
     count = reader.uint8() if schema == 0 else reader.uint32()
     if count > count_max:
-        raise ProtocolViolation(f"{count} parameters, at most {count_max}", code=CODE_PARSE)
+        raise refused(f"{count} parameters, at most {count_max}", CODE_PARSE)
     codes = reader.take(count)
     reader.align()
     kinds = [decode_type(code) for code in codes]
     if ValueType.UNIXTIME in kinds:
-        raise ProtocolViolation("a parameter of type UNIXTIME", code=CODE_PARSE)
-    params = tuple(decode_value(reader, kind) for kind in kinds)
+        raise refused("a parameter of type UNIXTIME", CODE_PARSE)
+    params = tuple(_as_bound(decode_value(reader, kind)) for kind in kinds)
     reader.finish()
     return params
+
+
+def _as_bound(param: WireValue) -> WireValue:
+    return param if param.type is not ValueType.BOOLEAN else WireValue(param.type, int(param.value != 0))

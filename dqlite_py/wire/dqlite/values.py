@@ -19,7 +19,7 @@ from dqlite_py.wire.dqlite.primitives import (
     encode_text,
     encode_uint64,
 )
-from dqlite_py.wire.dqlite.violations import ProtocolViolation
+from dqlite_py.wire.dqlite.violations import CODE_PARSE, refused
 
 SqlValue = int | float | str | bytes | None
 
@@ -91,20 +91,18 @@ def _is_iso8601(text: str) -> bool:
 
 
 def decode_type(code: int) -> ValueType:
-    """The type of a code; unknown ones are a violation."""
+    """The type of a code; an unknown one refuses the message."""
     try:
         return ValueType(code)
     except ValueError:
-        raise ProtocolViolation(f"unknown value type {code}") from None
+        raise refused(f"unknown value type {code}", CODE_PARSE) from None
 
 
 def encode_value(wire: WireValue) -> bytes:
     """The value's words. TypeError where the value is not of its type."""
     match wire:
-        case (ValueType.INTEGER | ValueType.UNIXTIME, int(number)):
+        case (ValueType.INTEGER | ValueType.UNIXTIME | ValueType.BOOLEAN, int(number)):
             return encode_int64(number)
-        case (ValueType.BOOLEAN, int(number)):
-            return encode_uint64(1 if number else 0)
         case (ValueType.FLOAT, float(number)):
             return encode_double(number)
         case (ValueType.TEXT | ValueType.ISO8601, str(text)):
@@ -117,13 +115,11 @@ def encode_value(wire: WireValue) -> bytes:
 
 
 def decode_value(reader: BodyReader, kind: ValueType) -> WireValue:
-    """The next value. A BOOLEAN is true unless it is 0; a NULL's word is passed over."""
+    """The next value. A BOOLEAN is the integer that dqlite stores, which may be another than 0 and 1."""
     value: SqlValue
     match kind:
-        case ValueType.INTEGER | ValueType.UNIXTIME:
+        case ValueType.INTEGER | ValueType.UNIXTIME | ValueType.BOOLEAN:
             value = reader.int64()
-        case ValueType.BOOLEAN:
-            value = int(reader.uint64() != 0)
         case ValueType.FLOAT:
             value = reader.double()
         case ValueType.TEXT | ValueType.ISO8601:
