@@ -11,6 +11,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import Future
 from functools import partial
 from typing import Any
 
@@ -28,6 +29,7 @@ from dqlite_py.limits import REQUEST_TIMEOUT_MS
 from dqlite_py.model import NodeId
 from dqlite_py.node.change_streams import AsyncChangeStream, ChangeStream
 from dqlite_py.node.forks import RunningNode, forked
+from dqlite_py.node.life_signs import life_sign
 from dqlite_py.node.loops import loop_factory
 from dqlite_py.node.opening import open_node
 from dqlite_py.node.runtime import NodeRuntime
@@ -189,6 +191,10 @@ class Node:
 
         result: dict[str, Any] = self._run(get(), 10.0)
         return result
+
+    def life_sign(self) -> Future[dict[str, Any]]:
+        """The same later, when the node's loop and its journal thread have shown that they live: for a watchdog."""
+        return life_sign(self._running())
 
     def members(self) -> list[dict[str, Any]]:
         """[{id, address, role}] of the configuration in force."""

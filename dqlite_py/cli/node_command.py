@@ -10,6 +10,7 @@ import click
 
 from dqlite_py import logs
 from dqlite_py.cli.exits import CommandFailed, ExitCode, explain
+from dqlite_py.cli.notify import Notifier
 from dqlite_py.cli.options import AddressListType, AddressType, tls_options, tls_settings
 from dqlite_py.cli.serving import StopSignals, serve
 from dqlite_py.errors import InterfaceError
@@ -64,7 +65,8 @@ def node(
 ) -> None:
     """Run one node until SIGTERM or SIGINT.
 
-    Prints a line that starts with "ready" on stdout once the node has a leader; the log goes to stderr.
+    Prints a line that starts with "ready" on stdout once the node has a leader; the log goes to stderr. A service
+    manager that set NOTIFY_SOCKET is told the same, and WATCHDOG_USEC is served.
 
     Exit codes: 0 stopped by a signal, 2 wrong usage, 3 cannot start, 4 failed while running.
     """
@@ -81,10 +83,12 @@ def node(
     )
     _check_folder(folder)
     handler = logs.configure(sys.stderr, form=log_format, level=log_level)
+    notifier = Notifier.from_environment(os.environ, os.getpid())
     try:
         with StopSignals() as stop:
-            serve(made, stop, sys.stdout, log_format)
+            serve(made, stop, sys.stdout, log_format, notifier)
     finally:
+        notifier.close()
         logs.unconfigure(handler)
 
 

@@ -14,19 +14,21 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Final, NoReturn, Protocol, TextIO
 
 from dqlite_py.cli.exits import CommandFailed, ExitCode, explain
+from dqlite_py.cli.notify import Notifier, Service
 from dqlite_py.errors import Error
 from dqlite_py.logs import Format, event
 
 log = logging.getLogger("dqlite_py.cli")
 
-_POLL_S: Final = 0.2
 _READY_TRY_S: Final = 0.5
 _REMIND_S: Final = 10.0
+_STOP_S: Final = 45.0  # more than Node.stop may take
 
 
 class ServedNode(Protocol):
@@ -37,6 +39,7 @@ class ServedNode(Protocol):
     def wait_ready(self, timeout: float) -> None: ...
     def join_thread(self, timeout: float | None = None) -> bool: ...
     def status(self) -> dict[str, Any]: ...
+    def life_sign(self) -> Future[dict[str, Any]]: ...
     @property
     def failure(self) -> BaseException | None: ...
 
@@ -89,38 +92,44 @@ class StopSignals:
             signal.signal(number, handler)
 
 
-def serve(node: ServedNode, stop: StopSignals, out: TextIO, form: Format) -> None:
+def serve(
+    node: ServedNode, stop: StopSignals, out: TextIO, form: Format, notifier: Notifier | None = None
+) -> None:
     """Run `node` until a signal; raises CommandFailed when it cannot start, or fails."""
+    service = Service(notifier or Notifier(None))
     try:
-        with stop.starting():
+        with stop.starting(), service.starting():
             node.start()
     except Exception as error:
         log.debug("start failed", exc_info=True)
         raise CommandFailed(f"cannot start: {explain(error)}", ExitCode.CANNOT_START) from error
-    _wait_ready(node, stop)
+    _wait_ready(node, stop, service)
     if not stop.is_set:
-        _tell_ready(node, out, form)
-    while not stop.is_set and not node.join_thread(_POLL_S):
-        pass
+        _tell_ready(node, out, form, service)
+    while not stop.is_set and not node.join_thread(service.poll_s):
+        service.poll(node.life_sign)
+    service.stopping(_STOP_S)
     _finish(node, stop)
 
 
-def _tell_ready(node: ServedNode, out: TextIO, form: Format) -> None:
+def _tell_ready(node: ServedNode, out: TextIO, form: Format, service: Service) -> None:
     try:
-        line = ready_line(node.status(), form)
+        status = node.status()
     except Error as error:  # it failed just now; the caller finds the reason
         event(log, logging.WARNING, "not ready after all", reason=str(error))
         return
-    out.write(line + "\n")
+    out.write(ready_line(status, form) + "\n")
     out.flush()
+    service.ready(status)
 
 
-def _wait_ready(node: ServedNode, stop: StopSignals) -> None:
+def _wait_ready(node: ServedNode, stop: StopSignals, service: Service) -> None:
     remind_at = time.monotonic() + _REMIND_S
     while not stop.is_set and not node.join_thread(0):
         try:
             node.wait_ready(_READY_TRY_S)
         except Error as error:
+            service.waiting(node.life_sign)
             if time.monotonic() >= remind_at:
                 event(log, logging.WARNING, "still waiting for a leader", reason=str(error))
                 remind_at = time.monotonic() + _REMIND_S

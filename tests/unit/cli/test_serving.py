@@ -9,6 +9,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
@@ -57,6 +58,11 @@ class IdleNode:
     def status(self) -> dict[str, Any]:
         self.on_ready()
         return STATUS
+
+    def life_sign(self) -> Future[dict[str, Any]]:
+        answer: Future[dict[str, Any]] = Future()
+        answer.set_result(STATUS)
+        return answer
 
     def join_thread(self, timeout: float | None = None) -> bool:
         return self._ended.wait(timeout)
