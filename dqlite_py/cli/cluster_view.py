@@ -21,38 +21,38 @@ class Table:
 
 def member_addresses(status: Status) -> list[str]:
     """Addresses of the configuration that a node reports."""
-    return [text for member in _members(status) if (text := _text(member, "address"))]
+    return [text for member in members_of(status) if (text := clean_text(member, "address"))]
 
 
 def summary(status: Status) -> list[str]:
     """Lines about the cluster as the asked node sees it."""
-    address = _text(status, "leader_address")
-    leader = f"{address} ({_number(status, 'leader_id')})" if address else "none known"
-    cluster_id = _text(status, "cluster_id") or "?"
-    lines = [f"cluster {cluster_id}  term {_number(status, 'term')}  leader {leader}"]
-    problem = _text(status, "problem")
+    address = clean_text(status, "leader_address")
+    leader = f"{address} ({number_of(status, 'leader_id')})" if address else "none known"
+    cluster_id = clean_text(status, "cluster_id") or "?"
+    lines = [f"cluster {cluster_id}  term {number_of(status, 'term')}  leader {leader}"]
+    problem = clean_text(status, "problem")
     if problem:
-        lines.append(f"problem at {_text(status, 'address')}: {problem}")
+        lines.append(f"problem at {clean_text(status, 'address')}: {problem}")
     return lines
 
 
 def member_table(status: Status, answers: Answers) -> Table:
     """A row per member: its entry in the configuration, and its own word on the rest."""
     commit = max(
-        (_number(found, "commit_index") for found in answers.values() if isinstance(found, dict)), default=0
+        (number_of(found, "commit_index") for found in answers.values() if isinstance(found, dict)), default=0
     )
     header = (
         *("id", "address", "role", "state", "term", "last", "commit", "applied", "lag", "sqlite"),
         "health",
     )
     rows = []
-    for member in _members(status):
-        address = _text(member, "address")
+    for member in members_of(status):
+        address = clean_text(member, "address")
         rows.append(
             (
-                str(_number(member, "id")),
+                str(number_of(member, "id")),
                 address,
-                _text(member, "role") or "?",
+                clean_text(member, "role") or "?",
                 *_own_columns(answers.get(address), commit),
             )
         )
@@ -63,14 +63,14 @@ def _own_columns(found: Status | Error | None, commit: int) -> tuple[str, ...]:
     if not isinstance(found, dict):
         reason = found.message if isinstance(found, Error) else "not asked"
         return ("unreachable", "-", "-", "-", "-", "-", "-", _short(reason))
-    applied = _number(found, "applied_index")
-    problem = _text(found, "problem")
+    applied = number_of(found, "applied_index")
+    problem = clean_text(found, "problem")
     return (
-        _text(found, "state") or "?",
-        *(str(_number(found, name)) for name in ("term", "last_index", "commit_index")),
+        clean_text(found, "state") or "?",
+        *(str(number_of(found, name)) for name in ("term", "last_index", "commit_index")),
         str(applied),
         str(max(0, commit - applied)),
-        _text(found, "sqlite_version") or "?",
+        clean_text(found, "sqlite_version") or "?",
         _short(problem) if problem else "ok",
     )
 
@@ -82,8 +82,8 @@ def database_table(answers: Answers) -> Table:
     found = [(address, answer) for address, answer in answers.items() if isinstance(answer, dict)]
     for _address, answer in found:
         for name, database in _databases(answer):
-            hashes.setdefault((name, _number(database, "applied_index")), set()).add(
-                _text(database, "state_hash")
+            hashes.setdefault((name, number_of(database, "applied_index")), set()).add(
+                clean_text(database, "state_hash")
             )
     for name in sorted({name for _address, answer in found for name, _database in _databases(answer)}):
         for address, answer in found:
@@ -91,9 +91,9 @@ def database_table(answers: Answers) -> Table:
             if mine is None:
                 rows.append((name, address, "-", "-", "not there yet"))
                 continue
-            index, pending = _number(mine, "applied_index"), _number(mine, "pending")
+            index, pending = number_of(mine, "applied_index"), number_of(mine, "pending")
             verdict = "DIFFERS" if len(hashes[name, index]) > 1 else f"{pending} pending" if pending else "ok"
-            rows.append((name, address, str(index), _text(mine, "state_hash") or "-", verdict))
+            rows.append((name, address, str(index), clean_text(mine, "state_hash") or "-", verdict))
     return Table("databases", ("name", "node", "applied", "state hash", "state"), rows)
 
 
@@ -101,14 +101,14 @@ def configuration_table(status: Status) -> Table:
     """A row per member, as the asked node (best the leader) sees it."""
     rows = [
         (
-            str(_number(member, "id")),
-            _text(member, "address"),
-            _text(member, "role") or "?",
-            "leader" if _number(member, "id") == _number(status, "leader_id") else "",
+            str(number_of(member, "id")),
+            clean_text(member, "address"),
+            clean_text(member, "role") or "?",
+            "leader" if number_of(member, "id") == number_of(status, "leader_id") else "",
             "yes" if member.get("connected") is True else "no",
-            str(_number(member, "match_index")),
+            str(number_of(member, "match_index")),
         )
-        for member in _members(status)
+        for member in members_of(status)
     ]
     return Table("members", ("id", "address", "role", "leads", "connected", "match"), rows)
 
@@ -122,7 +122,7 @@ def plain_lines(table: Table) -> list[str]:
     ]
 
 
-def _members(status: Status) -> list[Status]:
+def members_of(status: Status) -> list[Status]:
     members = status.get("members")
     return [m for m in members if isinstance(m, dict)] if isinstance(members, list) else []
 
@@ -134,12 +134,12 @@ def _databases(status: Status) -> list[tuple[str, Status]]:
     return [(str(name), value) for name, value in sorted(databases.items()) if isinstance(value, dict)]
 
 
-def _number(source: Status, name: str) -> int:
+def number_of(source: Status, name: str) -> int:
     value = source.get(name)
     return value if type(value) is int else 0
 
 
-def _text(source: Status, name: str) -> str:
+def clean_text(source: Status, name: str) -> str:
     """Text from another machine, made safe for a terminal."""
     value = source.get(name)
     return "".join(ch if ch.isprintable() else "?" for ch in value) if isinstance(value, str) else ""

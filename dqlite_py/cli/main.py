@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from importlib import metadata
 
 import click
 
+from dqlite_py.cli import layers
 from dqlite_py.cli.cluster_command import cluster
+from dqlite_py.cli.completion_command import completion
 from dqlite_py.cli.demo.command import demo
 from dqlite_py.cli.dump_command import dump
 from dqlite_py.cli.migrate_command import migrate
@@ -17,12 +20,21 @@ from dqlite_py.cli.verify_command import verify
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(metadata.version("dqlite-py"), prog_name="dqlite-py")
-def main() -> None:
-    """Replicated SQLite: run a node, look at a cluster, change its members."""
+@click.pass_context
+def main(ctx: click.Context) -> None:
+    """Replicated SQLite: run a node, look at a cluster, change its members.
+
+    Every option may also come from the environment (DQLITE_PY_NODE_LISTEN, …) or from a TOML file (--config); a flag
+    counts first, then the environment, then the file: docs/cli.md.
+    """
+    if not ctx.resilient_parsing:
+        for line in layers.strange_variables(main, os.environ):
+            click.echo(f"Warning: {line}", err=True)
 
 
-for command in (node, status, cluster, migrate, verify, dump, demo):
+for command in (node, status, cluster, migrate, verify, dump, demo, completion):
     main.add_command(command)
+layers.install(main)
 
 
 if __name__ == "__main__":

@@ -40,13 +40,19 @@ class AddressListType(click.ParamType[tuple[Address, ...]]):
 
     name = "HOST:PORT,…"
 
+    def __init__(self, *, needed: bool = True) -> None:
+        self._needed = needed
+
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[Address, ...]:
-        if isinstance(value, tuple):
-            return value
+        if isinstance(value, (tuple, list)):
+            value = ",".join(map(str, value))
         one = AddressType()
-        return tuple(one.convert(part, param, ctx) for part in str(value).split(",") if part.strip())
+        found = tuple(one.convert(part, param, ctx) for part in str(value).split(",") if part.strip())
+        if self._needed and not found:
+            self.fail("no address is given: write HOST:PORT, for example 10.0.0.1:9001", param, ctx)
+        return found
 
 
 def _example(text: str) -> str:
@@ -54,6 +60,36 @@ def _example(text: str) -> str:
     return (
         f"{host}:9001" if host and ":" not in text and not host.isdigit() else "10.0.0.1:9001 or [::1]:9001"
     )
+
+
+def servers_option(*, required: bool = True) -> Callable[[F], F]:
+    """-s/--servers: running nodes of one cluster, as a tuple `servers`."""
+    optional: dict[str, Any] = {"required": True} if required else {"default": ()}
+    return click.option(
+        "-s",
+        "--servers",
+        "--node",
+        "servers",
+        **optional,
+        type=AddressListType(needed=required),
+        help="Running nodes of the cluster; one is enough, the others are found out.",
+    )
+
+
+def timeout_option(default: float, help: str, *, maximum: float = 600) -> Callable[[F], F]:
+    """--timeout in seconds, as `timeout_s`."""
+    return click.option(
+        "--timeout",
+        "timeout_s",
+        default=default,
+        show_default=True,
+        metavar="SECONDS",
+        type=click.FloatRange(0.1, maximum),
+        help=help,
+    )
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="As JSON.")
 
 
 def tls_options(command: F) -> F:
@@ -85,17 +121,3 @@ def tls_settings(cert: str | None, key: str | None, ca: str | None) -> TlsSettin
             f"the files of --tls-cert, --tls-key and --tls-ca do not go together: {error}"
         ) from None
     return settings
-
-
-def servers_option(*, required: bool = True) -> Callable[[F], F]:
-    """-s/--servers: running nodes of one cluster, as a tuple `servers`."""
-    return click.option(
-        "-s",
-        "--servers",
-        "--node",
-        "servers",
-        required=required,
-        default=None if required else (),
-        type=AddressListType(),
-        help="Running nodes of the cluster; one is enough.",
-    )

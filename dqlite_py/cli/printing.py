@@ -28,12 +28,17 @@ def print_table(table: Table) -> None:
         for line in plain_lines(table):
             click.echo(line)
         return
-    framed = RichTable(title=table.title, title_justify="left", header_style="bold")
+    console.print(framed(table))
+
+
+def framed(table: Table) -> RichTable:
+    """The table as rich shows it."""
+    shown = RichTable(title=table.title, title_justify="left", header_style="bold")
     for name in table.header:
-        framed.add_column(name, overflow="fold")
+        shown.add_column(name, overflow="fold")
     for row in table.rows:
-        framed.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
-    console.print(framed)
+        shown.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
+    return shown
 
 
 def _framed_width(table: Table) -> int:
@@ -43,8 +48,9 @@ def _framed_width(table: Table) -> int:
 
 
 def print_json(value: Any) -> None:
-    click.echo(json.dumps(value, indent=2, default=_plain))
+    click.echo(json.dumps(value, indent=2, default=plain_value))
 
 
-def _plain(value: Any) -> Any:
+def plain_value(value: Any) -> Any:
+    """For json.dumps: what JSON has no form for."""
     return value.hex() if isinstance(value, bytes) else str(value)

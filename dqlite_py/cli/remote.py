@@ -25,12 +25,25 @@ class Remote:
         """One node's own view."""
         return asyncio.run(self._status(address, timeout_s))
 
+    def any_status(self, addresses: Sequence[Address], timeout_s: float) -> tuple[Address, Status]:
+        """The first of these nodes that answers and knows a leader, or else answers. Raises the first one's error."""
+        if len(addresses) == 1:
+            return addresses[0], self.status(addresses[0], timeout_s)
+        found = self.statuses(addresses, timeout_s)
+        answered = [(address, status) for address, status in found.items() if not isinstance(status, Error)]
+        for address, status in answered:
+            if status.get("leader_address"):
+                return address, status
+        if answered:
+            return answered[0]
+        raise next(error for error in found.values() if isinstance(error, Error))
+
     def statuses(self, addresses: Sequence[Address], timeout_s: float) -> dict[Address, Status | Error]:
         """Several nodes' views, asked at the same time; an Error for who did not answer."""
 
         async def ask() -> dict[Address, Status | Error]:
-            found = await asyncio.gather(*(_or_error(self._status(a, timeout_s)) for a in addresses))
-            return dict(zip(addresses, found, strict=True))
+            async with open_caller(self._tls) as caller:
+                return await ask_statuses(caller, addresses, timeout_s)
 
         return asyncio.run(ask())
 
@@ -62,6 +75,16 @@ class Remote:
         if not isinstance(leader, str) or not leader:
             raise NoLeader(f"the node at {asked} knows no leader now")
         return Address(leader)
+
+
+async def ask_statuses(
+    caller: ClusterCaller, addresses: Sequence[Address], timeout_s: float
+) -> dict[Address, Status | Error]:
+    """Several nodes' views, asked at the same time; an Error for who did not answer."""
+    asked = (
+        _or_error(_answer(caller.status(address, timeout_s), address, "status")) for address in addresses
+    )
+    return dict(zip(addresses, await asyncio.gather(*asked), strict=True))
 
 
 async def _answer(call: Awaitable[T], address: Address, method: str) -> T:
