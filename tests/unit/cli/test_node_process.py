@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -21,11 +21,13 @@ WAIT_S = 60.0  # ends a broken test; nothing is measured with it
 class NodeProcess:
     """A node started by its command; `errors` holds its log."""
 
-    def __init__(self, folder: Path, *more: str, listen: str = "127.0.0.1:0") -> None:
+    def __init__(
+        self, folder: Path, *more: str, listen: str = "127.0.0.1:0", program: Sequence[str] = ()
+    ) -> None:
         self.errors = folder.with_suffix(".log")
         with self.errors.open("ab") as log:
             self.process = subprocess.Popen(
-                [*PROGRAM, "node", "--dir", str(folder), "--listen", listen, *more],
+                [*(program or PROGRAM), "node", "--dir", str(folder), "--listen", listen, *more],
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
