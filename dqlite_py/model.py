@@ -21,7 +21,7 @@ class Role(enum.IntEnum):
 
     VOTER = 0
     STANDBY = 1  # receives the log, does not vote: also the learner that is being caught up
-    SPARE = 2  # receives nothing
+    SPARE = 2  # receives heartbeats, no log
 
 
 class EntryKind(enum.IntEnum):

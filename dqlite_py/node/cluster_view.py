@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from dqlite_py.errors import Error, NoLeader, NotLeader
-from dqlite_py.model import NodeId, Term
+from dqlite_py.model import Configuration, NodeId, Role, Term
 from dqlite_py.node.tickets import Deadline
 from dqlite_py.raft.core import RaftCore
 
@@ -25,10 +25,23 @@ class ClusterView:
         self.is_compared = (
             True  # False while a node that started compares its state with others: node.divergence
         )
+        self.told = Configuration()  # what the leader said is committed, where our log does not hold it
         self._blocked: dict[str, Callable[[], Error]] = {}
         self._write_blocked: dict[str, Callable[[], Error]] = {}
         self._waiters: list[asyncio.Future[None]] = []
         self.watchers: list[Callable[[], None]] = []  # told of every change
+
+    @property
+    def configuration(self) -> Configuration:
+        """Who is where, as far as is known here: for addresses and requests, never for votes."""
+        mine = self._core.configuration
+        return self.told if self.told.index > mine.index else mine
+
+    @property
+    def is_spare(self) -> bool:
+        """This node gets no log: what its databases hold only grows older. Any thread."""
+        me = self.configuration.get(self._core.node_id)
+        return me is not None and me.role is Role.SPARE
 
     @property
     def is_ready_leader(self) -> bool:
@@ -59,10 +72,24 @@ class ClusterView:
     def not_leader(self) -> NotLeader:
         """The refusal of what only the leader does, naming the leader where it is known."""
         leader = self.remote_leader
-        member = self._core.configuration.get(leader) if leader is not None else None
-        address = member.address if member is not None else ""
+        address = self.address_of(leader)
         known = f": ask {address}" if address else ", and does not know the leader"
         return NotLeader(f"this node is not the leader{known}", leader_id=leader or 0, leader_address=address)
+
+    def no_current_copy(self) -> NotLeader:
+        """The refusal of a read here that must see what was committed: a spare would wait for it in vain."""
+        leader = self.remote_leader
+        address = self.address_of(leader)
+        where = f" (the leader is {address})" if address else ""
+        return NotLeader(
+            f"this node is a spare, which gets no data: ask another member{where}, or make it a stand-by",
+            leader_id=leader or 0,
+            leader_address=address,
+        )
+
+    def address_of(self, node_id: NodeId | None) -> str:
+        member = self.configuration.get(node_id) if node_id is not None else None
+        return member.address if member is not None else ""
 
     def not_compared(self) -> NotLeader:
         """The refusal of a leader that started and does not know yet that its databases are sound."""

@@ -28,6 +28,7 @@ log = logging.getLogger("dqlite_py.divergence")
 REASON = "divergence"
 ASK_AGAIN_S = 0.3
 COMPARE_AGAIN_S = 0.05
+SPARE_COMPARES_S = 2.0  # others hardly remember a state so old, and nothing waits for it
 
 
 class Divergence:
@@ -69,7 +70,7 @@ class Divergence:
         while left:
             left = [name for name in left if not await self._holds_with_majority(name)]
             if left:
-                await asyncio.sleep(COMPARE_AGAIN_S)
+                await asyncio.sleep(SPARE_COMPARES_S if self._view.is_spare else COMPARE_AGAIN_S)
         self._compared()
 
     async def _holds_with_majority(self, database: str) -> bool:

@@ -26,7 +26,7 @@ class Leadership:
     @property
     def is_settled(self) -> bool:
         """This node is a member and a leader is known."""
-        member = self._core.configuration.get(self._core.node_id) is not None
+        member = self._view.configuration.get(self._core.node_id) is not None
         return member and (self._view.is_ready_leader or self._view.remote_leader is not None)
 
     async def transfer(self, target: NodeId | None, timeout_s: float) -> NodeId | None:

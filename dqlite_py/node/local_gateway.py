@@ -120,7 +120,7 @@ class LocalGateway(ReadGateway):
 
     async def _open(self, database: str, deadline: Deadline) -> None:
         await self.writes.open_database(database, deadline)
-        while database not in self._applier().readers:
+        while database not in self._applier().readers and not self._view.is_spare:
             if deadline.passed:
                 raise OperationalError(f"database {database} is created, but this node has not caught up yet")
             await self._view.wait_change(0.02)
@@ -129,7 +129,8 @@ class LocalGateway(ReadGateway):
         """Remove it everywhere. Returns when it is gone here, too, so that whoever asked can make it anew at once, or
         when the time is over: the log has it. On the loop."""
         index = await self.writes.drop_database(database, deadline)
-        while self._applier().dispatched_index < index and not deadline.passed:
+        applier = self._applier
+        while applier().dispatched_index < index and not deadline.passed and not self._view.is_spare:
             await self._view.wait_change(min(0.02, deadline.left_s))
 
     # -- the loop -----------------------------------------------------------------------------------------

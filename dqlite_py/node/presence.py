@@ -12,8 +12,9 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from dqlite_py.errors import Error
+from dqlite_py.errors import Error, MalformedMessage
 from dqlite_py.model import Address, Configuration, NodeId
+from dqlite_py.node.cluster_view import ClusterView
 from dqlite_py.node.inbound import Inbound
 from dqlite_py.node.membership import Membership
 from dqlite_py.node.tickets import Deadline
@@ -24,7 +25,7 @@ from dqlite_py.raft.transport import PeerTransport
 
 log = logging.getLogger("dqlite_py.membership")
 
-ASK_IF_REMOVED_S = 2.0
+ASK_S = 2.0
 ADDRESS_CHECK_S = 1.0
 
 
@@ -33,6 +34,7 @@ class Presence:
         self,
         *,
         core: RaftCore,
+        view: ClusterView,
         transport: PeerTransport,
         inbound: Inbound,
         writes: Writes,
@@ -42,6 +44,7 @@ class Presence:
         on_removed: Callable[[], None],
     ) -> None:
         self._core = core
+        self._view = view
         self._transport = transport
         self._inbound = inbound
         self._writes = writes
@@ -53,7 +56,7 @@ class Presence:
 
     def sync_peers(self) -> None:
         """Dial the members; before the first configuration arrives, whoever of our cluster has shown itself."""
-        members = {m.id: m.address for m in self._core.configuration.members if m.id != self._core.node_id}
+        members = {m.id: m.address for m in self._view.configuration.members if m.id != self._core.node_id}
         self._addresses.update(members)
         for departed in self._core.peers:
             # A removed member is fed until it knows (thesis 4.2.2).
@@ -71,7 +74,7 @@ class Presence:
     async def keep_address(self) -> None:
         """Tell the leader when our advertised address is not the one in the configuration."""
         while not self._removed.is_set():
-            me = self._core.configuration.get(self._core.node_id)
+            me = self._view.configuration.get(self._core.node_id)
             if me is not None and me.address != self._transport.advertised_address():
                 body = {"id": self._core.node_id, "address": self._transport.advertised_address()}
                 try:
@@ -87,22 +90,45 @@ class Presence:
                     log.warning("the cluster does not know our new address yet: %s", error)
             await asyncio.sleep(ADDRESS_CHECK_S)
 
-    async def ask_if_removed(self) -> None:
-        """A node that was down while it was removed hears from no leader: members tell it."""
+    async def ask_for_configuration(self) -> None:
+        """What the log does not tell: a node that was down while it was removed hears from no leader, members tell it;
+        a spare has the leader's word for who is where."""
         while not self._removed.is_set():
-            await asyncio.sleep(ASK_IF_REMOVED_S)
-            mine = self._core.configuration
-            if self._core.leader_id is not None or mine.get(self._core.node_id) is None:
+            await asyncio.sleep(ASK_S)
+            leader = self._core.leader_id
+            if leader is None:
+                await self._ask_if_removed()
+            elif leader != self._core.node_id and (self._view.is_spare or self._core.is_behind):
+                await self._ask_leader(leader)
+
+    async def _ask_if_removed(self) -> None:
+        mine = self._view.configuration
+        if mine.get(self._core.node_id) is None:
+            return
+        for member in mine.members:
+            if member.id == self._core.node_id or self._core.leader_id is not None:
                 continue
-            for member in mine.members:
-                if member.id == self._core.node_id or self._core.leader_id is not None:
-                    continue
-                try:
-                    answer = await self._call(member.id, "raft.configuration", {}, 1.0)
-                    theirs = Configuration.from_wire(answer["members"], answer["index"])
-                except (Error, RpcError, KeyError, TypeError) as error:
-                    log.debug("member %s gave no configuration: %s", member.id, error)
-                    continue
-                if theirs.index > mine.index and theirs.get(self._core.node_id) is None:
-                    self._on_removed()
-                    return
+            theirs = await self._ask(member.id)
+            if theirs is not None and theirs.index > mine.index and theirs.get(self._core.node_id) is None:
+                self._on_removed()
+                return
+
+    async def _ask_leader(self, leader: NodeId) -> None:
+        theirs = await self._ask(leader)
+        if theirs is None or theirs.index <= self._view.configuration.index:
+            return
+        self._view.told = theirs
+        self.sync_peers()
+        self._view.changed()
+
+    async def _ask(self, node_id: NodeId) -> Configuration | None:
+        """The committed configuration there."""
+        try:
+            answer = await self._call(node_id, "raft.configuration", {}, 1.0)
+            index = answer["index"]
+            if type(index) is not int or not 0 <= index < 2**63:
+                raise MalformedMessage(f"configuration at log index {index!r:.40}", what="configuration")
+            return Configuration.from_wire(answer["members"], index)
+        except (Error, RpcError, KeyError, TypeError) as error:
+            log.debug("member %s gave no configuration: %s", node_id, error)
+            return None

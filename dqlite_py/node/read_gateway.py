@@ -174,6 +174,8 @@ class ReadGateway:
             raise refusal
         pool = self._applier().readers.get(database)
         if pool is None:
+            if self._view.is_spare:
+                raise self._view.no_current_copy()
             raise OperationalError(f"no such database here (yet): {database}")
         return pool
 

@@ -192,6 +192,8 @@ class ReadBarriers:
             refusal = OperationalError("the node is stopping")
         if refusal is not None:
             callback(None, refusal)
+        elif self._view.is_spare and not self.is_fresh(database, freshness):
+            callback(None, self._view.no_current_copy())
         elif freshness.level is ReadLevel.SESSION:
             self._wait_applied(database, freshness.log_index, callback, deadline)
         elif freshness.level is ReadLevel.STALE:

@@ -146,6 +146,7 @@ class NodeRuntime:
         )
         self.presence = Presence(
             core=self.core,
+            view=self.view,
             transport=transport,
             inbound=inbound,
             writes=self.writes,
@@ -247,7 +248,7 @@ class NodeRuntime:
         if self._changes.keeps_all:
             self.spawn(follow_all(lambda: self._applier.workers, self.view, self.writes))
         self.spawn(self.presence.keep_address())
-        self.spawn(self.presence.ask_if_removed())
+        self.spawn(self.presence.ask_for_configuration())
 
     async def stop(self, *, hand_over: bool = True) -> None:
         """Hand leadership over, answer everybody, finish what is committed, close everything."""

@@ -167,7 +167,11 @@ class Services:
         known here, which a caller's next sequence exceeds."""
         database, deadline = database_of(body), Deadline(timeout_of(body))
         await self._parts.writes.open_database(database, deadline)
-        while database not in self._parts.applier().readers and not deadline.passed:
+        while (
+            database not in self._parts.applier().readers
+            and not deadline.passed
+            and not self._parts.view.is_spare
+        ):
             await self._parts.view.wait_change(0.02)
         return self._parts.applier().log_time_us
 

@@ -23,7 +23,7 @@ def node_status(node: NodeRuntime) -> dict[str, Any]:
         "state": core.state.value,
         "term": core.term,
         "leader_id": leader or 0,
-        "leader_address": (node.host.address_of(leader) or "") if leader else "",
+        "leader_address": node.view.address_of(leader),
         "is_leader": core.is_leader,
         "last_index": core.last_index,
         "commit_index": core.commit_index,

@@ -46,6 +46,7 @@ class FollowerPart(LeaderPart):
             return
         configurations = _check_entries(request)
         self._follow(request.sender, request.term, request.round)
+        self._told_commit_index = request.commit_index
         entries, log = request.entries, self.log
         prev_index = request.prev_index
         continues = prev_index == log.last_index and request.prev_term == log.last_term

@@ -382,10 +382,6 @@ class RaftHost(SyncObj):  # type: ignore[misc]
         self._waiting.forget_through(snapshot.index)
         self.pump_soon()
 
-    def address_of(self, node_id: NodeId) -> Address | None:
-        member = self.core.configuration.get(node_id)
-        return member.address if member else None
-
 
 bypass(RaftHost)
 

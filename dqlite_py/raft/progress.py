@@ -21,6 +21,7 @@ class ProgressState(enum.Enum):
     PROBE = "probe"  # where the logs meet is not known: empty messages ask, one at a time
     REPLICATE = "replicate"  # pipelined within the in-flight window
     SNAPSHOT = "snapshot"  # needs entries we no longer have: offered a snapshot, with the heartbeats
+    SPARE = "spare"  # gets heartbeats and no log; its answers say only that it is there
     LOST_DATA = "lost data"  # its log is shorter than what it acknowledged: never counted again
 
 
@@ -134,6 +135,11 @@ class Progress:
     def become_snapshot(self, index: LogIndex) -> None:
         self.snapshot_index = index
         self._restart(ProgressState.SNAPSHOT, LogIndex(index + 1))
+
+    def become_spare(self) -> None:
+        self.departed = False
+        self.departed_ms = None
+        self._restart(ProgressState.SPARE, self.next_index)
 
     def become_lost(self) -> None:
         self._restart(ProgressState.LOST_DATA, self.next_index)

@@ -51,16 +51,24 @@ class LeaderPart(CountingPart):
         self._heartbeat_wanted = self._feed_wanted = False
 
     def _sync_progress(self) -> None:
-        """Follow the configuration in force: spares and removed members get no log."""
+        """Follow the configuration in force: removed members get nothing, spares the heartbeats only."""
         members = {m.id for m in self.configuration.members if m.role is not Role.SPARE} - {self.node_id}
         for peer in members:
             known = self._progress.get(peer)
-            if known is None or known.departed:
+            if known is None or known.departed or known.state is ProgressState.SPARE:
                 self._lost_data.discard(peer)
                 self._progress[peer] = self._new_progress(peer)
+        spares = self._spares()
+        for peer in spares - self._progress.keys():
+            self._progress[peer] = self._new_progress(peer)
+            self._progress[peer].become_spare()
         for peer, progress in self._progress.items():
-            progress.departed = peer not in members
+            is_spare = peer in spares and progress.state is ProgressState.SPARE
+            progress.departed = peer not in members and not is_spare
         self._feed_wanted = True
+
+    def _spares(self) -> set[NodeId]:
+        return {m.id for m in self.configuration.members if m.role is Role.SPARE} - {self.node_id}
 
     def _new_progress(self, peer: NodeId) -> Progress:
         return Progress(peer, LogIndex(self.log.last_index + 1), self._now, peer not in self._disconnected)
@@ -109,7 +117,7 @@ class LeaderPart(CountingPart):
         self._confirm_rounds()
 
     def _feed(self, progress: Progress, heartbeat: bool, shared: dict[LogIndex, Batch]) -> None:
-        if progress.state is ProgressState.LOST_DATA:
+        if progress.state in (ProgressState.LOST_DATA, ProgressState.SPARE):
             if heartbeat:
                 self._send_empty(progress, LogIndex(0))
             return
@@ -248,7 +256,7 @@ class LeaderPart(CountingPart):
         if reply.round > progress.round:
             progress.round = reply.round
             self._confirm_rounds()
-        if progress.state is ProgressState.LOST_DATA:
+        if progress.state in (ProgressState.LOST_DATA, ProgressState.SPARE):
             return
         if reply.reject:
             self._on_reject(progress, reply)
@@ -314,10 +322,10 @@ class LeaderPart(CountingPart):
         self._effects.lost_data.append(progress.id)
         self._effects.state_changed = True
 
-    # -- removed members ---------------------------------------------------------------------------
+    # -- removed members and new spares ------------------------------------------------------------
 
     def _drop_departed(self) -> None:
-        """Forget removed members once they had time to learn of it."""
+        """Forget removed members, and feed new spares no more, once they had time to learn of it."""
         gone: list[NodeId] = []
         for peer, progress in self._progress.items():
             if not progress.departed or self.configuration.index > self.commit_index:
@@ -326,8 +334,12 @@ class LeaderPart(CountingPart):
                 progress.departed_ms = self._now
             elif self._now - progress.departed_ms > 2 * self.settings.election_max_ms:
                 gone.append(peer)
+        spares = self._spares() if gone else ()
         for peer in gone:
-            del self._progress[peer]
+            if peer in spares:
+                self._progress[peer].become_spare()
+            else:
+                del self._progress[peer]
 
     # -- hooks that upper layers fill --------------------------------------------------------------
 

@@ -74,6 +74,7 @@ class CoreState:
         self._last_tick_ms = now_ms
         self._stalled_before = False  # the last tick came late: what is read now may have waited for long
         self._heard = (LogIndex(0), float("-inf"))  # a commit index of the leader's, and when it was heard
+        self._told_commit_index = LogIndex(0)  # by the leader that spoke last
         self._fresh_ms = float("-inf")
         self._informed_term = Term(0)  # in which the leader was found to know what is committed
         # -- hand-out to the state machine
@@ -139,6 +140,11 @@ class CoreState:
         """When a follower last heard of a commit index that is applied here by now. Any thread."""
         index, heard_ms = self._heard
         return heard_ms if self.applied_index >= index > 0 else self._fresh_ms
+
+    @property
+    def is_behind(self) -> bool:
+        """A leader was heard to have committed what this node's log does not hold."""
+        return self._told_commit_index > self.log.last_index
 
     def snapshot_at(self, index: LogIndex) -> Snapshot:
         """The identity of the state at `index`, which the log must hold and which must be committed."""

@@ -725,7 +725,12 @@ class World:
                     target.append(leader.core.last_index)
                 return False
             members = [m.id for m in leader.core.configuration.members if m.role is not Role.SPARE]
-            return target[0] in self.acked and all(self.nodes[m].applied >= target[0] for m in members)
+            spares = [m.id for m in leader.core.configuration.members if m.role is Role.SPARE]
+            return (
+                target[0] in self.acked
+                and all(self.nodes[m].applied >= target[0] for m in members)
+                and all((core := self.nodes[m].core) and core.leader_id == leader.id for m in spares)
+            )
 
         if not self.run_until(recovered, limit_ms):
             told = [

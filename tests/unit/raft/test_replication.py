@@ -162,11 +162,61 @@ def test_idle_followers_learn_the_commit_index_within_a_tick() -> None:
     assert not solo.heard(AppendRequest)
 
 
-def test_a_spare_gets_nothing_and_a_stand_by_the_log() -> None:
+def test_a_spare_gets_heartbeats_and_a_stand_by_the_log() -> None:
     solo = Solo(members(1, 2, standbys=(4,), spares=(5,))).elect()
     solo.wait(100)
-    assert {peer for peer, _ in solo.sent} == {2, 4}
-    assert set(solo.core.peers) == {2, 4}
+    assert {peer for peer, _ in solo.sent} == {2, 4, 5}
+    heard = solo.heard(AppendRequest, 5)
+    assert heard and all((m.prev_index, m.entries) == (0, ()) for m in heard)
+    assert solo.core.peers[NodeId(5)].state is ProgressState.SPARE
+
+
+def test_what_a_spare_answers_counts_for_nothing_but_that_it_is_there() -> None:
+    solo = Solo(members(1, 2, 3, spares=(5,))).elect(2)
+    before = solo.core.commit_index
+    solo.wait(100).ack(5, solo.core.last_index).settle()
+    assert solo.core.commit_index == before
+    peer = solo.core.peers[NodeId(5)]
+    assert (peer.match_index, peer.last_reply_ms) == (0, solo.now)
+    solo.refuse(5, 1, (0, 0)).settle()
+    assert solo.core.peers[NodeId(5)].state is ProgressState.SPARE
+
+
+def test_who_becomes_a_spare_is_fed_until_it_can_know() -> None:
+    solo = Solo(members(1, 2, standbys=(4,))).elect(2)
+    solo.ack(2, solo.core.last_index).ack(4, solo.core.last_index).settle().forget()
+    without = members(1, 2, spares=(4,))
+    _term, index = solo.core.propose_configuration(without, solo.now)
+    solo.settle()
+    assert [e.index for m in solo.heard(AppendRequest, 4) for e in m.entries] == [index]
+    solo.ack(2, index).settle()
+    for _ in range(30):
+        solo.ack(2, index).tick(100).settle()
+    assert solo.core.peers[NodeId(4)].state is ProgressState.SPARE
+    solo.forget()
+    solo.core.propose(b"more", solo.now)
+    solo.ack(2, index).tick(100).settle()
+    assert not any(m.entries for m in solo.heard(AppendRequest, 4))
+    assert solo.heard(AppendRequest, 4), "heartbeats go on"
+
+
+def test_a_spare_that_is_promoted_gets_the_log() -> None:
+    solo = Solo(members(1, 2, spares=(5,))).elect(2)
+    solo.ack(2, solo.core.last_index).settle().forget()
+    solo.core.propose_configuration(members(1, 2, standbys=(5,)), solo.now)
+    solo.settle()
+    assert solo.core.peers[NodeId(5)].state is ProgressState.PROBE
+    assert solo.heard(AppendRequest, 5)[-1].prev_index > 0
+
+
+def test_a_spare_that_is_removed_is_forgotten() -> None:
+    solo = Solo(members(1, 2, spares=(5,))).elect(2)
+    solo.ack(2, solo.core.last_index).settle().forget()
+    solo.core.propose_configuration(members(1, 2), solo.now)
+    solo.settle()
+    for _ in range(30):
+        solo.ack(2, solo.core.last_index).tick(100).settle()
+    assert set(solo.core.peers) == {2}
 
 
 # -- where the logs meet ---------------------------------------------------------------------------------
