@@ -12,10 +12,11 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from dqlite_py.errors import Error, MemberRefused, MembershipRefused, OutcomeUnknown, RaftInvariantBroken
+from dqlite_py.errors import Error, MemberRefused, MembershipRefused, RaftInvariantBroken
 from dqlite_py.limits import MEMBERS_MAX
-from dqlite_py.model import Address, Configuration, LogIndex, Member, NodeId, Role, Term
+from dqlite_py.model import Address, Configuration, Member, NodeId, Role
 from dqlite_py.node.cluster_view import ClusterView
+from dqlite_py.node.configuration_change import ConfigurationChange
 from dqlite_py.node.tickets import Deadline
 from dqlite_py.raft.core import RaftCore
 
@@ -41,8 +42,7 @@ class Membership:
         self._loop = loop
         self._core = core
         self._view = view
-        self._pump = pump
-        self._now_ms = now_ms
+        self.changes = ConfigurationChange(core=core, view=view, pump=pump, now_ms=now_ms)
         self._is_connected = is_connected
         self._hand_over = hand_over
         self._lock = asyncio.Lock()
@@ -53,7 +53,7 @@ class Membership:
     async def join(self, node_id: NodeId, address: Address, deadline: Deadline) -> Configuration:
         """Add a stand-by that will be promoted; idempotent. Raises NotLeader, MemberRefused, MembershipRefused."""
         async with self._lock:
-            configuration = await self._settled(deadline)
+            configuration = await self.changes.settled(deadline)
             known = configuration.get(node_id)
             if known is not None and known.address == address:
                 return configuration
@@ -68,7 +68,7 @@ class Membership:
             if known is None and len(configuration.members) >= MEMBERS_MAX:
                 raise MembershipRefused(f"a cluster has at most {MEMBERS_MAX} members")
             role = known.role if known is not None else Role.STANDBY
-            await self._change(configuration.with_member(Member(node_id, address, role)), deadline)
+            await self.changes.carry_out(configuration.with_member(Member(node_id, address, role)), deadline)
             log.info("member %s at %s joined as %s", node_id, address, role.name.lower())
             return self._core.configuration
 
@@ -78,11 +78,11 @@ class Membership:
         Asked to remove itself, the leader hands over first and raises NotLeader: the next leader removes it.
         """
         if node_id == self._core.node_id and len(self._core.configuration.voters) > 1:
-            self._check_leader()
+            self.changes.check_leader()
             if await self._hand_over():
                 raise self._view.not_leader()
         async with self._lock:
-            configuration = await self._settled(deadline)
+            configuration = await self.changes.settled(deadline)
             member = configuration.get(node_id)
             if member is None:
                 raise MembershipRefused(f"no member has the id {node_id}")
@@ -91,7 +91,7 @@ class Membership:
                 await self._check_quorum_without(
                     node_id, remaining, Deadline(min(QUORUM_WAIT_S, deadline.left_s))
                 )
-            await self._change(remaining, deadline)
+            await self.changes.carry_out(remaining, deadline)
             log.info("member %s at %s was removed", node_id, member.address)
             return self._core.configuration
 
@@ -118,7 +118,7 @@ class Membership:
     async def update_address(self, node_id: NodeId, address: Address, deadline: Deadline) -> None:
         """A member listens on a new address; its identity stays."""
         async with self._lock:
-            configuration = await self._settled(deadline)
+            configuration = await self.changes.settled(deadline)
             member = configuration.get(node_id)
             if member is None:
                 raise MemberRefused(
@@ -131,63 +131,10 @@ class Membership:
                 raise MemberRefused(
                     f"address {address} is still member {holder.id}'s in the configuration; it must move first"
                 )
-            await self._change(configuration.with_member(Member(node_id, address, member.role)), deadline)
+            await self.changes.carry_out(
+                configuration.with_member(Member(node_id, address, member.role)), deadline
+            )
             log.info("member %s moved to %s", node_id, address)
-
-    # -- the change ---------------------------------------------------------------------------------------
-
-    def _check_leader(self) -> None:
-        if not self._view.is_ready_leader:
-            raise self._view.not_leader()
-
-    async def _settled(self, deadline: Deadline) -> Configuration:
-        """The configuration once it is committed: before that it may be rolled back, and no answer can rest on it.
-
-        Raises NotLeader, MembershipRefused; nothing was proposed.
-        """
-        while True:
-            self._check_leader()
-            configuration = self._core.configuration
-            if self._core.committed_configuration.index >= configuration.index:
-                return configuration
-            if deadline.passed:
-                raise MembershipRefused("an earlier change is not committed yet: try again")
-            await self._view.wait_change(0.02)
-
-    async def _change(self, new: Configuration, deadline: Deadline) -> None:
-        """Propose and wait until committed; retries while another change is pending.
-
-        Raises NotLeader or MembershipRefused when nothing was proposed; OutcomeUnknown afterwards: the entry is in
-        this log at least, and whoever leads next may commit it.
-        """
-        while True:
-            self._check_leader()
-            try:
-                term, index = self._core.propose_configuration(new, self._now_ms())
-                break
-            except MembershipRefused:
-                if deadline.passed:
-                    raise
-            await asyncio.sleep(0.02)
-        self._pump()
-        while not self._is_committed(new, term, index):
-            if not (self._core.is_leader and self._core.term == term):
-                raise OutcomeUnknown(
-                    "leadership was lost before the change was committed: look at `status`",
-                    log_index=int(index),
-                )
-            if deadline.passed:
-                raise OutcomeUnknown(
-                    "the change was proposed but is not committed yet: look at `status`", log_index=int(index)
-                )
-            await self._view.wait_change(0.02)
-
-    def _is_committed(self, new: Configuration, term: Term, index: LogIndex) -> bool:
-        committed = self._core.committed_configuration
-        if committed.index == index and committed.members == new.members:
-            return True
-        # Only in our own term is what stands at `index` certainly ours.
-        return committed.index >= index and self._core.is_leader and self._core.term == term
 
     # -- promotion ----------------------------------------------------------------------------------------
 
@@ -227,7 +174,7 @@ class Membership:
                 if now is None or now.role is not Role.STANDBY:
                     return
                 new = self._core.configuration.with_member(Member(now.id, now.address, Role.VOTER))
-                await self._change(new, Deadline(5.0))
+                await self.changes.carry_out(new, Deadline(5.0))
             log.info("member %s at %s is a voter now", member.id, member.address)
             return
 

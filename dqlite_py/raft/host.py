@@ -23,7 +23,7 @@ from pysyncobj.syncobj import SyncObj
 
 from dqlite_py.errors import Busy, Error, JournalFailed, OutcomeUnknown
 from dqlite_py.limits import INFLIGHT_BYTES_MAX, TICK_MS
-from dqlite_py.model import Address, Configuration, Entry, LogIndex, NodeId, Snapshot, Term
+from dqlite_py.model import Configuration, Entry, LogIndex, NodeId, Snapshot, Term
 from dqlite_py.ports import Clock
 from dqlite_py.raft.core import NOTHING_TO_DO, RaftCore
 from dqlite_py.raft.effects import Effects, FetchEntries

@@ -13,7 +13,7 @@ from dqlite_py.errors import MembershipRefused, NotLeader, OutcomeUnknown, Trans
 from dqlite_py.model import LogIndex
 from dqlite_py.node import compaction as compaction_module
 from dqlite_py.node import transaction_calls, transactions
-from dqlite_py.node.membership import Membership
+from dqlite_py.node.configuration_change import ConfigurationChange
 from dqlite_py.node.proposals import DatabaseProposals
 from dqlite_py.raft.host import RaftHost
 from dqlite_py.raft.journal.journal import Journal
@@ -77,20 +77,20 @@ def unknown_commit_ended() -> AbstractContextManager[None]:
 
 def change_told_early() -> AbstractContextManager[None]:
     """A change of members counts as done when it is proposed."""
-    return replaced((Membership, "_is_committed", lambda *_: True))
+    return replaced((ConfigurationChange, "_is_committed", lambda *_: True))
 
 
 def change_told_refused() -> AbstractContextManager[None]:
     """A change of members whose leader lost its office is said to have failed."""
-    change = Membership._change
+    change = ConfigurationChange.carry_out
 
-    async def says_refused(self: Membership, *args: Any) -> None:
+    async def says_refused(self: ConfigurationChange, *args: Any) -> None:
         try:
             await change(self, *args)
         except OutcomeUnknown as error:
             raise MembershipRefused(error.message) from None
 
-    return replaced((Membership, "_change", says_refused))
+    return replaced((ConfigurationChange, "carry_out", says_refused))
 
 
 # -- databases and disk -----------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """What a change of members is told to have become, against the log: done means committed, not done means not there.
 
-Wraps one life's membership (dqlite_py.node.membership); its changes come one at a time.
+Wraps one life's changes (dqlite_py.node.configuration_change); its changes come one at a time.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ class ChangeWatch:
     def watch(self, name: str, runtime: NodeRuntime) -> None:
         """A life begins."""
         core: Any = runtime.core
-        membership: Any = runtime.membership
-        propose, change = core.propose_configuration, membership._change
+        changes: Any = runtime.membership.changes
+        propose, change = core.propose_configuration, changes.carry_out
         made: list[tuple[Term, LogIndex]] = []
 
         def noted_propose(*args: Any) -> tuple[Term, LogIndex]:
@@ -40,7 +40,7 @@ class ChangeWatch:
                 raise
             self.done(name, made[-1])
 
-        core.propose_configuration, membership._change = noted_propose, checked_change
+        core.propose_configuration, changes.carry_out = noted_propose, checked_change
 
     def refused(self, name: str, place: tuple[int, int], error: Error) -> None:
         """Its caller hears that nothing happened."""

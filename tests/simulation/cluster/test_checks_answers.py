@@ -106,7 +106,7 @@ class Members:
     def __init__(self, core: Any, ends_with: Exception | None, proposes: bool) -> None:
         self.core, self.ends_with, self.proposes = core, ends_with, proposes
 
-    async def _change(self, new: Any, deadline: Any) -> None:
+    async def carry_out(self, new: Any, deadline: Any) -> None:
         if self.proposes:
             self.core.propose_configuration(new, 0.0)
         if self.ends_with is not None:
@@ -130,11 +130,12 @@ def test_changes_of_members_are_told_truly(
     if committed:
         consensus.committed_terms[9] = 3
     core: Any = SimpleNamespace(propose_configuration=lambda *_: (3, 9))
-    runtime: Any = SimpleNamespace(core=core, membership=Members(core, ends_with, proposes))
+    changes = Members(core, ends_with, proposes)
+    runtime: Any = SimpleNamespace(core=core, membership=SimpleNamespace(changes=changes))
     ChangeWatch(consensus, fail).watch("n1", runtime)
 
     def change() -> None:
-        asyncio.run(runtime.membership._change(None, None))
+        asyncio.run(runtime.membership.changes.carry_out(None, None))
 
     if message is not None:
         with pytest.raises(SafetyViolation, match=message):

@@ -167,7 +167,8 @@ def test_a_spare_gets_heartbeats_and_a_stand_by_the_log() -> None:
     solo.wait(100)
     assert {peer for peer, _ in solo.sent} == {2, 4, 5}
     heard = solo.heard(AppendRequest, 5)
-    assert heard and all((m.prev_index, m.entries) == (0, ()) for m in heard)
+    assert heard
+    assert all((m.prev_index, m.entries) == (0, ()) for m in heard)
     assert solo.core.peers[NodeId(5)].state is ProgressState.SPARE
 
 
