@@ -14,6 +14,7 @@ from dqlite_py.cli.demo.command import demo
 from dqlite_py.cli.dump_command import dump
 from dqlite_py.cli.migrate_command import migrate
 from dqlite_py.cli.node_command import node
+from dqlite_py.cli.restore_command import restore
 from dqlite_py.cli.status_command import status
 from dqlite_py.cli.verify_command import verify
 
@@ -32,7 +33,7 @@ def main(ctx: click.Context) -> None:
             click.echo(f"Warning: {line}", err=True)
 
 
-for command in (node, status, cluster, migrate, verify, dump, demo, completion):
+for command in (node, status, cluster, migrate, verify, dump, restore, demo, completion):
     main.add_command(command)
 layers.install(main)
 

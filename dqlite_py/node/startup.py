@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from dqlite_py.errors import CorruptState
@@ -76,8 +77,18 @@ def load_identity(disk: Disk, folder: str, now_us: int) -> Identity:
     return identity
 
 
-def create_folder(disk: Disk, folder: str, identity: Identity, *, bootstrap: Address | None) -> OpenFolder:
-    """Make a new member's folder; `bootstrap`: as the first voter of a new cluster, at this address."""
+def create_folder(
+    disk: Disk,
+    folder: str,
+    identity: Identity,
+    *,
+    bootstrap: Address | None,
+    fill: Callable[[Journal, StateFolder], None] | None = None,
+) -> OpenFolder:
+    """Make a new member's folder; `bootstrap`: as the first voter of a new cluster, at this address.
+
+    fill: puts a first state into it, durably, before the folder counts as made.
+    """
     _clear_unfinished(disk, folder)
     journal = _open_journal(disk, folder, identity, create=True)
     try:
@@ -85,7 +96,9 @@ def create_folder(disk: Disk, folder: str, identity: Identity, *, bootstrap: Add
             me = Configuration((Member(identity.node_id, bootstrap, Role.VOTER),))
             entry = Entry(LogIndex(1), Term(1), EntryKind.CONFIGURATION, encode_configuration(me))
             journal.write([JournalBatch(hard_state=HardState(Term(1), NodeId(0)), entries=[entry])])
-        StateFolder.open(folder, disk, identity.cluster_id)
+        state = StateFolder.open(folder, disk, identity.cluster_id)
+        if fill is not None:
+            fill(journal, state)
     finally:
         journal.close()
     identity.save(disk, folder)
