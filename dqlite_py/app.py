@@ -37,6 +37,7 @@ from dqlite_py.node.settings import node_settings
 from dqlite_py.node.tickets import Deadline
 from dqlite_py.ports import SystemDisk
 from dqlite_py.raft.journal import lock_folder
+from dqlite_py.server.dqlite.server import DqliteServer
 from dqlite_py.storage.changelog.cursor import Cursor
 
 log = logging.getLogger("dqlite_py.node")
@@ -315,11 +316,14 @@ class Node:
         except BaseException:
             lock.close()
             raise
+        server = DqliteServer(runtime)
+        runtime.sections["dqlite"] = server.status
         self._runtime = runtime
         with RunningNode(runtime, self._leave_to_parent):
             self._started.set()
             await self._stop_request.wait()
             try:
+                await server.stop()
                 await runtime.stop(hand_over=self._hand_over)
             finally:
                 lock.close()

@@ -86,6 +86,17 @@ def split_script(script: str) -> list[str]:
     return statements
 
 
+def first_end(script: str) -> int:
+    """Where the first statement that is not empty ends, behind its semicolon; the length when there is no other."""
+    _check_text(script)
+    ends, content = _StatementEnd(), False
+    for token in tokens(script):
+        content = content or token.group() != ";"
+        if ends.feed(token) and content:
+            return token.end()
+    return len(script)
+
+
 def is_complete(sql: str) -> bool:
     """Whether a text ends with a whole statement and its semicolon (sqlite.org/c3ref/complete.html)."""
     ends, complete = _StatementEnd(), False

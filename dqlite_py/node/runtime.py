@@ -78,6 +78,9 @@ class NodeRuntime:
         self.node_id = opened.identity.node_id
         self.failed: BaseException | None = None
         self.removed = asyncio.Event()
+        self.sections: dict[
+            str, Callable[[], Any]
+        ] = {}  # of the status, by the protocols served beside raft's
         self._disk = disk
         self._clock = clock
         self._on_fatal = on_fatal

@@ -50,6 +50,7 @@ def node_status(node: NodeRuntime) -> dict[str, Any]:
         "refusals": node.transport.refusals(),
         "tick_lag_ms": round(node.host.tick_lag_ms, 1),
         **sqlite_identity(),
+        **{name: section() for name, section in node.sections.items()},
     }
 
 

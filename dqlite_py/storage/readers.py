@@ -331,6 +331,20 @@ class ReaderPool:
         finally:
             self._give_back(reader)
 
+    def check(self, sql: str) -> None:
+        """Have SQLite look at one statement without running it. Raises as `classify`, and what SQLite says of it."""
+        reason = refusal(sql.encode())
+        if reason is not None:
+            raise NotSupportedError(reason, code=AUTH)
+        try:
+            reader = self._idle.pop()
+        except IndexError:
+            reader, _ = self._connections.wait(REQUEST_TIMEOUT_MS / 1000)
+        try:
+            reader.is_readonly(sql)
+        finally:
+            self._give_back(reader)
+
     def tables(self) -> list[str]:
         """Ordinary tables of clients, by name."""
         found = self.query(

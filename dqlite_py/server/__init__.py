@@ -1,0 +1,1 @@
+"""Protocols for clients on a node's address: bytes to calls of the node and back, one package per protocol."""

@@ -1,0 +1,94 @@
+"""Requests about the cluster: who leads, who belongs to it, in which role. Loop thread."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from dqlite_py.errors import MembershipRefused, OutcomeUnknown
+from dqlite_py.limits import REQUEST_TIMEOUT_MS
+from dqlite_py.model import Address, NodeId, Role
+from dqlite_py.node.runtime_parts import Parts
+from dqlite_py.node.tickets import Deadline
+from dqlite_py.server.dqlite.failures import ERROR, LOST, PROTOCOL, Failure, Refused
+from dqlite_py.wire.dqlite.violations import CODE_PARSE
+
+TIMEOUT_S: Final = REQUEST_TIMEOUT_MS / 1000
+_IN_USE: Final = Failure(ERROR, "server ID already in use")
+_NO_SERVER: Final = Failure(ERROR, "server ID is not valid")
+_NOT_FOUND: Final = Failure(ERROR, "Resource not found")
+_SAME_ROLE: Final = Failure(ERROR, "server role is not valid")
+
+
+class ClusterCalls:
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    def leader(self) -> tuple[int, str]:
+        """Id and address; (0, "") when none is known that takes requests."""
+        view, core = self._parts.view, self._parts.core
+        leader = core.node_id if view.is_ready_leader else view.remote_leader
+        member = core.configuration.get(leader) if leader is not None else None
+        return (0, "") if member is None else (int(member.id), str(member.address))
+
+    def members(self) -> list[tuple[int, str, int]]:
+        """Id, address and role of each."""
+        return [(m.id, m.address, int(m.role)) for m in self._parts.core.configuration.members]
+
+    def check_leader(self) -> None:
+        """Raises Refused where another node has to be asked."""
+        if not self._parts.view.is_ready_leader:
+            raise Refused(LOST)
+
+    async def transfer(self, target: int) -> None:
+        """Return when another node leads; 0: any voter."""
+        self.check_leader()
+        if target and self._parts.core.configuration.get(NodeId(target)) is None:
+            raise Refused(_NO_SERVER)
+        if target == self._parts.core.node_id:
+            return
+        chosen = await self._parts.transfer(NodeId(target) if target else None, TIMEOUT_S)
+        if chosen is None and self._parts.core.is_leader:
+            raise Refused(Failure(ERROR, "leadership transfer failed"))
+        if chosen is None:
+            raise OutcomeUnknown("this node does not lead any more, and knows no other leader yet")
+
+    async def add(self, node_id: int, address: str) -> None:
+        """Raises Refused, MembershipRefused, MemberRefused."""
+        self.check_leader()
+        configuration = self._parts.core.configuration
+        if configuration.get(NodeId(node_id)) is not None:
+            raise Refused(_IN_USE)
+        if not 0 < node_id < 2**63:
+            raise Refused(_NO_SERVER)
+        await self._parts.membership.join(NodeId(node_id), Address(address), Deadline(TIMEOUT_S))
+
+    async def assign(self, node_id: int, role: int) -> None:
+        self.check_leader()
+        member = self._parts.core.configuration.get(NodeId(node_id))
+        if member is None:
+            raise Refused(_NOT_FOUND)
+        if role not in tuple(Role) or member.role == role:
+            raise Refused(_SAME_ROLE)
+        raise MembershipRefused("roles cannot be assigned here")
+
+    async def remove(self, node_id: int) -> None:
+        self.check_leader()
+        if self._parts.core.configuration.get(NodeId(node_id)) is None:
+            raise Refused(_NO_SERVER)
+        await self._parts.membership.remove(NodeId(node_id), Deadline(TIMEOUT_S))
+
+    def describe(self, form: int) -> tuple[int, int]:
+        """Failure domain and weight of this node."""
+        if form != 0:
+            raise Refused(Failure(PROTOCOL, "bad format version"))
+        return 0, 0
+
+    async def set_weight(self, weight: int) -> None:
+        raise MembershipRefused(f"weight {weight} cannot be set here")
+
+
+def check_cluster_format(form: int) -> bool:
+    """Whether roles are wanted. Raises Refused."""
+    if form not in (0, 1):
+        raise Refused(Failure(CODE_PARSE, "unrecognized cluster format"))
+    return form == 1

@@ -1,0 +1,104 @@
+"""What a client hears of an error: dqlite's and SQLite's numbers, and a text. A total table over the error tree.
+
+10250 tells clients to look for the leader (certainly nothing happened), 10506 that nobody knows whether a write did.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from dqlite_py.errors import (
+    Busy,
+    DataError,
+    Error,
+    IntegrityError,
+    JournalFailed,
+    MembershipRefused,
+    NeverApplied,
+    NodeStopped,
+    NoLeader,
+    NotLeader,
+    NotSupportedError,
+    Outcome,
+    Overwritten,
+    RequestTooLarge,
+    StorageFull,
+    TooStale,
+    TransactionEnded,
+    is_database_missing,
+)
+
+
+class Failure(NamedTuple):
+    """Of a FAILURE response."""
+
+    code: int
+    text: str
+
+
+ERROR: Final = 1
+BUSY: Final = 5
+READONLY: Final = 8
+INTERRUPT: Final = 9
+NOTFOUND: Final = 12
+FULL: Final = 13
+PROTOCOL: Final = 15
+TOOBIG: Final = 18
+CONSTRAINT: Final = 19
+MISMATCH: Final = 20
+AUTH: Final = 23
+ABORT_ROLLBACK: Final = 516
+NOT_LEADER: Final = 10250
+LEADERSHIP_LOST: Final = 10506
+
+LOST: Final = Failure(NOT_LEADER, "not leader")
+NO_DATABASE: Final = Failure(NOTFOUND, "no database opened")
+NO_STATEMENT: Final = Failure(NOTFOUND, "no statement with the given id")
+EMPTY_STATEMENT: Final = Failure(0, "empty statement")
+TAIL: Final = Failure(ERROR, "nonempty statement tail")
+ROWS_YIELDED: Final = Failure(ERROR, "rows yielded when none expected for EXEC request")
+PARAMETERS: Final = Failure(ERROR, "bind parameters")
+UNKNOWN_REQUEST: Final = "unrecognized request type"
+
+_CODES: Final[tuple[tuple[type[Error], int], ...]] = (  # the first that fits
+    (NotLeader, NOT_LEADER),
+    (NoLeader, NOT_LEADER),
+    (NodeStopped, NOT_LEADER),
+    (Overwritten, NOT_LEADER),
+    (NeverApplied, NOT_LEADER),
+    (TooStale, NOT_LEADER),
+    (TransactionEnded, ABORT_ROLLBACK),
+    (JournalFailed, LEADERSHIP_LOST),
+    (Busy, BUSY),
+    (StorageFull, FULL),
+    (RequestTooLarge, TOOBIG),
+    (IntegrityError, CONSTRAINT),
+    (DataError, MISMATCH),
+    (NotSupportedError, AUTH),
+    (MembershipRefused, ERROR),
+)
+
+
+class Refused(Exception):
+    """A request that is answered with this failure; the connection goes on."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.text)
+        self.failure = failure
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (Refused, (self.failure,))
+
+
+def failure_of(error: Error) -> Failure:
+    """The failure to answer with."""
+    if error.outcome is Outcome.UNKNOWN:
+        return Failure(LEADERSHIP_LOST, f"leadership lost: {error.message}")
+    if is_database_missing(error):
+        return NO_DATABASE
+    if error.code is not None:
+        return Failure(error.code, error.message)
+    for kind, code in _CODES:
+        if isinstance(error, kind):
+            return Failure(code, f"not leader: {error.message}" if code == NOT_LEADER else error.message)
+    return Failure(ERROR, error.message)

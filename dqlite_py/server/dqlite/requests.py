@@ -1,0 +1,228 @@
+"""The requests of one connection: a frame in, its answer out; at once, later, or by a coroutine. Loop thread."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
+
+from dqlite_py.aio.steps import drive
+from dqlite_py.command import check_database_name
+from dqlite_py.errors import Error
+from dqlite_py.gateway import UnitResult
+from dqlite_py.model import Role
+from dqlite_py.server.dqlite import answers
+from dqlite_py.server.dqlite.cluster import check_cluster_format
+from dqlite_py.server.dqlite.failures import UNKNOWN_REQUEST, failure_of
+from dqlite_py.server.dqlite.rows import RowsFrames
+from dqlite_py.server.dqlite.session import SqlSession
+from dqlite_py.server.dqlite.settings import HEARTBEAT_MS, PARAMS_MAX
+from dqlite_py.wire.dqlite.frames import Frame
+from dqlite_py.wire.dqlite.requests import Request, RequestType, decode_request
+from dqlite_py.wire.dqlite.violations import CODE_PARSE, ProtocolViolation
+
+if TYPE_CHECKING:
+    from dqlite_py.server.dqlite.connection import Connection
+    from dqlite_py.server.dqlite.server import DqliteServer
+
+Work = bytes | Coroutine[Any, Any, bytes] | None
+"""An answer, a coroutine of it, or None: Connection.answered hears it later."""
+
+
+class Requests:
+    __slots__ = ("_connection", "_is_legacy", "_server", "sql")
+
+    def __init__(self, server: DqliteServer, connection: Connection) -> None:
+        self._server = server
+        self._connection = connection
+        self._is_legacy = False
+        self.sql = SqlSession(server.gateway, server.settings)
+
+    def begin(self, frame: Frame, *, is_legacy: bool) -> Work:
+        """Raises ProtocolViolation, Refused, and what the node says."""
+        self._is_legacy = is_legacy
+        request = decode_request(frame, PARAMS_MAX)
+        return _HANDLERS[request.type](self, request)
+
+    def gone(self, after: asyncio.Task[None] | None) -> None:
+        """The client is: undo what is open, when the request at work has stopped."""
+        if self.sql.is_open:
+            self._server.spawn(self._close(after))
+
+    async def _close(self, after: asyncio.Task[None] | None) -> None:
+        if after is not None:
+            await asyncio.wait([after])
+        with suppress(Error):
+            await self.sql.close()
+
+    # -- about the node ---------------------------------------------------------------------------------
+
+    def leader(self, _request: Request) -> Work:
+        node_id, address = self._server.cluster.leader()
+        return answers.server_legacy(address) if self._is_legacy else answers.server(node_id, address)
+
+    def client(self, _request: Request) -> Work:
+        return answers.welcome(HEARTBEAT_MS)
+
+    def unknown(self, _request: Request) -> Work:
+        raise ProtocolViolation(UNKNOWN_REQUEST, code=CODE_PARSE)
+
+    def members(self, request: Request) -> Work:
+        with_roles = check_cluster_format(_number(request, 0))
+        return answers.servers(self._server.cluster.members(), with_roles=with_roles)
+
+    async def transfer(self, request: Request) -> bytes:
+        await self._server.cluster.transfer(_number(request, 0))
+        return answers.empty()
+
+    async def add(self, request: Request) -> bytes:
+        await self._server.cluster.add(_number(request, 0), _text(request, 1))
+        return answers.empty()
+
+    async def assign(self, request: Request) -> bytes:
+        await self._server.cluster.assign(_number(request, 0), _number(request, 1) or int(Role.VOTER))
+        return answers.empty()
+
+    async def remove(self, request: Request) -> bytes:
+        await self._server.cluster.remove(_number(request, 0))
+        return answers.empty()
+
+    def describe(self, request: Request) -> Work:
+        return answers.metadata(*self._server.cluster.describe(_number(request, 0)))
+
+    async def weight(self, request: Request) -> bytes:
+        await self._server.cluster.set_weight(_number(request, 0))
+        return answers.empty()
+
+    # -- SQL --------------------------------------------------------------------------------------------
+
+    async def open(self, request: Request) -> bytes:
+        self._server.cluster.check_leader()
+        await self.sql.open(check_database_name(_text(request, 0)))
+        return answers.database(0)
+
+    async def prepare(self, request: Request) -> bytes:
+        self._server.cluster.check_leader()
+        self.sql.core(_number(request, 0))
+        statement_id, params, tail = await self.sql.prepare(_text(request, 1), with_tail=request.schema == 1)
+        return answers.statement(statement_id, params, tail if request.schema == 1 else None)
+
+    def finalize(self, request: Request) -> Work:
+        self.sql.core(_number(request, 0))
+        self.sql.finalize(_number(request, 1))
+        return answers.empty()
+
+    def interrupt(self, _request: Request) -> Work:
+        return answers.empty()  # nothing is at work
+
+    def exec(self, request: Request) -> Work:
+        self._server.cluster.check_leader()
+        self.sql.core(_number(request, 0))
+        return self._execute(self.sql.statement(_number(request, 1)).sql, _values(request))
+
+    def exec_sql(self, request: Request) -> Work:
+        self._server.cluster.check_leader()
+        self.sql.core(_number(request, 0))
+        return self._execute(_text(request, 1), _values(request))
+
+    def _execute(self, sql: str, values: Sequence[Any]) -> Work:
+        body = self.sql.plain_write(sql, values)
+        if body is None:
+            return self._execute_all(sql, values)
+        core = self.sql.core(0)
+        connection, session = self._connection, self.sql
+
+        def written(unit: UnitResult | None, error: Error | None) -> None:
+            if unit is None:
+                assert error is not None
+                connection.answered(answers.failure(failure_of(error)))
+                return
+            try:
+                frames = answers.result(*session.wrote(sql, unit))
+            except Error as failed:
+                frames = answers.failure(failure_of(failed))
+            connection.answered(frames)
+
+        self._server.gateway.write(core.database, body, core.settings.timeout_s, written)
+        return None
+
+    async def _execute_all(self, sql: str, values: Sequence[Any]) -> bytes:
+        return answers.result(*await self.sql.execute(0, sql, values))
+
+    def query(self, request: Request) -> Work:
+        self._server.cluster.check_leader()
+        self.sql.core(_number(request, 0))
+        return self._query(self.sql.statement(_number(request, 1)).sql, _values(request))
+
+    def query_sql(self, request: Request) -> Work:
+        self._server.cluster.check_leader()
+        self.sql.core(_number(request, 0))
+        return self._query(_text(request, 1), _values(request))
+
+    async def _query(self, sql: str, values: Sequence[Any]) -> bytes:
+        """Sends all frames but the last, which is the answer."""
+        connection = self._connection
+        result = await self.sql.query(0, sql, values)
+        frames = RowsFrames(result.columns or (), result.decltypes)
+        rows, rest = result.rows, result.rest
+        try:
+            while True:
+                for frame in frames.add(rows):
+                    connection.write(frame)
+                    await connection.drain()
+                    if connection.is_interrupted:
+                        return b""
+                if rest is None:
+                    return frames.last()
+                rows = await drive(rest.fetch())
+                if not rows:
+                    rest = None
+        finally:
+            if rest is not None:
+                await drive(rest.close())
+
+    async def dump(self, request: Request) -> bytes:
+        raise ProtocolViolation(f"{_text(request, 0)}: {UNKNOWN_REQUEST}", code=CODE_PARSE)
+
+
+def _number(request: Request, position: int) -> int:
+    value = request.fields[position]
+    assert isinstance(value, int)
+    return value
+
+
+def _text(request: Request, position: int) -> str:
+    value = request.fields[position]
+    assert isinstance(value, str)
+    return value
+
+
+def _values(request: Request) -> list[Any]:
+    params = request.fields[2]
+    assert isinstance(params, tuple)
+    return [param.value for param in params]
+
+
+_HANDLERS: Final[dict[RequestType, Callable[[Requests, Request], Work]]] = {
+    RequestType.LEADER: Requests.leader,
+    RequestType.CLIENT: Requests.client,
+    RequestType.HEARTBEAT: Requests.unknown,
+    RequestType.OPEN: Requests.open,
+    RequestType.PREPARE: Requests.prepare,
+    RequestType.EXEC: Requests.exec,
+    RequestType.QUERY: Requests.query,
+    RequestType.FINALIZE: Requests.finalize,
+    RequestType.EXEC_SQL: Requests.exec_sql,
+    RequestType.QUERY_SQL: Requests.query_sql,
+    RequestType.INTERRUPT: Requests.interrupt,
+    RequestType.CONNECT: Requests.unknown,
+    RequestType.ADD: Requests.add,
+    RequestType.ASSIGN: Requests.assign,
+    RequestType.REMOVE: Requests.remove,
+    RequestType.DUMP: Requests.dump,
+    RequestType.CLUSTER: Requests.members,
+    RequestType.TRANSFER: Requests.transfer,
+    RequestType.DESCRIBE: Requests.describe,
+    RequestType.WEIGHT: Requests.weight,
+}

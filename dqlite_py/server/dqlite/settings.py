@@ -1,0 +1,36 @@
+"""What the server of dqlite's protocol is bounded by. Sizes in bytes, times in seconds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from dqlite_py.gateway import ReadLevel, TransactionLimits
+from dqlite_py.limits import KIB, MIB, REQUEST_TIMEOUT_MS, STATEMENT_PARAMS_MAX, UNIT_BYTES_MAX
+
+REQUEST_BYTES_MAX: Final = UNIT_BYTES_MAX
+REQUESTS_BYTES_MAX: Final = 256 * MIB  # received in part or waiting, of all connections
+PARAMS_MAX: Final = STATEMENT_PARAMS_MAX
+READ_AHEAD_BYTES: Final = 64 * KIB  # what a client may send while a request of its is at work
+SMALL_BYTES: Final = 64 * KIB  # a connection that holds no more is never ended for the memory of all
+ROWS_BYTES: Final = 16 * KIB  # a frame of rows is closed at this size
+WRITE_BUFFER_BYTES: Final = 64 * KIB
+STATEMENTS_MAX: Final = 4096  # prepared, per connection
+STATEMENTS_BYTES_MAX: Final = 8 * MIB  # their texts, per connection
+CONNECTIONS_MAX: Final = 16_384
+FRAME_S: Final = 30.0  # for a frame once it has begun to come; one more second per FRAME_RATE_BYTES of it
+FRAME_RATE_BYTES: Final = 64 * KIB
+STALL_S: Final = 60.0  # a client that takes nothing of its answer for so long is given up
+SWEEP_S: Final = 1.0
+HEARTBEAT_MS: Final = 15_000  # what WELCOME says; nothing is expected
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSettings:
+    """`busy_timeout_s`: how long BEGIN IMMEDIATE and the first write of a transaction wait for the database."""
+
+    timeout_s: float = REQUEST_TIMEOUT_MS / 1000
+    busy_timeout_s: float = 5.0
+    limits: TransactionLimits = TransactionLimits(idle_s=30.0, hold_s=60.0)
+    read_level: ReadLevel = ReadLevel.LINEARIZABLE
+    connections_max: int = CONNECTIONS_MAX
