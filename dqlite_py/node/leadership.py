@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
-from dqlite_py.errors import Error
+from dqlite_py.errors import Error, NodeStopped, OperationalError
 from dqlite_py.limits import TICK_MS
 from dqlite_py.model import NodeId
 from dqlite_py.node.cluster_view import ClusterView
@@ -28,6 +29,16 @@ class Leadership:
         """This node is a member and a leader is known."""
         member = self._view.configuration.get(self._core.node_id) is not None
         return member and (self._view.is_ready_leader or self._view.remote_leader is not None)
+
+    async def wait_settled(self, deadline: Deadline, failed: Callable[[], BaseException | None]) -> None:
+        """Return when `is_settled`; raises NodeStopped when the node has `failed`, OperationalError at the deadline."""
+        while not self.is_settled or failed() is not None:
+            why = failed()
+            if why is not None:
+                raise NodeStopped(f"this node has failed: {why}")
+            if deadline.passed:
+                raise OperationalError("no leader yet: fewer than a majority of the voters can be reached")
+            await self._view.wait_change(min(0.2, deadline.left_s))
 
     async def transfer(self, target: NodeId | None, timeout_s: float) -> NodeId | None:
         """Hand over; the target once it (or another node) leads, None when nobody took over in time.

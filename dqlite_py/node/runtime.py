@@ -78,9 +78,7 @@ class NodeRuntime:
         self.node_id = opened.identity.node_id
         self.failed: BaseException | None = None
         self.removed = asyncio.Event()
-        self.sections: dict[
-            str, Callable[[], Any]
-        ] = {}  # of the status, by the protocols served beside raft's
+        self.sections: dict[str, Callable[[], Any]] = {}  # of the status: protocols that others serve here
         self._disk = disk
         self._clock = clock
         self._on_fatal = on_fatal
@@ -393,11 +391,4 @@ class NodeRuntime:
 
     async def wait_ready(self, deadline: Deadline) -> None:
         """Return when a leader is known and this node is a member; raises OperationalError with the reason."""
-        while True:
-            if self.failed is not None:
-                raise NodeStopped(f"this node has failed: {self.failed}")
-            if self.leadership.is_settled:
-                return
-            if deadline.passed:
-                raise OperationalError("no leader yet: fewer than a majority of the voters can be reached")
-            await self.view.wait_change(min(0.2, deadline.left_s))
+        await self.leadership.wait_settled(deadline, lambda: self.failed)

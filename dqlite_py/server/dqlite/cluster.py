@@ -9,7 +9,8 @@ from dqlite_py.limits import REQUEST_TIMEOUT_MS
 from dqlite_py.model import Address, NodeId, Role
 from dqlite_py.node.runtime_parts import Parts
 from dqlite_py.node.tickets import Deadline
-from dqlite_py.server.dqlite.failures import ERROR, LOST, PROTOCOL, Failure, Refused
+from dqlite_py.server.dqlite.failures import ERROR, LOST, PROTOCOL, Refused
+from dqlite_py.wire.dqlite.responses import Failure, Metadata, Server, ServerEntry, Servers
 from dqlite_py.wire.dqlite.violations import CODE_PARSE
 
 TIMEOUT_S: Final = REQUEST_TIMEOUT_MS / 1000
@@ -23,16 +24,19 @@ class ClusterCalls:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
 
-    def leader(self) -> tuple[int, str]:
-        """Id and address; (0, "") when none is known that takes requests."""
+    def leader(self) -> Server:
+        """(0, "") when none is known that takes requests."""
         view, core = self._parts.view, self._parts.core
         leader = core.node_id if view.is_ready_leader else view.remote_leader
         member = core.configuration.get(leader) if leader is not None else None
-        return (0, "") if member is None else (int(member.id), str(member.address))
+        return Server(0, "") if member is None else Server(member.id, member.address)
 
-    def members(self) -> list[tuple[int, str, int]]:
-        """Id, address and role of each."""
-        return [(m.id, m.address, int(m.role)) for m in self._parts.core.configuration.members]
+    def members(self, form: int) -> Servers:
+        """Raises Refused for an unknown format."""
+        if form not in (0, 1):
+            raise Refused(Failure(CODE_PARSE, "unrecognized cluster format"))
+        members = self._parts.core.configuration.members
+        return Servers(tuple(ServerEntry(m.id, m.address, m.role if form else None) for m in members))
 
     def check_leader(self) -> None:
         """Raises Refused where another node has to be asked."""
@@ -77,18 +81,11 @@ class ClusterCalls:
             raise Refused(_NO_SERVER)
         await self._parts.membership.remove(NodeId(node_id), Deadline(TIMEOUT_S))
 
-    def describe(self, form: int) -> tuple[int, int]:
-        """Failure domain and weight of this node."""
+    def describe(self, form: int) -> Metadata:
+        """Of this node. Raises Refused for an unknown format."""
         if form != 0:
             raise Refused(Failure(PROTOCOL, "bad format version"))
-        return 0, 0
+        return Metadata(0, 0)
 
     async def set_weight(self, weight: int) -> None:
         raise MembershipRefused(f"weight {weight} cannot be set here")
-
-
-def check_cluster_format(form: int) -> bool:
-    """Whether roles are wanted. Raises Refused."""
-    if form not in (0, 1):
-        raise Refused(Failure(CODE_PARSE, "unrecognized cluster format"))
-    return form == 1

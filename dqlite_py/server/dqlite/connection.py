@@ -13,16 +13,18 @@ from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from dqlite_py.errors import Error
+from dqlite_py.limits import DQLITE_GREETING_BYTES_MAX
 from dqlite_py.raft.quietlog import QuietLog
 from dqlite_py.server.dqlite import answers
 from dqlite_py.server.dqlite.extension import Extension, is_extended
-from dqlite_py.server.dqlite.failures import ERROR, Failure, Refused, failure_of
+from dqlite_py.server.dqlite.failures import ERROR, Refused, failure_of
 from dqlite_py.server.dqlite.requests import Requests
 from dqlite_py.server.dqlite.settings import READ_AHEAD_BYTES, SMALL_BYTES
 from dqlite_py.server.dqlite.sockets import keep_alive
 from dqlite_py.wire.address import join_address
 from dqlite_py.wire.dqlite.frames import Frame, FrameReader, Version, decode_handshake
 from dqlite_py.wire.dqlite.requests import RequestType
+from dqlite_py.wire.dqlite.responses import Failure
 from dqlite_py.wire.dqlite.violations import ProtocolViolation
 
 if TYPE_CHECKING:
@@ -59,7 +61,7 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, server: DqliteServer) -> None:
         self._server = server
-        self._reader = FrameReader(server.request_bytes_max)
+        self._reader = FrameReader(DQLITE_GREETING_BYTES_MAX)
         self._requests: Requests | None = None
         self._version: Version | None = None
         self._extension: Extension | None = None
@@ -189,6 +191,7 @@ class Connection(asyncio.Protocol):
         if self._extension is None:
             make = self._server.extension
             assert make is not None
+            self.trust()
             self._extension = make(self)
         self._extension.on_frame(frame)
 
@@ -200,16 +203,16 @@ class Connection(asyncio.Protocol):
             work = self._session().begin(frame, is_legacy=self._version is Version.LEGACY)
         except ProtocolViolation as violation:
             self._working = None
-            if violation.code is None:
+            if violation.is_fatal or violation.code is None:
                 raise
-            # The frame is sound, and what follows it as well: an answer, and on.
+            # The frame is whole, and so is what follows it: an answer, and on.
             self._server.violation(self, "request", violation.message)
             self.write(answers.failure(Failure(violation.code, violation.message)))
         except Refused as refused:
             self._answer(answers.failure(refused.failure))
         except Error as error:
             self._answer(answers.failure(failure_of(error)))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # one connection's trouble
             self._answer(self._broken(error))
         else:
             if isinstance(work, bytes):
@@ -240,7 +243,7 @@ class Connection(asyncio.Protocol):
         self._task = None
         if self._is_interrupted:
             self._is_interrupted = False
-            frames = answers.empty()
+            frames = answers.EMPTY
         self._answer(frames)
         self._advance()
 
@@ -250,6 +253,10 @@ class Connection(asyncio.Protocol):
         return answers.failure(Failure(ERROR, f"internal error: {type(error).__name__}"))
 
     # -- for requests that stream -----------------------------------------------------------------------
+
+    def trust(self) -> None:
+        """A database is open: requests may be as large as SQL is."""
+        self._reader.body_bytes_max = self._server.request_bytes_max
 
     @property
     def is_interrupted(self) -> bool:
@@ -310,7 +317,7 @@ class Connection(asyncio.Protocol):
 
     def _refuse(self, failure: Failure) -> None:
         self.write(answers.failure(failure))
-        self.close(failure.text)
+        self.close(failure.message)
 
     def close(self, reason: str) -> None:
         """Once what was written is sent."""

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Final
 
 from dqlite_py.errors import (
     Busy,
@@ -27,14 +27,7 @@ from dqlite_py.errors import (
     TransactionEnded,
     is_database_missing,
 )
-
-
-class Failure(NamedTuple):
-    """Of a FAILURE response."""
-
-    code: int
-    text: str
-
+from dqlite_py.wire.dqlite.responses import Failure
 
 ERROR: Final = 1
 BUSY: Final = 5
@@ -58,7 +51,6 @@ EMPTY_STATEMENT: Final = Failure(0, "empty statement")
 TAIL: Final = Failure(ERROR, "nonempty statement tail")
 ROWS_YIELDED: Final = Failure(ERROR, "rows yielded when none expected for EXEC request")
 PARAMETERS: Final = Failure(ERROR, "bind parameters")
-UNKNOWN_REQUEST: Final = "unrecognized request type"
 
 _CODES: Final[tuple[tuple[type[Error], int], ...]] = (  # the first that fits
     (NotLeader, NOT_LEADER),
@@ -83,7 +75,7 @@ class Refused(Exception):
     """A request that is answered with this failure; the connection goes on."""
 
     def __init__(self, failure: Failure) -> None:
-        super().__init__(failure.text)
+        super().__init__(failure.message)
         self.failure = failure
 
     def __reduce__(self) -> tuple[object, ...]:

@@ -11,16 +11,15 @@ from dqlite_py.aio.steps import drive
 from dqlite_py.command import check_database_name
 from dqlite_py.errors import Error
 from dqlite_py.gateway import UnitResult
-from dqlite_py.model import Role
 from dqlite_py.server.dqlite import answers
-from dqlite_py.server.dqlite.cluster import check_cluster_format
-from dqlite_py.server.dqlite.failures import UNKNOWN_REQUEST, failure_of
+from dqlite_py.server.dqlite.failures import failure_of
 from dqlite_py.server.dqlite.rows import RowsFrames
 from dqlite_py.server.dqlite.session import SqlSession
-from dqlite_py.server.dqlite.settings import HEARTBEAT_MS, PARAMS_MAX
+from dqlite_py.server.dqlite.settings import HEARTBEAT_MS
 from dqlite_py.wire.dqlite.frames import Frame
 from dqlite_py.wire.dqlite.requests import Request, RequestType, decode_request
-from dqlite_py.wire.dqlite.violations import CODE_PARSE, ProtocolViolation
+from dqlite_py.wire.dqlite.responses import Database, Welcome
+from dqlite_py.wire.dqlite.violations import CODE_PARSE, refused
 
 if TYPE_CHECKING:
     from dqlite_py.server.dqlite.connection import Connection
@@ -42,7 +41,7 @@ class Requests:
     def begin(self, frame: Frame, *, is_legacy: bool) -> Work:
         """Raises ProtocolViolation, Refused, and what the node says."""
         self._is_legacy = is_legacy
-        request = decode_request(frame, PARAMS_MAX)
+        request = decode_request(frame)
         return _HANDLERS[request.type](self, request)
 
     def gone(self, after: asyncio.Task[None] | None) -> None:
@@ -59,62 +58,61 @@ class Requests:
     # -- about the node ---------------------------------------------------------------------------------
 
     def leader(self, _request: Request) -> Work:
-        node_id, address = self._server.cluster.leader()
-        return answers.server_legacy(address) if self._is_legacy else answers.server(node_id, address)
+        leader = self._server.cluster.leader()
+        return answers.encode(leader._replace(id=None) if self._is_legacy else leader)
 
     def client(self, _request: Request) -> Work:
-        return answers.welcome(HEARTBEAT_MS)
+        return answers.encode(Welcome(HEARTBEAT_MS))
 
     def unknown(self, _request: Request) -> Work:
-        raise ProtocolViolation(UNKNOWN_REQUEST, code=CODE_PARSE)
+        raise refused("unrecognized request type", CODE_PARSE)
 
     def members(self, request: Request) -> Work:
-        with_roles = check_cluster_format(_number(request, 0))
-        return answers.servers(self._server.cluster.members(), with_roles=with_roles)
+        return answers.encode(self._server.cluster.members(_number(request, 0)))
 
     async def transfer(self, request: Request) -> bytes:
         await self._server.cluster.transfer(_number(request, 0))
-        return answers.empty()
+        return answers.EMPTY
 
     async def add(self, request: Request) -> bytes:
         await self._server.cluster.add(_number(request, 0), _text(request, 1))
-        return answers.empty()
+        return answers.EMPTY
 
     async def assign(self, request: Request) -> bytes:
-        await self._server.cluster.assign(_number(request, 0), _number(request, 1) or int(Role.VOTER))
-        return answers.empty()
+        await self._server.cluster.assign(_number(request, 0), _number(request, 1))
+        return answers.EMPTY
 
     async def remove(self, request: Request) -> bytes:
         await self._server.cluster.remove(_number(request, 0))
-        return answers.empty()
+        return answers.EMPTY
 
     def describe(self, request: Request) -> Work:
-        return answers.metadata(*self._server.cluster.describe(_number(request, 0)))
+        return answers.encode(self._server.cluster.describe(_number(request, 0)))
 
     async def weight(self, request: Request) -> bytes:
         await self._server.cluster.set_weight(_number(request, 0))
-        return answers.empty()
+        return answers.EMPTY
 
     # -- SQL --------------------------------------------------------------------------------------------
 
     async def open(self, request: Request) -> bytes:
         self._server.cluster.check_leader()
         await self.sql.open(check_database_name(_text(request, 0)))
-        return answers.database(0)
+        self._connection.trust()
+        return answers.encode(Database())
 
     async def prepare(self, request: Request) -> bytes:
         self._server.cluster.check_leader()
         self.sql.core(_number(request, 0))
-        statement_id, params, tail = await self.sql.prepare(_text(request, 1), with_tail=request.schema == 1)
-        return answers.statement(statement_id, params, tail if request.schema == 1 else None)
+        return answers.encode(await self.sql.prepare(_text(request, 1), with_tail=request.schema == 1))
 
     def finalize(self, request: Request) -> Work:
         self.sql.core(_number(request, 0))
         self.sql.finalize(_number(request, 1))
-        return answers.empty()
+        return answers.EMPTY
 
     def interrupt(self, _request: Request) -> Work:
-        return answers.empty()  # nothing is at work
+        return answers.EMPTY  # nothing is at work
 
     def exec(self, request: Request) -> Work:
         self._server.cluster.check_leader()
@@ -183,7 +181,7 @@ class Requests:
                 await drive(rest.close())
 
     async def dump(self, request: Request) -> bytes:
-        raise ProtocolViolation(f"{_text(request, 0)}: {UNKNOWN_REQUEST}", code=CODE_PARSE)
+        raise refused(f"{_text(request, 0)}: unrecognized request type", CODE_PARSE)
 
 
 def _number(request: Request, position: int) -> int:

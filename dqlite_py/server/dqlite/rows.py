@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from dqlite_py.server.dqlite import answers
-from dqlite_py.server.dqlite.settings import ROWS_BYTES
+from dqlite_py.limits import DQLITE_BATCH_BYTES
+from dqlite_py.wire.dqlite.frames import Frame, encode_frame
 from dqlite_py.wire.dqlite.primitives import encode_text, encode_uint64
+from dqlite_py.wire.dqlite.responses import ResponseType
 from dqlite_py.wire.dqlite.rows import encode_row
 from dqlite_py.wire.dqlite.values import typed
 
@@ -30,7 +31,7 @@ class RowsFrames:
     def add(self, rows: Sequence[Sequence[Any]]) -> Iterator[bytes]:
         """Take rows; yields the frames that are full."""
         for row in rows:
-            if self._size >= ROWS_BYTES and self._rows:
+            if self._size >= DQLITE_BATCH_BYTES and self._rows:
                 yield self._frame(_MORE)
             encoded = encode_row(tuple(map(typed, row, self._decltypes)))
             self._rows.append(encoded)
@@ -43,4 +44,4 @@ class RowsFrames:
         body = b"".join((self._head, *self._rows, marker))
         self._rows.clear()
         self._size = len(self._head)
-        return answers.rows(body)
+        return encode_frame(Frame(ResponseType.ROWS, 0, body))

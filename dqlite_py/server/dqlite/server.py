@@ -13,17 +13,17 @@ from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any, Final
 
+from dqlite_py.limits import DQLITE_REQUEST_BYTES_MAX
 from dqlite_py.node.loop_gateway import LoopGateway
 from dqlite_py.node.runtime_parts import Parts
 from dqlite_py.raft.quietlog import QuietLog
 from dqlite_py.server.dqlite.cluster import ClusterCalls
 from dqlite_py.server.dqlite.connection import HANDSHAKE_BYTES, Connection
 from dqlite_py.server.dqlite.extension import MakeExtension
-from dqlite_py.server.dqlite.failures import ERROR, NOT_LEADER, Failure
+from dqlite_py.server.dqlite.failures import ERROR, NOT_LEADER
 from dqlite_py.server.dqlite.settings import (
     FRAME_RATE_BYTES,
     FRAME_S,
-    REQUEST_BYTES_MAX,
     REQUESTS_BYTES_MAX,
     STALL_S,
     SWEEP_S,
@@ -31,6 +31,7 @@ from dqlite_py.server.dqlite.settings import (
     ServerSettings,
 )
 from dqlite_py.wire.dqlite.frames import Version, encode_handshake
+from dqlite_py.wire.dqlite.responses import Failure
 
 log = QuietLog(logging.getLogger("dqlite_py.server"))
 _HANDSHAKES: Final = tuple(encode_handshake(version) for version in Version)
@@ -59,7 +60,7 @@ class DqliteServer:
         self.extension: MakeExtension | None = None
         self.counters = Counters()
         self.buffered_bytes = 0
-        self.request_bytes_max = REQUEST_BYTES_MAX
+        self.request_bytes_max = DQLITE_REQUEST_BYTES_MAX
         self.requests_bytes_max = REQUESTS_BYTES_MAX
         self.write_buffer_bytes = WRITE_BUFFER_BYTES
         self.connections_max = _connections_max(self.settings.connections_max)

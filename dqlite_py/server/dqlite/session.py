@@ -17,6 +17,7 @@ from dqlite_py.dbapi.settings import Settings
 from dqlite_py.dbapi.statements import Control, Known, classify
 from dqlite_py.errors import Error, OperationalError
 from dqlite_py.gateway import Freshness, UnitResult
+from dqlite_py.limits import DQLITE_STATEMENTS_MAX
 from dqlite_py.node.loop_gateway import LoopGateway
 from dqlite_py.server.dqlite.failures import (
     BUSY,
@@ -27,12 +28,12 @@ from dqlite_py.server.dqlite.failures import (
     READONLY,
     ROWS_YIELDED,
     TAIL,
-    Failure,
     Refused,
 )
 from dqlite_py.server.dqlite.pragmas import carry_out, own_pragma
-from dqlite_py.server.dqlite.settings import STATEMENTS_BYTES_MAX, STATEMENTS_MAX, ServerSettings
+from dqlite_py.server.dqlite.settings import STATEMENTS_BYTES_MAX, ServerSettings
 from dqlite_py.sqltext import StatementKind, first_end, split_script, tokens, word_of
+from dqlite_py.wire.dqlite.responses import Failure, Statement
 
 Values = Sequence[Any]
 _SAVEPOINT: Final = "_rows_of_exec"
@@ -134,8 +135,8 @@ class SqlSession:
 
     # -- prepared statements --------------------------------------------------------------------------
 
-    async def prepare(self, sql: str, *, with_tail: bool) -> tuple[int, int, int]:
-        """(statement id, number of parameters, bytes of the first statement). Raises Refused and what SQLite says."""
+    async def prepare(self, sql: str, *, with_tail: bool) -> Statement:
+        """Keep the first statement. Raises Refused and what SQLite says."""
         core = self.core(0)
         end = first_end(sql)
         text, tail = sql[:end], sql[end:]
@@ -145,7 +146,10 @@ class SqlSession:
         if known.kind is _EMPTY:
             raise Refused(EMPTY_STATEMENT)
         size = len(text)
-        if len(self._statements) >= STATEMENTS_MAX or self._statements_bytes + size > STATEMENTS_BYTES_MAX:
+        if (
+            len(self._statements) >= DQLITE_STATEMENTS_MAX
+            or self._statements_bytes + size > STATEMENTS_BYTES_MAX
+        ):
             raise Refused(Failure(7, "too many prepared statements on this connection: finalize some"))
         if core.transaction is None and known.control is None and own_pragma(text) is None:
             await self._gateway.check(core.database, text)
@@ -154,7 +158,7 @@ class SqlSession:
         self._statements_bytes += size
         while self._free_id in self._statements:
             self._free_id += 1
-        return statement_id, len(known.parameters), len(text.encode())
+        return Statement(0, statement_id, len(known.parameters), len(text.encode()) if with_tail else None)
 
     def statement(self, statement_id: int) -> Prepared:
         found = self._statements.get(statement_id)

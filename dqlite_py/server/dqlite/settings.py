@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from dqlite_py.gateway import ReadLevel, TransactionLimits
-from dqlite_py.limits import KIB, MIB, REQUEST_TIMEOUT_MS, STATEMENT_PARAMS_MAX, UNIT_BYTES_MAX
+from dqlite_py.limits import KIB, MIB, REQUEST_TIMEOUT_MS
 
-REQUEST_BYTES_MAX: Final = UNIT_BYTES_MAX
 REQUESTS_BYTES_MAX: Final = 256 * MIB  # received in part or waiting, of all connections
-PARAMS_MAX: Final = STATEMENT_PARAMS_MAX
 READ_AHEAD_BYTES: Final = 64 * KIB  # what a client may send while a request of its is at work
 SMALL_BYTES: Final = 64 * KIB  # a connection that holds no more is never ended for the memory of all
-ROWS_BYTES: Final = 16 * KIB  # a frame of rows is closed at this size
 WRITE_BUFFER_BYTES: Final = 64 * KIB
-STATEMENTS_MAX: Final = 4096  # prepared, per connection
-STATEMENTS_BYTES_MAX: Final = 8 * MIB  # their texts, per connection
+STATEMENTS_BYTES_MAX: Final = 8 * MIB  # of the texts of prepared statements, per connection
 CONNECTIONS_MAX: Final = 16_384
 FRAME_S: Final = 30.0  # for a frame once it has begun to come; one more second per FRAME_RATE_BYTES of it
 FRAME_RATE_BYTES: Final = 64 * KIB
@@ -31,6 +27,6 @@ class ServerSettings:
 
     timeout_s: float = REQUEST_TIMEOUT_MS / 1000
     busy_timeout_s: float = 5.0
-    limits: TransactionLimits = TransactionLimits(idle_s=30.0, hold_s=60.0)
+    limits: TransactionLimits = field(default=TransactionLimits(idle_s=30.0, hold_s=60.0))
     read_level: ReadLevel = ReadLevel.LINEARIZABLE
     connections_max: int = CONNECTIONS_MAX

@@ -70,13 +70,14 @@ def encode_header(body_bytes: int, kind: int, schema: int = 0) -> bytes:
 class FrameReader:
     """Cuts a stream into frames.
 
-    A caller that stops reading its socket while `holds_frame` makes it hold one frame and one `feed` at most.
+    `body_bytes_max` may be changed between frames. A caller that stops reading its socket while `holds_frame` makes it
+    hold one frame and one `feed` at most.
     """
 
-    __slots__ = ("_body_bytes_max", "_buffer", "_violation")
+    __slots__ = ("_buffer", "_violation", "body_bytes_max")
 
     def __init__(self, body_bytes_max: int) -> None:
-        self._body_bytes_max = body_bytes_max
+        self.body_bytes_max = body_bytes_max
         self._buffer = bytearray()
         self._violation: ProtocolViolation | None = None
 
@@ -93,7 +94,7 @@ class FrameReader:
         if len(self._buffer) < HEADER_BYTES:
             return False
         length = int.from_bytes(self._buffer[:4], "little") * WORD_BYTES
-        return not 0 < length <= self._body_bytes_max or len(self._buffer) >= HEADER_BYTES + length
+        return not 0 < length <= self.body_bytes_max or len(self._buffer) >= HEADER_BYTES + length
 
     def feed(self, received: bytes) -> None:
         """Append what was received."""
@@ -110,10 +111,10 @@ class FrameReader:
         length = words * WORD_BYTES
         if not length:
             raise self._fail(ProtocolViolation("empty message", code=CODE_PARSE))
-        if length > self._body_bytes_max:
+        if length > self.body_bytes_max:
             raise self._fail(
                 ProtocolViolation(
-                    f"a message of {length} bytes, at most {self._body_bytes_max}", code=CODE_PARSE
+                    f"a message of {length} bytes, at most {self.body_bytes_max}", code=CODE_PARSE
                 )
             )
         end = HEADER_BYTES + length

@@ -1,0 +1,269 @@
+"""SQL through dqlite's protocol on one node: what each request answers, and the traps in which dqlite is caught."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import dqlite_py
+from dqlite_py.wire.dqlite.requests import RequestType
+from dqlite_py.wire.dqlite.responses import Empty, Failure, Result, Statement
+from dqlite_py.wire.dqlite.rows import RowsBatch
+from dqlite_py.wire.dqlite.values import ValueType, WireValue, typed
+from tests.support.dqliteclient import DqliteClient
+
+COUNTING = (
+    "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < ?) SELECT x, 'abc' || x FROM c"
+)
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[dqlite_py.Node]:
+    with dqlite_py.Node(tmp_path / "node") as made:
+        made.wait_ready()
+        yield made
+
+
+@pytest.fixture
+def client(node: dqlite_py.Node) -> Iterator[DqliteClient]:
+    """Of a database with a table t."""
+    with DqliteClient(node.address, database="app") as made:
+        made.done("CREATE TABLE t (a INTEGER PRIMARY KEY, b TEXT UNIQUE, c BOOLEAN, d DATETIME)")
+        yield made
+
+
+def test_results_are_sticky_as_of_a_sqlite_connection(client: DqliteClient) -> None:
+    assert client.done("INSERT INTO t (b) VALUES (?)", "x") == (1, 1)
+    assert client.done("BEGIN") == (1, 1)
+    assert client.done("INSERT INTO t (a, b) VALUES (7, 'y')") == (7, 1)
+    assert client.done("COMMIT") == (7, 1)
+    assert client.done("UPDATE t SET c = 1") == (7, 2)
+    assert client.done("DELETE FROM t WHERE a = 99") == (7, 0)
+    assert client.done("") == (7, 0)
+
+
+def test_constraints_have_sqlites_extended_codes_and_texts(client: DqliteClient) -> None:
+    client.done("INSERT INTO t (b) VALUES ('x')")
+    assert client.failure("INSERT INTO t (b) VALUES ('x')") == (2067, "UNIQUE constraint failed: t.b")
+    client.done("CREATE TABLE n (v NOT NULL, CHECK (v > 0))")
+    assert client.failure("INSERT INTO n VALUES (NULL)") == (1299, "NOT NULL constraint failed: n.v")
+    assert client.failure("INSERT INTO n VALUES (-1)") == (275, "CHECK constraint failed: v > 0")
+    assert client.failure("INSERT INTO nowhere VALUES (1)") == (1, "no such table: nowhere")
+    assert client.failure("SELEKT 1")[0] == 1
+    client.done("CREATE TABLE child (p REFERENCES t (a))")
+    assert client.failure("INSERT INTO child VALUES (99)") == (787, "FOREIGN KEY constraint failed")
+
+
+def test_nulls_booleans_and_times_travel_as_what_they_are(client: DqliteClient) -> None:
+    client.done("INSERT INTO t VALUES (1, NULL, NULL, NULL)")
+    client.done("INSERT INTO t VALUES (2, 'b', ?, ?)", WireValue(ValueType.BOOLEAN, 1), "2024-02-03 04:05:06")
+    client.done("INSERT INTO t VALUES (3, 'c', 'text', 'free text')")
+    client.done("INSERT INTO t VALUES (4, 'd', 2.5, 1700000000)")
+    found = client.query("SELECT * FROM t ORDER BY a")
+    assert isinstance(found, RowsBatch)
+    assert found.columns == ("a", "b", "c", "d")
+    kinds = [[int(value.type) for value in row] for row in found.rows]
+    assert kinds == [[1, 5, 5, 5], [1, 3, 11, 10], [1, 3, 3, 3], [1, 3, 2, 9]]
+    assert [row[2].value for row in found.rows] == [None, 1, "text", 2.5]
+
+
+def test_missing_parameters_are_null_and_surplus_ones_go_to_the_next_statement(client: DqliteClient) -> None:
+    client.done("INSERT INTO t (a, b) VALUES (?, ?)", 1)
+    assert (
+        client.done("INSERT INTO t (b) VALUES (?); INSERT INTO t (b, c) VALUES (?, ?)", "x", "y", 5)[1] == 1
+    )
+    assert client.values("SELECT b, c FROM t ORDER BY a") == [(None, None), ("x", None), ("y", 5)]
+    assert client.query("SELECT ?", 1, 2) == Failure(1, "bind parameters")
+    assert client.values("SELECT ?, ?", 1) == [(1, None)]
+
+
+def test_more_than_255_parameters(client: DqliteClient) -> None:
+    marks = ", ".join("?" * 300)
+    assert client.values(f"SELECT max({marks})", *range(300)) == [(299,)]
+
+
+def test_statements_of_one_text_are_done_one_by_one(client: DqliteClient) -> None:
+    code, _ = client.failure("INSERT INTO t (b) VALUES ('x'); INSERT INTO t (b) VALUES ('x'); DELETE FROM t")
+    assert code == 2067
+    assert client.values("SELECT count(*) FROM t") == [(1,)]
+
+
+def test_empty_statements(client: DqliteClient) -> None:
+    assert client.done(" -- nothing\n;") == (0, 0)
+    assert client.query("  ") == Failure(0, "empty statement")
+    assert client.call(RequestType.PREPARE, 0, "-- nothing") == Failure(0, "empty statement")
+    assert client.values("SELECT 1; -- that was all") == [(1,)]
+    assert client.query("SELECT 1; SELECT 2") == Failure(1, "nonempty statement tail")
+
+
+def test_what_has_no_columns_through_query(client: DqliteClient) -> None:
+    assert client.query("INSERT INTO t (b) VALUES ('x')") == RowsBatch((), (), True)
+    assert client.query("CREATE TABLE u (v)") == RowsBatch((), (), True)
+    assert client.query("BEGIN") == RowsBatch((), (), True)
+    assert client.query("ROLLBACK") == RowsBatch((), (), True)
+    assert client.values("SELECT count(*) FROM t") == [(1,)]
+
+
+@pytest.mark.parametrize("in_transaction", [False, True])
+def test_rows_that_exec_does_not_expect_leave_nothing_behind(
+    node: dqlite_py.Node, client: DqliteClient, in_transaction: bool
+) -> None:
+    if in_transaction:
+        client.done("BEGIN")
+        client.done("INSERT INTO t (b) VALUES ('kept')")
+    expected = (1, "rows yielded when none expected for EXEC request")
+    assert client.failure("INSERT INTO t (b) VALUES ('x') RETURNING a") == expected
+    assert client.failure("SELECT 1") == expected
+    if in_transaction:
+        assert client.values("SELECT b FROM t") == [("kept",)]
+        client.done("COMMIT")
+    assert client.values("SELECT count(*) FROM t") == [(1 if in_transaction else 0,)]
+    assert client.done("DELETE FROM t WHERE a = 99 RETURNING a") is not None
+    assert client.values("INSERT INTO t (b) VALUES ('y') RETURNING b") == [("y",)]
+    assert client.done("INSERT INTO t (b) VALUES ('z')")[1] == 1
+
+
+def test_transaction_control_without_a_transaction(client: DqliteClient) -> None:
+    assert client.failure("COMMIT") == (1, "cannot commit - no transaction is active")
+    assert client.failure("ROLLBACK") == (1, "cannot rollback - no transaction is active")
+    client.done("BEGIN IMMEDIATE")
+    assert client.failure("BEGIN") == (1, "cannot start a transaction within a transaction")
+    client.done("ROLLBACK")
+
+
+def test_a_transaction_sees_its_own_writes_and_rolls_back(node: dqlite_py.Node, client: DqliteClient) -> None:
+    client.done("BEGIN")
+    client.done("INSERT INTO t (b) VALUES ('x')")
+    assert client.values("SELECT count(*) FROM t") == [(1,)]
+    client.done("SAVEPOINT s")
+    client.done("DELETE FROM t")
+    client.done("ROLLBACK TO s")
+    assert client.values("SELECT count(*) FROM t") == [(1,)]
+    client.done("ROLLBACK")
+    assert client.values("SELECT count(*) FROM t") == [(0,)]
+
+
+def test_what_a_closed_connection_left_open_is_rolled_back(node: dqlite_py.Node) -> None:
+    with DqliteClient(node.address, database="left") as one:
+        one.done("CREATE TABLE v (w)")
+        one.done("BEGIN IMMEDIATE")
+        one.done("INSERT INTO v VALUES (1)")
+    with DqliteClient(node.address, database="left") as other:
+        other.done("BEGIN IMMEDIATE")
+        assert other.values("SELECT count(*) FROM v") == [(0,)]
+        other.done("COMMIT")
+
+
+def test_prepared_statements(client: DqliteClient) -> None:
+    prepared = client.call(RequestType.PREPARE, 0, "INSERT INTO t (b, c) VALUES (?, ?)")
+    assert prepared == Statement(0, 0, 2)
+    assert client.call(RequestType.EXEC, 0, 0, (typed("x"), typed(1))) == Result(1, 1)
+    assert client.call(RequestType.EXEC, 0, 0, (typed("y"),)) == Result(2, 1)
+    reading = client.call(RequestType.PREPARE, 0, "SELECT b, c FROM t WHERE a > ? ORDER BY a;  ")
+    assert reading == Statement(0, 1, 1)
+    client.send(RequestType.QUERY, 0, 1, (typed(0),))
+    found = client.rows()
+    assert isinstance(found, RowsBatch)
+    assert [tuple(value.value for value in row) for row in found.rows] == [("x", 1), ("y", None)]
+    assert client.call(RequestType.FINALIZE, 0, 0) == Empty()
+    gone = Failure(12, "no statement with the given id")
+    assert client.call(RequestType.FINALIZE, 0, 0) == gone
+    assert client.call(RequestType.EXEC, 0, 0, ()) == gone
+    assert client.call(RequestType.PREPARE, 0, "SELECT 1") == Statement(0, 0, 0)
+    assert client.call(RequestType.PREPARE, 0, "SELECT * FROM nowhere") == Failure(
+        1, "no such table: nowhere"
+    )
+
+
+def test_the_rest_of_a_prepared_text(client: DqliteClient) -> None:
+    two = "INSERT INTO t (b) VALUES ('é'); SELECT 1"
+    assert client.call(RequestType.PREPARE, 0, two) == Failure(1, "nonempty statement tail")
+    head = len("INSERT INTO t (b) VALUES ('é');".encode())
+    assert client.call(RequestType.PREPARE, 0, two, schema=1) == Statement(0, 0, 0, head)
+
+
+def test_rows_come_in_batches_none_of_them_empty(client: DqliteClient) -> None:
+    client.send(RequestType.QUERY_SQL, 0, COUNTING, (typed(5000),))
+    batches = []
+    while not batches or not batches[-1].is_last:
+        batch = client.receive()
+        assert isinstance(batch, RowsBatch)
+        batches.append(batch)
+    assert len(batches) > 2
+    assert all(batch.rows and batch.columns == ("x", "'abc' || x") for batch in batches)
+    assert [row[0].value for batch in batches for row in batch.rows] == list(range(1, 5001))
+
+
+def test_names_wider_than_a_batch_end(client: DqliteClient) -> None:
+    columns = ", ".join(f"{number} AS {'n' * 200}{number}" for number in range(40))
+    found = client.query(f"SELECT {columns} UNION ALL SELECT {columns}")
+    assert isinstance(found, RowsBatch)
+    assert len(found.rows) == 2
+
+
+def test_an_interrupt_ends_a_query_promptly_with_one_answer(client: DqliteClient) -> None:
+    client.send(RequestType.QUERY_SQL, 0, COUNTING, (typed(10**12),))
+    assert isinstance(client.receive(), RowsBatch)
+    client.send(RequestType.INTERRUPT, 0)
+    while isinstance(answer := client.receive(), RowsBatch):
+        assert not answer.is_last
+    assert answer == Empty()
+    assert client.done("INSERT INTO t (b) VALUES ('on')") == (1, 1)
+    assert client.call(RequestType.INTERRUPT, 0) == Empty()  # nothing to end: answered all the same
+    assert client.values("SELECT 1") == [(1,)]
+
+
+def test_an_interrupt_reaches_a_query_that_has_no_row_yet(client: DqliteClient) -> None:
+    client.send(
+        RequestType.QUERY_SQL, 0, f"SELECT count(*) FROM ({COUNTING.replace('?', '1000000000000')})", ()
+    )
+    client.send(RequestType.INTERRUPT, 0)
+    assert client.receive() == Empty()
+    assert client.values("SELECT 1") == [(1,)]
+
+
+def test_a_failure_amidst_rows_is_a_clean_failure(client: DqliteClient) -> None:
+    client.send(
+        RequestType.QUERY_SQL,
+        0,
+        f"SELECT abs(x - 9223372036854775807 - 5001) FROM ({COUNTING})",
+        (typed(9000),),
+    )
+    answer: Any = client.receive()
+    while isinstance(answer, RowsBatch) and not answer.is_last:
+        answer = client.receive()
+    assert answer == Failure(1, "integer overflow")
+    assert client.values("SELECT 1") == [(1,)]
+
+
+def test_pragmas_that_clients_send(client: DqliteClient) -> None:
+    client.done("PRAGMA query_only = 1")
+    assert client.values("PRAGMA query_only") == [(1,)]
+    assert client.failure("DELETE FROM t") == (8, "attempt to write a readonly database")
+    client.done("PRAGMA query_only = 0")
+    assert client.done("DELETE FROM t") == (0, 0)
+    assert [row[1] for row in client.values('PRAGMA main.table_info("t")')] == ["a", "b", "c", "d"]
+    assert client.values('PRAGMA temp.table_info("t")') == []
+    assert len(client.values('PRAGMA main.table_xinfo("t")')) == 4
+    client.done("PRAGMA foreign_keys = ON")
+    assert client.values("PRAGMA foreign_keys") == [(1,)]
+    assert client.failure("PRAGMA foreign_keys = OFF")[0] == 23
+    assert client.values("PRAGMA journal_mode") == [("wal",)]
+    for refused in ("journal_mode = DELETE", "synchronous = OFF", "page_size = 512", "wal_checkpoint"):
+        assert client.failure(f"PRAGMA {refused}")[0] == 23
+    assert client.failure("ATTACH 'x' AS y")[0] == 23
+    client.done("PRAGMA busy_timeout = 50")
+    assert client.values("PRAGMA busy_timeout") == [(50,)]
+
+
+def test_a_database_that_is_locked(node: dqlite_py.Node, client: DqliteClient) -> None:
+    client.done("BEGIN IMMEDIATE")
+    with DqliteClient(node.address, database="app") as other:
+        other.done("PRAGMA busy_timeout = 50")
+        code, text = other.failure("BEGIN IMMEDIATE")
+        assert code == 5
+        assert "database is locked" in text
+    client.done("ROLLBACK")
