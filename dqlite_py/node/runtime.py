@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from dqlite_py.command import StateHash
-from dqlite_py.errors import Error, NodeStopped, OperationalError
+from dqlite_py.errors import Error, NodeStopped
 from dqlite_py.model import Entry, EntryKind, NodeId, Term
 from dqlite_py.node.applier import Applier
 from dqlite_py.node.background import BackgroundTasks
