@@ -15,7 +15,7 @@ from dqlite_py.storage.engine_api import Implementation
 from tests.support.twins import chosen
 
 TESTS = Path(__file__).parent
-PROCESS_TESTS = TESTS / "integration"
+PROCESS_TESTS = (TESTS / "integration", TESTS / "foreign")
 GRACE_S = 2.0
 
 
@@ -29,7 +29,7 @@ def implementation(request: pytest.FixtureRequest) -> Iterator[Implementation]:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """With `--dist loadgroup`, one worker runs all that start clusters: elections need a processor."""
     for item in items:
-        if item.path.is_relative_to(PROCESS_TESTS):
+        if any(item.path.is_relative_to(folder) for folder in PROCESS_TESTS):
             item.add_marker(pytest.mark.xdist_group("processes"))
 
 

@@ -59,12 +59,13 @@ def _die_with_parent() -> Callable[[], None] | None:
 
 @dataclass(slots=True)
 class NodeProcess:
-    """One `dqlite-py node` with its folder and log."""
+    """One `dqlite-py node` with its folder and log. `options`: more arguments, as of TLS."""
 
     name: str
     address: Address
     folder: Path
     join: tuple[Address, ...]
+    options: tuple[str, ...] = ()
     process: subprocess.Popen[bytes] | None = field(default=None, init=False)
 
     @property
@@ -85,6 +86,7 @@ class NodeProcess:
         command += ["--dir", str(self.folder), "--listen", self.address]
         if self.join:
             command += ["--join", ",".join(self.join)]
+        command += self.options
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
                 command,
