@@ -149,3 +149,21 @@ def transfer(asked: Asked, member: int | None) -> None:
     answer = asked.change("transfer", body, at_leader=True)
     target = answer.get("target") if isinstance(answer, dict) else None
     asked.tell(f"leadership handed to {target}", {"leader": target})
+
+
+@cluster.command("set-address")
+@asks_cluster
+@member_argument()
+@click.argument("new", metavar="ADDRESS", type=AddressType())
+def set_address(asked: Asked, member: int, new: Address) -> None:
+    """Give the running member with this ID another ADDRESS, by which the others dial it.
+
+    The leader dials it first: refused when another node answers there, or none. A node that starts tells its own
+    --listen or --advertise, so that should say the same.
+    """
+    answer = asked.change("set_address", {"id": member, "address": new})
+    advertised = answer.get("advertised") if isinstance(answer, dict) else None
+    text = f"member {member} is at {new} now"
+    if advertised != new:
+        text += f"; itself it says {advertised}: start it with --advertise {new} from now on"
+    asked.tell(text, {"id": member, "address": new, "advertised": advertised})

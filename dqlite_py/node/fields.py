@@ -8,6 +8,8 @@ from dqlite_py.command import check_database_name
 from dqlite_py.errors import InterfaceError, MalformedMessage
 from dqlite_py.gateway import Freshness, ReadLevel
 from dqlite_py.limits import FRAME_BYTES_MAX, MIB, REQUEST_TIMEOUT_MS
+from dqlite_py.model import Address, NodeId
+from dqlite_py.wire.address import split_address
 
 T = TypeVar("T")
 TIMEOUT_S: Final = REQUEST_TIMEOUT_MS / 1000
@@ -67,3 +69,21 @@ def freshness_of(body: Any) -> Freshness:
     if not 0 <= index < 2**63:
         raise MalformedMessage("log_index must be a log index", what="log_index")
     return Freshness(known, index, None if staleness is None else seconds_of(body, "max_staleness_s"))
+
+
+def member_id_of(body: Any) -> NodeId:
+    value = field(body, "id", int)
+    if not 0 < value < 2**63:
+        raise MalformedMessage(f"member id {value} is not between 1 and 2**63 - 1", what="id")
+    return NodeId(value)
+
+
+def address_of(body: Any) -> Address:
+    value = field(body, "address", str)
+    try:
+        _host, port = split_address(value)
+    except InterfaceError as error:
+        raise MalformedMessage(f"field 'address': {error}", what="address") from None
+    if port == 0:
+        raise MalformedMessage(f"address {value!r} has port 0, which nobody can dial", what="address")
+    return Address(value)

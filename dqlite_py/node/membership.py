@@ -1,4 +1,4 @@
-"""Members: join, promotion of the caught-up, removal, new addresses. Runs on the leader; loop thread.
+"""Members: join, promotion of the caught-up, removal. Runs on the leader; loop thread.
 
 A joining node is a stand-by first and becomes a voter when its log has caught up, so a new node never weakens the
 quorum (thesis 4.2.1). Promotion is decided from the configuration and the progress alone, so any later leader
@@ -45,14 +45,14 @@ class Membership:
         self.changes = ConfigurationChange(core=core, view=view, pump=pump, now_ms=now_ms)
         self._is_connected = is_connected
         self._hand_over = hand_over
-        self._lock = asyncio.Lock()
+        self.lock = asyncio.Lock()
         self._promoter: asyncio.Task[None] | None = None
 
     # -- requests -----------------------------------------------------------------------------------------
 
     async def join(self, node_id: NodeId, address: Address, deadline: Deadline) -> Configuration:
         """Add a stand-by that will be promoted; idempotent. Raises NotLeader, MemberRefused, MembershipRefused."""
-        async with self._lock:
+        async with self.lock:
             configuration = await self.changes.settled(deadline)
             known = configuration.get(node_id)
             if known is not None and known.address == address:
@@ -81,7 +81,7 @@ class Membership:
             self.changes.check_leader()
             if await self._hand_over():
                 raise self._view.not_leader()
-        async with self._lock:
+        async with self.lock:
             configuration = await self.changes.settled(deadline)
             member = configuration.get(node_id)
             if member is None:
@@ -115,27 +115,6 @@ class Membership:
                 )
             await asyncio.sleep(0.05)
 
-    async def update_address(self, node_id: NodeId, address: Address, deadline: Deadline) -> None:
-        """A member listens on a new address; its identity stays."""
-        async with self._lock:
-            configuration = await self.changes.settled(deadline)
-            member = configuration.get(node_id)
-            if member is None:
-                raise MemberRefused(
-                    f"node {node_id} is not a member of this cluster (it was removed): join it again"
-                )
-            if member.address == address:
-                return
-            holder = next((m for m in configuration.members if m.address == address), None)
-            if holder is not None:
-                raise MemberRefused(
-                    f"address {address} is still member {holder.id}'s in the configuration; it must move first"
-                )
-            await self.changes.carry_out(
-                configuration.with_member(Member(node_id, address, member.role)), deadline
-            )
-            log.info("member %s moved to %s", node_id, address)
-
     # -- promotion ----------------------------------------------------------------------------------------
 
     def start_promoting(self) -> None:
@@ -155,7 +134,7 @@ class Membership:
                     log.debug("promotion postponed: %s", error)
 
     async def _promote_one(self) -> None:
-        if self._lock.locked():
+        if self.lock.locked():
             return
         for member in self._core.configuration.members:
             if member.role is not Role.STANDBY:
@@ -169,7 +148,7 @@ class Membership:
                 continue
             if not self._is_connected(member.id):
                 continue
-            async with self._lock:
+            async with self.lock:
                 now = self._core.configuration.get(member.id)
                 if now is None or now.role is not Role.STANDBY:
                     return

@@ -14,6 +14,7 @@ from typing import Any
 
 from dqlite_py.errors import Error, MalformedMessage
 from dqlite_py.model import Address, Configuration, NodeId
+from dqlite_py.node.address_changes import AddressChanges
 from dqlite_py.node.cluster_view import ClusterView
 from dqlite_py.node.inbound import Inbound
 from dqlite_py.node.membership import Membership
@@ -48,7 +49,8 @@ class Presence:
         self._transport = transport
         self._inbound = inbound
         self._writes = writes
-        self._membership = membership
+        self.addresses = AddressChanges(core.node_id, membership, transport)
+        self._is_address_told = False
         self._call = call
         self._removed = removed
         self._on_removed = on_removed
@@ -72,23 +74,31 @@ class Presence:
         self._transport.set_peers(members)
 
     async def keep_address(self) -> None:
-        """Tell the leader when our advertised address is not the one in the configuration."""
-        while not self._removed.is_set():
+        """Tell the leader when our advertised address is not the one in the configuration.
+
+        Once it was there, another one is what an operator has set meanwhile, and stays until this node starts again.
+        """
+        while not self._removed.is_set() and not self._is_address_told:
             me = self._view.configuration.get(self._core.node_id)
             if me is not None and me.address != self._transport.advertised_address():
-                body = {"id": self._core.node_id, "address": self._transport.advertised_address()}
-                try:
-                    await self._writes.on_leader(
-                        "leader.address",
-                        body,
-                        Deadline(5.0),
-                        lambda: self._membership.update_address(
-                            self._core.node_id, self._transport.advertised_address(), Deadline(5.0)
-                        ),
-                    )
-                except (Error, RpcError) as error:
-                    log.warning("the cluster does not know our new address yet: %s", error)
+                await self._tell_address(self._transport.advertised_address())
+            elif me is not None and (
+                self._view.is_spare or me == self._core.committed_configuration.get(me.id)
+            ):
+                self._is_address_told = True
             await asyncio.sleep(ADDRESS_CHECK_S)
+
+    async def _tell_address(self, mine: Address) -> None:
+        try:
+            await self._writes.on_leader(
+                "leader.address",
+                {"id": self._core.node_id, "address": mine},
+                Deadline(5.0),
+                lambda: self.addresses.told(self._core.node_id, mine, Deadline(5.0)),
+            )
+            self._is_address_told = True
+        except (Error, RpcError) as error:
+            log.warning("the cluster does not know our new address yet: %s", error)
 
     async def ask_for_configuration(self) -> None:
         """What the log does not tell: a node that was down while it was removed hears from no leader, members tell it;

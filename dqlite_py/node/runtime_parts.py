@@ -12,6 +12,7 @@ from dqlite_py.node.cluster_view import ClusterView
 from dqlite_py.node.divergence import Divergence
 from dqlite_py.node.local_gateway import LocalGateway
 from dqlite_py.node.membership import Membership
+from dqlite_py.node.presence import Presence
 from dqlite_py.node.reads import ReadBarriers
 from dqlite_py.node.transactions import Transactions
 from dqlite_py.node.writes import Writes
@@ -26,6 +27,7 @@ class Parts(Protocol):
     writes: Writes
     reads: ReadBarriers
     membership: Membership
+    presence: Presence
     divergence: Divergence
     gateway: LocalGateway
     transactions: Transactions

@@ -13,43 +13,32 @@ from typing import Any
 from dqlite_py.command import check_params, check_unit, is_transaction
 from dqlite_py.errors import (
     Error,
-    InterfaceError,
     MalformedMessage,
     NotSupportedError,
     OperationalError,
     OutcomeUnknown,
 )
 from dqlite_py.gateway import ReadLevel
-from dqlite_py.model import Address, NodeId
+from dqlite_py.model import NodeId
+from dqlite_py.node.address_services import AddressServices
 from dqlite_py.node.database_worker import unit_error
-from dqlite_py.node.fields import RESULTS_BYTES_MAX, TIMEOUT_S, database_of, field, timeout_of
+from dqlite_py.node.fields import (
+    RESULTS_BYTES_MAX,
+    TIMEOUT_S,
+    address_of,
+    database_of,
+    field,
+    member_id_of,
+    timeout_of,
+)
 from dqlite_py.node.forwarding import pack_outcome
 from dqlite_py.node.pending_write import PendingWrite
 from dqlite_py.node.runtime_parts import Parts
 from dqlite_py.node.tickets import Deadline
 from dqlite_py.node.transaction_calls import settle
-from dqlite_py.wire.address import split_address
 from dqlite_py.wire.rpc import error_body
 
 Handler = Callable[[Any, Any], Awaitable[Any]]
-
-
-def _member_id(body: Any) -> NodeId:
-    value = field(body, "id", int)
-    if not 0 < value < 2**63:
-        raise MalformedMessage(f"member id {value} is not between 1 and 2**63 - 1", what="id")
-    return NodeId(value)
-
-
-def _address(body: Any) -> Address:
-    value = field(body, "address", str)
-    try:
-        _host, port = split_address(value)
-    except InterfaceError as error:
-        raise MalformedMessage(f"field 'address': {error}", what="address") from None
-    if port == 0:
-        raise MalformedMessage(f"address {value!r} has port 0, which nobody can dial", what="address")
-    return Address(value)
 
 
 class Services:
@@ -59,13 +48,13 @@ class Services:
         self._parts = parts
 
     def register(self) -> None:
+        AddressServices(self._parts).register()
         add = self._parts.transport.register
         for method, handler in {
             "leader.write": self.leader_write,
             "leader.open": self.leader_open,
             "leader.drop": self.leader_drop,
             "leader.remove": self.leader_remove,
-            "leader.address": self.leader_address,
             "raft.read_index": self.read_index,
             "raft.lease_index": self.lease_index,
             "raft.configuration": self.configuration,
@@ -109,12 +98,7 @@ class Services:
         return await self._parts.writes.drop_here(database_of(body))
 
     async def leader_remove(self, _ctx: Any, body: Any) -> Any:
-        await self._parts.membership.remove(_member_id(body), Deadline(TIMEOUT_S))
-        return self._parts.membership.view()
-
-    async def leader_address(self, _ctx: Any, body: Any) -> Any:
-        node_id, address = _member_id(body), _address(body)
-        await self._parts.membership.update_address(node_id, address, Deadline(TIMEOUT_S))
+        await self._parts.membership.remove(member_id_of(body), Deadline(TIMEOUT_S))
         return self._parts.membership.view()
 
     async def read_index(self, _ctx: Any, _body: Any) -> Any:
@@ -130,7 +114,7 @@ class Services:
 
     async def join(self, _ctx: Any, body: Any) -> Any:
         """Answered by the leader; others name it (the joiner asks there)."""
-        node_id, address = _member_id(body), _address(body)
+        node_id, address = member_id_of(body), address_of(body)
         configuration = await self._parts.membership.join(node_id, address, Deadline(TIMEOUT_S))
         return {"cluster_id": self._parts.cluster_id, "members": configuration.to_wire()}
 
@@ -201,7 +185,7 @@ class Services:
         return self._parts.membership.view()
 
     async def remove(self, _ctx: Any, body: Any) -> Any:
-        node_id = _member_id(body)
+        node_id = member_id_of(body)
         membership, writes = self._parts.membership, self._parts.writes
         deadline = Deadline(TIMEOUT_S)
         await writes.on_leader(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from dqlite_py.model import Address
+from dqlite_py.model import Address, NodeId
 from dqlite_py.raft.connection import Connection
 from dqlite_py.raft.dialer import Dialer, DialFailed
 from dqlite_py.wire.handshake import Purpose
@@ -31,6 +31,15 @@ class AddressCallers:
             if task.cancelled():
                 raise DialFailed(address, "the transport is stopping") from None
             raise
+
+    async def prove(self, address: Address, node_id: NodeId) -> Address:
+        """Dial `address` and demand that this node of our cluster answers; what it advertises. Raises DialFailed."""
+        connection = await self._dialer.dial(address, Purpose.CLIENT, node_id)
+        advertised, is_verified = connection.peer_address, connection.verified
+        connection.abort("asked who is there")
+        if not is_verified:
+            raise DialFailed(address, f"node {node_id} belongs to no cluster yet")
+        return advertised
 
     def keep_open(self, address: Address) -> Callable[[], None]:
         """Do not close the connection to `address` for want of calls, until the returned function is called (once)."""

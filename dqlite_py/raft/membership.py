@@ -8,11 +8,12 @@ old and new majorities overlap. CONFIGURATION payload: msgpack [1, [[id, address
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import msgpack
 
 from dqlite_py.errors import MalformedMessage, MembershipRefused, UnknownFormat
-from dqlite_py.model import Configuration, Entry, LogIndex, Member, NodeId, Role
+from dqlite_py.model import Address, Configuration, Entry, LogIndex, Member, NodeId, Role
 
 CONFIGURATION_VERSION = 1
 
@@ -80,11 +81,14 @@ class ConfigurationHistory:
 
 
 def check_change(current: Configuration, new: Configuration, members_max: int) -> Member | None:
-    """Raise MembershipRefused unless exactly one member differs; returns its new entry (None: removed)."""
+    """Raise MembershipRefused unless exactly one member differs; returns its new entry (None: removed).
+
+    Addresses of several may change at once, when nothing else does: they are no part of a quorum.
+    """
     changed = {m.id for m in set(current.members) ^ set(new.members)}
     if not changed:
         raise MembershipRefused("the configuration would not change")
-    if len(changed) > 1:
+    if len(changed) > 1 and not _only_addresses_differ(current, new):
         raise MembershipRefused(
             f"one member may change at a time, not {len(changed)}: {sorted(changed)}", members=len(changed)
         )
@@ -101,8 +105,14 @@ def check_change(current: Configuration, new: Configuration, members_max: int) -
     except MalformedMessage as error:
         # Once in the log, every member would have to refuse it.
         raise MembershipRefused(f"not a valid configuration: {error}") from None
-    (node_id,) = changed
-    return new.get(node_id)
+    return new.get(min(changed))
+
+
+def _only_addresses_differ(current: Configuration, new: Configuration) -> bool:
+    def rest(configuration: Configuration) -> list[Member]:
+        return [replace(member, address=Address("")) for member in configuration.members]
+
+    return rest(current) == rest(new)
 
 
 def is_new_voter(current: Configuration, node_id: NodeId, member: Member | None) -> bool:

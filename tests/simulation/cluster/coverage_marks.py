@@ -117,7 +117,7 @@ MEMBER_PROBES: Final = (
           lambda known, result, *_: known > 0),
     Probe("configuration rolled back", "its entry was truncated", RAFT + "membership:ConfigurationHistory", "truncated",
           None, true),
-    Probe("member moved", "the leader is told of another address", NODE + "membership:Membership", "update_address",
+    Probe("member moved", "the leader is told of another address", NODE + "address_changes:AddressChanges", "told",
           always),
     Probe("removal learned", "a node is no member any more", NODE + "raft_events:RaftEvents", "on_removed", always),
 )  # fmt: skip

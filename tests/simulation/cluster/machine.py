@@ -205,9 +205,9 @@ def seams() -> list[tuple[str, str, Any]]:
     """Further rows for seams.installed."""
     return [
         ("dqlite_py.app", "SystemDisk", _disk),
-        ("dqlite_py.app", "SystemClock", LifeClock),
-        ("dqlite_py.app", "NodeRuntime", _Runtime),
-        ("dqlite_py.app", "PeerTransport", _Transport),
+        ("dqlite_py.node.opening", "SystemClock", LifeClock),
+        ("dqlite_py.node.opening", "NodeRuntime", _Runtime),
+        ("dqlite_py.node.opening", "PeerTransport", _Transport),
         ("dqlite_py.raft.connection", "encode_handshake", _encode_handshake),
         ("dqlite_py.storage.engine", "start_engine", _start_engine),
         ("dqlite_py.storage.engine", "_sync_directory", _sync_directory),

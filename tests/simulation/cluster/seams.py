@@ -90,6 +90,7 @@ HARMLESS = {
     "dqlite_py.raft.host": "queue.Empty; the type Executor",
     "dqlite_py.node.snapshot_fetch": "the type Executor",
     "dqlite_py.node.snapshot_source": "the type Executor; its secrets are replaced",
+    "dqlite_py.node.life_signs": "the type Future, for who supervises a process",
     "dqlite_py.node.pinning": "the type Future",
     "dqlite_py.raft.quietlog": "how often a line is logged",
     "dqlite_py.storage.live": "the type Lock",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dqlite_py.errors import MalformedMessage, MembershipRefused, NotLeader, UnknownFormat
-from dqlite_py.model import Configuration, Entry, EntryKind, LogIndex, NodeId, Role, Term
+from dqlite_py.model import Address, Configuration, Entry, EntryKind, LogIndex, Member, NodeId, Role, Term
 from dqlite_py.raft.effects import RaftState
 from dqlite_py.raft.membership import (
     ConfigurationHistory,
@@ -84,6 +84,28 @@ def test_addresses_are_not_shared() -> None:
     twin = type(twin)(twin.id, member(1).address, twin.role)
     with pytest.raises(MembershipRefused, match="address"):
         check_change(members(1, 2, 3), members(1, 2, 3).with_member(twin), 64)
+
+
+def moved(configuration: Configuration, **addresses: str) -> Configuration:
+    for name, address in addresses.items():
+        known = configuration.get(NodeId(int(name[1:])))
+        assert known is not None
+        configuration = configuration.with_member(Member(known.id, Address(address), known.role))
+    return configuration
+
+
+def test_several_may_change_their_addresses_together() -> None:
+    """Two machines that were swapped: one after the other, they would have the same address meanwhile."""
+    before = members(1, 2, 3)
+    first, second = member(1).address, member(2).address
+    swapped = moved(before, m1=second, m2=first)
+    changed = check_change(before, swapped, 64)
+    assert changed is not None
+    assert changed.role is Role.VOTER
+    with pytest.raises(MembershipRefused, match="address"):
+        check_change(before, moved(before, m1=second, m3=second), 64)
+    with pytest.raises(MembershipRefused, match="one member"):
+        check_change(before, moved(members(1, 2, standbys=(3,)), m1=second, m2=first), 64)
 
 
 # -- on the leader ---------------------------------------------------------------------------------------
