@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from dqlite_py.model import NodeId
 from dqlite_py.node.applier import Applier
@@ -19,6 +19,9 @@ from dqlite_py.node.writes import Writes
 from dqlite_py.raft.core import RaftCore
 from dqlite_py.raft.transport import PeerTransport
 
+if TYPE_CHECKING:
+    from dqlite_py.node.dump_services import DumpServices
+
 
 class Parts(Protocol):
     loop: asyncio.AbstractEventLoop
@@ -32,6 +35,7 @@ class Parts(Protocol):
     gateway: LocalGateway
     transactions: Transactions
     view: ClusterView
+    dumps: DumpServices
     cluster_id: bytes
 
     def applier(self) -> Applier: ...

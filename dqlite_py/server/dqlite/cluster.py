@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
-from dqlite_py.errors import MembershipRefused, OutcomeUnknown
+from dqlite_py.errors import InterfaceError, MembershipRefused, OutcomeUnknown
 from dqlite_py.limits import REQUEST_TIMEOUT_MS
 from dqlite_py.model import Address, NodeId, Role
 from dqlite_py.node.runtime_parts import Parts
 from dqlite_py.node.tickets import Deadline
 from dqlite_py.server.dqlite.failures import ERROR, LOST, PROTOCOL, Refused
+from dqlite_py.wire.address import split_address
 from dqlite_py.wire.dqlite.responses import Failure, Metadata, Server, ServerEntry, Servers
 from dqlite_py.wire.dqlite.violations import CODE_PARSE
 
@@ -64,6 +65,12 @@ class ClusterCalls:
             raise Refused(_IN_USE)
         if not 0 < node_id < 2**63:
             raise Refused(_NO_SERVER)
+        try:
+            _host, port = split_address(address)
+        except InterfaceError as error:
+            raise Refused(Failure(ERROR, error.message)) from None
+        if port == 0:
+            raise Refused(Failure(ERROR, f"address {address!r} has port 0, which nobody can dial"))
         await self._parts.membership.join(NodeId(node_id), Address(address), Deadline(TIMEOUT_S))
 
     async def assign(self, node_id: int, role: int) -> None:

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from dqlite_py.errors import Error
 from dqlite_py.limits import DQLITE_GREETING_BYTES_MAX
@@ -66,7 +65,7 @@ class Connection(asyncio.Protocol):
         self._version: Version | None = None
         self._extension: Extension | None = None
         self._transport: asyncio.Transport | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._task: asyncio.Task[bytes] | None = None
         self._working: int | None = None  # type of the request at work
         self._next: Frame | None = None
         self._drained: asyncio.Future[None] | None = None
@@ -218,7 +217,8 @@ class Connection(asyncio.Protocol):
             if isinstance(work, bytes):
                 self._answer(work)
             elif work is not None:
-                self._task = self._server.loop.create_task(self._work(work))
+                self._task = self._server.loop.create_task(work)
+                self._task.add_done_callback(self._worked)
 
     def _answer(self, frames: bytes) -> None:
         self._working = None
@@ -229,25 +229,26 @@ class Connection(asyncio.Protocol):
         self._answer(frames)
         self._advance()
 
-    async def _work(self, work: Coroutine[Any, Any, bytes]) -> None:
-        try:
-            frames = await work
-        except Refused as refused:
-            frames = answers.failure(refused.failure)
-        except Error as error:
-            frames = answers.failure(failure_of(error))
-        except asyncio.CancelledError:
-            raise
-        except Exception as error:  # noqa: BLE001  # one connection's trouble
-            frames = self._broken(error)
+    def _worked(self, task: asyncio.Task[bytes]) -> None:
         self._task = None
+        if task.cancelled():  # the client is gone
+            return
+        error = task.exception()
+        if error is None:
+            frames = task.result()
+        elif isinstance(error, Refused):
+            frames = answers.failure(error.failure)
+        elif isinstance(error, Error):
+            frames = answers.failure(failure_of(error))
+        else:
+            frames = self._broken(error)
         if self._is_interrupted:
             self._is_interrupted = False
             frames = answers.EMPTY
         self._answer(frames)
         self._advance()
 
-    def _broken(self, error: Exception) -> bytes:
+    def _broken(self, error: BaseException) -> bytes:
         log.log(logging.ERROR, "client %s: a request failed: %r", self.where, error)
         self._server.counters.failures += 1
         return answers.failure(Failure(ERROR, f"internal error: {type(error).__name__}"))

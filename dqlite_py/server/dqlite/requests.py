@@ -12,7 +12,8 @@ from dqlite_py.command import check_database_name
 from dqlite_py.errors import Error
 from dqlite_py.gateway import UnitResult
 from dqlite_py.server.dqlite import answers
-from dqlite_py.server.dqlite.failures import failure_of
+from dqlite_py.server.dqlite.dump import NO_DATABASE, send_dump
+from dqlite_py.server.dqlite.failures import Refused, failure_of
 from dqlite_py.server.dqlite.rows import RowsFrames
 from dqlite_py.server.dqlite.session import SqlSession
 from dqlite_py.server.dqlite.settings import HEARTBEAT_MS
@@ -44,12 +45,12 @@ class Requests:
         request = decode_request(frame)
         return _HANDLERS[request.type](self, request)
 
-    def gone(self, after: asyncio.Task[None] | None) -> None:
+    def gone(self, after: asyncio.Task[bytes] | None) -> None:
         """The client is: undo what is open, when the request at work has stopped."""
         if self.sql.is_open:
             self._server.spawn(self._close(after))
 
-    async def _close(self, after: asyncio.Task[None] | None) -> None:
+    async def _close(self, after: asyncio.Task[bytes] | None) -> None:
         if after is not None:
             await asyncio.wait([after])
         with suppress(Error):
@@ -181,7 +182,12 @@ class Requests:
                 await drive(rest.close())
 
     async def dump(self, request: Request) -> bytes:
-        raise refused(f"{_text(request, 0)}: unrecognized request type", CODE_PARSE)
+        try:
+            database = check_database_name(_text(request, 0))
+        except Error:
+            raise Refused(NO_DATABASE) from None
+        await send_dump(self._server.dumps, database, self._connection)
+        return b""
 
 
 def _number(request: Request, position: int) -> int:

@@ -54,8 +54,10 @@ class DqliteServer:
 
     def __init__(self, parts: Parts, settings: ServerSettings | None = None) -> None:
         self.loop = parts.loop
+        self.now = parts.loop.time
         self.settings = settings or ServerSettings()
         self.gateway = LoopGateway(parts.gateway, parts.loop)
+        self.dumps = parts.dumps
         self.cluster = ClusterCalls(parts)
         self.extension: MakeExtension | None = None
         self.counters = Counters()
@@ -146,12 +148,12 @@ class DqliteServer:
                 connection.partial_since = None
                 self._partial.discard(connection)
         elif connection.partial_since is None:
-            connection.partial_since = self.loop.time()
+            connection.partial_since = self.now()
             self._partial.add(connection)
             self._watch()
 
     def stalled(self, connection: Connection) -> None:
-        connection.stalled_since = self.loop.time()
+        connection.stalled_since = self.now()
         self._stalled.add(connection)
         self._watch()
 
@@ -166,7 +168,7 @@ class DqliteServer:
     def sweep(self) -> None:
         """End connections that make no progress."""
         self._sweep = None
-        now = self.loop.time()
+        now = self.now()
         for connection in list(self._partial):
             allowed_s = FRAME_S + connection.buffered_bytes / FRAME_RATE_BYTES
             if connection.partial_since is not None and now - connection.partial_since > allowed_s:
