@@ -15,6 +15,7 @@ from dqlite_py.cli.dump_command import dump
 from dqlite_py.cli.migrate_command import migrate
 from dqlite_py.cli.node_command import node
 from dqlite_py.cli.restore_command import restore
+from dqlite_py.cli.shell.command import shell
 from dqlite_py.cli.status_command import status
 from dqlite_py.cli.verify_command import verify
 
@@ -33,7 +34,19 @@ def main(ctx: click.Context) -> None:
             click.echo(f"Warning: {line}", err=True)
 
 
-for command in (node, status, cluster, migrate, verify, dump, restore, demo, completion):
+_COMMANDS = (
+    node,
+    shell,
+    status,
+    cluster,
+    migrate,
+    verify,
+    dump,
+    restore,
+    demo,
+    completion,
+)
+for command in _COMMANDS:
     main.add_command(command)
 layers.install(main)
 

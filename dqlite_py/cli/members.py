@@ -1,0 +1,102 @@
+"""Changes to the members of a running cluster, for `dqlite-py cluster` and the shell. Main thread.
+
+Each function asks once, raises CommandFailed, and returns what was done, for people and for programs.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from dqlite_py.cli.cluster_view import members_of, number_of
+from dqlite_py.cli.exits import CommandFailed, explain
+from dqlite_py.cli.remote import Remote
+from dqlite_py.client.caller import Status
+from dqlite_py.errors import Error
+from dqlite_py.model import Address
+
+
+class Asked(NamedTuple):
+    """A running cluster, as the options of a command name it."""
+
+    remote: Remote
+    servers: tuple[Address, ...]
+    timeout_s: float
+
+    def status(self) -> tuple[Address, Status]:
+        """What one of the nodes says; raises CommandFailed when none does."""
+        try:
+            return self.remote.any_status(self.servers, self.timeout_s)
+        except Error as error:
+            raise CommandFailed(explain(error)) from None
+
+    def change(self, method: str, body: Any, *, at_leader: bool = False) -> Any:
+        """Ask for a change, once; raises CommandFailed."""
+        address = self.servers[0] if len(self.servers) == 1 else self.status()[0]
+        try:
+            return self.remote.change(address, method, body, self.timeout_s, at_leader=at_leader)
+        except Error as error:
+            raise CommandFailed(explain(error)) from None
+
+
+class Done(NamedTuple):
+    """`fields`: the same for a program."""
+
+    text: str
+    fields: dict[str, Any]
+
+
+class Found(NamedTuple):
+    id: int
+    address: str
+
+
+def find(asked: Asked, text: str) -> Found:
+    """A member of the configuration by its id or address."""
+    _address, status = asked.status()
+    for member in members_of(status):
+        if text in (str(number_of(member, "id")), member.get("address")):
+            return Found(number_of(member, "id"), str(member.get("address")))
+    raise CommandFailed(
+        f"there is no member {text!r:.80}: .cluster, or dqlite-py cluster members, lists them"
+    )
+
+
+def add(asked: Asked, new: Address) -> Done:
+    """A running node whose folder belongs to this cluster becomes a member again."""
+    address, existing = asked.status()
+    try:
+        joining = asked.remote.status(new, asked.timeout_s)
+    except Error as error:
+        raise CommandFailed(explain(error)) from None
+    if joining.get("cluster_id") != existing.get("cluster_id"):
+        raise CommandFailed(
+            f"the node at {new} belongs to another cluster ({joining.get('cluster_id')}): stop it, give it an "
+            f"empty folder and start it with --join {address}"
+        )
+    node_id = joining.get("node_id")
+    asked.change("join", {"id": node_id, "address": new}, at_leader=True)
+    return Done(
+        f"added {node_id} at {new}; it becomes a voter when it has caught up", {"id": node_id, "address": new}
+    )
+
+
+def remove(asked: Asked, member: int) -> Done:
+    asked.change("remove", {"id": member})
+    return Done(f"removed {member}", {"removed": member})
+
+
+def transfer(asked: Asked, member: int | None) -> Done:
+    """None: to the most caught-up voter."""
+    answer = asked.change("transfer", {} if member is None else {"target": member}, at_leader=True)
+    target = answer.get("target") if isinstance(answer, dict) else None
+    return Done(f"leadership handed to {target}", {"leader": target})
+
+
+def set_address(asked: Asked, member: int, new: Address) -> Done:
+    """By which the others dial a running member, proved by itself."""
+    answer = asked.change("set_address", {"id": member, "address": new})
+    advertised = answer.get("advertised") if isinstance(answer, dict) else None
+    text = f"member {member} is at {new} now"
+    if advertised != new:
+        text += f"; itself it says {advertised}: start it with --advertise {new} from now on"
+    return Done(text, {"id": member, "address": new, "advertised": advertised})

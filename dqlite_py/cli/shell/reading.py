@@ -1,0 +1,73 @@
+"""The shell's input taken apart: statements, which may span lines, and dot commands, which are a line each. Pure."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from dqlite_py.errors import ProgrammingError
+from dqlite_py.sqltext import is_complete, split_script
+
+
+class Piece(NamedTuple):
+    """`text`: one SQL statement or a dot command; `line`: of the input where it begins, from 1."""
+
+    text: str
+    line: int
+
+    @property
+    def is_command(self) -> bool:
+        return self.text.startswith(".")
+
+
+def pieces(lines: Iterable[str]) -> Iterator[Piece]:
+    """Read as sqlite3's shell does: a dot command stands at the start of a line where no statement is open.
+
+    A last statement may lack its semicolon. A line that is `/` or `GO` ends a statement, too.
+    """
+    held: list[str] = []
+    begin = 1
+    for number, line in enumerate(lines, 1):
+        if not held:
+            begin = number
+            if not line.strip() or line.lstrip().startswith("--"):
+                continue
+            if line.startswith("."):
+                yield Piece(line.strip(), number)
+                continue
+        if held and line.strip().lower() in ("/", "go"):
+            line = ";"
+        held.append(line if line.endswith("\n") else line + "\n")
+        if is_complete_at(line, held):
+            yield from _statements("".join(held), begin)
+            held = []
+    if held:
+        yield from _statements("".join(held), begin)
+
+
+def is_complete_at(line: str, held: list[str]) -> bool:
+    """Only a line with a semicolon can complete a statement: a long one is not looked at again for every line."""
+    return ";" in line and is_complete("".join(held))
+
+
+def is_entered(text: str) -> bool:
+    """Whether what is typed may be run as it is: a dot command, whole statements, or nothing."""
+    stripped = text.strip()
+    return not stripped or stripped.startswith(".") or is_complete(text)
+
+
+def _statements(text: str, begin: int) -> Iterator[Piece]:
+    at = 0
+    for statement in split_script(text):
+        found = text.find(statement, at)
+        at = found + len(statement)
+        yield Piece(statement, begin + text.count("\n", 0, found))
+
+
+def words(command: str) -> list[str]:
+    """A dot command's words; quotes as in a shell. Raises ProgrammingError for an open quote."""
+    try:
+        return shlex.split(command, posix=True)
+    except ValueError as error:
+        raise ProgrammingError(f"{command!r:.80}: {str(error).lower()}") from None
