@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 from dqlite_py.errors import Error, MemberRefused, MembershipRefused, RaftInvariantBroken
@@ -23,7 +24,9 @@ from dqlite_py.raft.core import RaftCore
 log = logging.getLogger("dqlite_py.membership")
 
 CAUGHT_UP_ENTRIES = 256
-QUORUM_WAIT_S = 2.0  # for connections that are just being made, before a removal is refused
+QUORUM_WAIT_S = (
+    2.0  # for the next answers, and connections that are just being made, before a change is refused
+)
 PROMOTE_EVERY_S = 0.1
 
 
@@ -42,6 +45,7 @@ class Membership:
         self._loop = loop
         self._core = core
         self._view = view
+        self._now_ms = now_ms
         self.changes = ConfigurationChange(core=core, view=view, pump=pump, now_ms=now_ms)
         self._is_connected = is_connected
         self._hand_over = hand_over
@@ -50,8 +54,14 @@ class Membership:
 
     # -- requests -----------------------------------------------------------------------------------------
 
-    async def join(self, node_id: NodeId, address: Address, deadline: Deadline) -> Configuration:
-        """Add a stand-by that will be promoted; idempotent. Raises NotLeader, MemberRefused, MembershipRefused."""
+    async def join(
+        self, node_id: NodeId, address: Address, deadline: Deadline, role: Role = Role.STANDBY
+    ) -> Configuration:
+        """Add a stand-by or a spare; idempotent. Raises NotLeader, MemberRefused, MembershipRefused."""
+        if role is Role.VOTER:
+            raise MembershipRefused(
+                "a new member must catch up before it votes: add it as a stand-by or a spare"
+            )
         async with self.lock:
             configuration = await self.changes.settled(deadline)
             known = configuration.get(node_id)
@@ -67,7 +77,7 @@ class Membership:
                     )
             if known is None and len(configuration.members) >= MEMBERS_MAX:
                 raise MembershipRefused(f"a cluster has at most {MEMBERS_MAX} members")
-            role = known.role if known is not None else Role.STANDBY
+            role = known.role if known is not None else role
             await self.changes.carry_out(configuration.with_member(Member(node_id, address, role)), deadline)
             log.info("member %s at %s joined as %s", node_id, address, role.name.lower())
             return self._core.configuration
@@ -77,15 +87,10 @@ class Membership:
 
         Asked to remove itself, the leader hands over first and raises NotLeader: the next leader removes it.
         """
-        if node_id == self._core.node_id and len(self._core.configuration.voters) > 1:
-            self.changes.check_leader()
-            if await self._hand_over():
-                raise self._view.not_leader()
+        await self._leave_leadership(node_id)
         async with self.lock:
             configuration = await self.changes.settled(deadline)
-            member = configuration.get(node_id)
-            if member is None:
-                raise MembershipRefused(f"no member has the id {node_id}")
+            member = self._member(configuration, node_id)
             remaining = configuration.without(node_id)
             if member.role is Role.VOTER:
                 await self._check_quorum_without(
@@ -95,16 +100,87 @@ class Membership:
             log.info("member %s at %s was removed", node_id, member.address)
             return self._core.configuration
 
+    async def assign(self, node_id: NodeId, role: Role, deadline: Deadline) -> Configuration:
+        """Give a member a role; nothing to do when it has it. Waits, at most until the deadline, for who is to vote.
+
+        Asked to demote itself, the leader hands over first and raises NotLeader. Raises MembershipRefused with the
+        reason: a member that would vote and has not caught up in time is a stand-by by then.
+        """
+        member = self._member(self._core.configuration, node_id)
+        if role is not Role.VOTER and member.role is Role.VOTER:
+            await self._leave_leadership(node_id)
+        if role is Role.VOTER and member.role is Role.SPARE:
+            await self._assign_now(node_id, Role.STANDBY, deadline)
+        if role is Role.VOTER:
+            await self._wait_caught_up(node_id, deadline)
+        return await self._assign_now(node_id, role, deadline)
+
+    async def _assign_now(self, node_id: NodeId, role: Role, deadline: Deadline) -> Configuration:
+        async with self.lock:
+            configuration = await self.changes.settled(deadline)
+            member = self._member(configuration, node_id)
+            if member.role is role:
+                return configuration
+            new = configuration.with_member(replace(member, role=role))
+            if member.role is Role.VOTER:
+                await self._check_quorum_without(
+                    node_id, new, Deadline(min(QUORUM_WAIT_S, deadline.left_s)), "a vote"
+                )
+            await self.changes.carry_out(new, deadline)
+            log.info("member %s at %s is a %s now", node_id, member.address, role.name.lower())
+            return self._core.configuration
+
+    async def _wait_caught_up(self, node_id: NodeId, deadline: Deadline) -> None:
+        """Return when it may be given a vote."""
+        while True:
+            self.changes.check_leader()
+            member = self._member(self._core.configuration, node_id)
+            if member.role is Role.VOTER or self._is_caught_up(node_id):
+                return
+            if deadline.passed:
+                peer = self._core.peers.get(node_id)
+                raise MembershipRefused(
+                    f"member {node_id} has {peer.match_index if peer else 0} of {self._core.last_index} log entries: "
+                    "it stays a stand-by; ask again when it has caught up"
+                )
+            await self._view.wait_change(0.02)
+
+    def _is_caught_up(self, node_id: NodeId) -> bool:
+        """Its log ends near ours, and it can be reached."""
+        peer = self._core.peers.get(node_id)
+        return (
+            peer is not None
+            and peer.match_index > 0
+            and not peer.needs_snapshot
+            and peer.match_index + CAUGHT_UP_ENTRIES >= self._core.last_index
+            and self._is_connected(node_id)
+        )
+
+    @staticmethod
+    def _member(configuration: Configuration, node_id: NodeId) -> Member:
+        member = configuration.get(node_id)
+        if member is None:
+            raise MembershipRefused(f"no member has the id {node_id}")
+        return member
+
+    async def _leave_leadership(self, node_id: NodeId) -> None:
+        """Raises NotLeader when this node is to lose its vote and another one leads now: that one goes on."""
+        if node_id == self._core.node_id and len(self._core.configuration.voters) > 1:
+            self.changes.check_leader()
+            if await self._hand_over():
+                raise self._view.not_leader()
+
     async def _check_quorum_without(
-        self, node_id: NodeId, remaining: Configuration, deadline: Deadline
+        self, node_id: NodeId, remaining: Configuration, deadline: Deadline, loses: str = "its place"
     ) -> None:
         voters = remaining.voters
         if not voters:
             raise MembershipRefused(
-                f"{node_id} is the last voter: the cluster would be gone. Stop the node instead"
+                f"{node_id} is the last voter: without {loses} the cluster would be gone. Stop the node instead"
             )
+        asked_ms = self._now_ms()
         while True:
-            alive = {v for v in voters if v == self._core.node_id or self._is_connected(v)}
+            alive = {v for v in voters if v == self._core.node_id or self._answers(v, asked_ms)}
             if len(alive) > len(voters) // 2:
                 return
             if deadline.passed:
@@ -114,6 +190,11 @@ class Membership:
                     f"majority: bring back or remove {gone} first"
                 )
             await asyncio.sleep(0.05)
+
+    def _answers(self, node_id: NodeId, since_ms: float) -> bool:
+        """Heard since then: who has just died is connected for a moment yet."""
+        peer = self._core.peers.get(node_id)
+        return peer is not None and peer.last_reply_ms >= since_ms and self._is_connected(node_id)
 
     # -- promotion ----------------------------------------------------------------------------------------
 
@@ -139,20 +220,13 @@ class Membership:
         for member in self._core.configuration.members:
             if member.role is not Role.STANDBY:
                 continue
-            peer = self._core.peers.get(member.id)
-            if (
-                peer is None
-                or peer.match_index == 0
-                or peer.match_index + CAUGHT_UP_ENTRIES < self._core.last_index
-            ):
-                continue
-            if not self._is_connected(member.id):
+            if not self._is_caught_up(member.id):
                 continue
             async with self.lock:
                 now = self._core.configuration.get(member.id)
                 if now is None or now.role is not Role.STANDBY:
                     return
-                new = self._core.configuration.with_member(Member(now.id, now.address, Role.VOTER))
+                new = self._core.configuration.with_member(replace(now, role=Role.VOTER))
                 await self.changes.carry_out(new, Deadline(5.0))
             log.info("member %s at %s is a voter now", member.id, member.address)
             return

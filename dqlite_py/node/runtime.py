@@ -32,7 +32,7 @@ from dqlite_py.node.presence import Presence
 from dqlite_py.node.raft_events import RaftEvents
 from dqlite_py.node.read_services import ReadServices
 from dqlite_py.node.reads import ReadBarriers
-from dqlite_py.node.services import Services
+from dqlite_py.node.registration import register_services
 from dqlite_py.node.settings import NodeSettings
 from dqlite_py.node.snapshot_fetch import SnapshotFetcher
 from dqlite_py.node.snapshot_install import SnapshotInstall
@@ -41,7 +41,6 @@ from dqlite_py.node.startup import OpenFolder
 from dqlite_py.node.status import node_status
 from dqlite_py.node.storage_watch import StorageWatch
 from dqlite_py.node.tickets import Deadline
-from dqlite_py.node.transaction_services import TransactionServices
 from dqlite_py.node.write_path import WritePath
 from dqlite_py.ports import Clock, Disk
 from dqlite_py.raft.core import RaftCore
@@ -232,12 +231,7 @@ class NodeRuntime:
             await self._applier.close()
             raise
         await self.snapshot_source.start()
-        Services(self).register()
-        TransactionServices(self).register()
-        self.read_services.register()
-        self.dumps.register()
-        self.transport.register("snapshot.begin", self.snapshot_source.begin)
-        self.transport.register("snapshot.chunk", self.snapshot_source.chunk)
+        register_services(self)
         self.journal_thread.start()
         self.inbound.attach(self)
         self.sync_peers()

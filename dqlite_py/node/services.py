@@ -15,20 +15,15 @@ from dqlite_py.errors import (
     Error,
     MalformedMessage,
     NotSupportedError,
-    OperationalError,
     OutcomeUnknown,
 )
 from dqlite_py.gateway import ReadLevel
-from dqlite_py.model import NodeId
-from dqlite_py.node.address_services import AddressServices
 from dqlite_py.node.database_worker import unit_error
 from dqlite_py.node.fields import (
     RESULTS_BYTES_MAX,
     TIMEOUT_S,
-    address_of,
     database_of,
     field,
-    member_id_of,
     timeout_of,
 )
 from dqlite_py.node.forwarding import pack_outcome
@@ -48,16 +43,13 @@ class Services:
         self._parts = parts
 
     def register(self) -> None:
-        AddressServices(self._parts).register()
         add = self._parts.transport.register
         for method, handler in {
             "leader.write": self.leader_write,
             "leader.open": self.leader_open,
             "leader.drop": self.leader_drop,
-            "leader.remove": self.leader_remove,
             "raft.read_index": self.read_index,
             "raft.lease_index": self.lease_index,
-            "raft.configuration": self.configuration,
             "state.hash_at": self.state_hash_at,
             "state.suspect": self.state_suspect,
         }.items():
@@ -65,11 +57,7 @@ class Services:
         # Open to programs that are no members: with TLS they hold a certificate of the cluster's authority, without
         # it the node listens on loopback only or its operator said --insecure (node.settings).
         for method, handler in {
-            "join": self.join,
             "status": self.status,
-            "members": self.members,
-            "remove": self.remove,
-            "transfer": self.transfer,
             "sql.write": self.sql_write,
             "sql.read": self.sql_read,
             "sql.open": self.sql_open,
@@ -97,26 +85,11 @@ class Services:
     async def leader_drop(self, _ctx: Any, body: Any) -> Any:
         return await self._parts.writes.drop_here(database_of(body))
 
-    async def leader_remove(self, _ctx: Any, body: Any) -> Any:
-        await self._parts.membership.remove(member_id_of(body), Deadline(TIMEOUT_S))
-        return self._parts.membership.view()
-
     async def read_index(self, _ctx: Any, _body: Any) -> Any:
         return int(await self._parts.reads.read_index_here())
 
     async def lease_index(self, _ctx: Any, _body: Any) -> Any:
         return int(await self._parts.reads.lease_index_here())
-
-    async def configuration(self, _ctx: Any, _body: Any) -> Any:
-        """The committed configuration, for a member that was away."""
-        committed = self._parts.core.committed_configuration
-        return {"index": committed.index, "members": committed.to_wire()}
-
-    async def join(self, _ctx: Any, body: Any) -> Any:
-        """Answered by the leader; others name it (the joiner asks there)."""
-        node_id, address = member_id_of(body), address_of(body)
-        configuration = await self._parts.membership.join(node_id, address, Deadline(TIMEOUT_S))
-        return {"cluster_id": self._parts.cluster_id, "members": configuration.to_wire()}
 
     # -- any node's ---------------------------------------------------------------------------------------------
 
@@ -180,30 +153,6 @@ class Services:
 
     async def status(self, _ctx: Any, _body: Any) -> Any:
         return self._parts.status()
-
-    async def members(self, _ctx: Any, _body: Any) -> Any:
-        return self._parts.membership.view()
-
-    async def remove(self, _ctx: Any, body: Any) -> Any:
-        node_id = member_id_of(body)
-        membership, writes = self._parts.membership, self._parts.writes
-        deadline = Deadline(TIMEOUT_S)
-        await writes.on_leader(
-            "leader.remove", {"id": node_id}, deadline, lambda: membership.remove(node_id, deadline)
-        )
-        return membership.view()
-
-    async def transfer(self, _ctx: Any, body: Any) -> Any:
-        """Only on the leader: hand leadership over; answers when another node leads."""
-        target = body.get("target") if isinstance(body, dict) else None
-        if target is not None and type(target) is not int:
-            raise MalformedMessage("field 'target' must be a member id", what="target")
-        chosen = await self._parts.transfer(None if target is None else NodeId(target), TIMEOUT_S)
-        if chosen is None and not self._parts.core.is_leader:
-            raise OutcomeUnknown("this node does not lead any more, and knows no other leader yet")
-        if chosen is None:
-            raise OperationalError("leadership was not taken over in time; this node still leads")
-        return {"target": chosen}
 
 
 def _deadlines(body: Any, count: int) -> list[Deadline]:

@@ -15,6 +15,7 @@ from typing import Any, Final
 from dqlite_py.limits import FRAME_FRAGMENT_BYTES
 from tests.simulation import raft_mutants as mutants
 from tests.simulation.cluster import canaries_patches as patches
+from tests.simulation.cluster import roles as roles_module
 from tests.simulation.cluster import world as world_module
 from tests.simulation.cluster.canaries_patches import Patch, core, replaced
 from tests.simulation.cluster.plans import PROFILES, Mixture
@@ -170,6 +171,7 @@ def circumstances(canary: Canary) -> Iterator[None]:
     plan = canary.faults
     if isinstance(plan, Mixture):
         rows.append((world_module, "mixture", lambda _rng, _only: replace(plan)))
+        rows.append((roles_module, "rates", lambda _seed: {}))
     scale = replace(
         SHORT if canary.short_log else Scale(),
         fragment_bytes=canary.fragment_bytes,

@@ -51,6 +51,8 @@ class MemberFacts:
         before, now = self.configuration, decode_configuration(entry)
         self.configuration = now
         self.changes += 1
+        if before.members and len(before.voters ^ now.voters) > 1:
+            self._fail(f"members: entry {entry.index} changes voters from {before.voters} to {now.voters}")
         for member in before.members:
             if now.get(member.id) is None:
                 self._removed(int(member.id), entry.index)

@@ -251,6 +251,9 @@ PROBES: Final[tuple[Probe, ...]] = (
 )
 EXTERNAL: Final[dict[str, str]] = {
     "life begun": "a node has started",
+    "assigned voter": "an operator gave a member a vote",
+    "assigned standby": "an operator made a member a stand-by",
+    "assigned spare": "an operator took a member's data away",
     "damage refused": "a node refuses a folder that somebody damaged",
     "session goes on at another node": "a token is handed to a reader there",
     "read too stale": "a node cannot show a state as fresh as was asked for",

@@ -225,6 +225,11 @@ def odd_requests(world: World, rng: random.Random) -> None:
     world.requests.one(rng)
 
 
+def assign(world: World, rng: random.Random) -> None:
+    """A member is given another role, or the one that it has."""
+    world.roles.one(rng)
+
+
 def moved(world: World, rng: random.Random) -> None:
     """A machine, or each of them, comes back at another address or port."""
     if rng.random() < 0.15:
@@ -294,7 +299,9 @@ ATLAS: dict[str, Fault] = {
         Fault("odd requests", 0.5, "refused, or done once", odd_requests),
         Fault("stop", 0.2, "an orderly end is a crash at the best of moments", stop),
         Fault("crash while creating", 0.5, "a folder that never served is made anew", crash_while_creating),
+        Fault("assign", 1.0, "one voter at a time, and none that is behind", assign),
         Fault("remove and rejoin", 0.08, "one voter at a time", remove_and_rejoin),
     )
 }  # fmt: skip
+OWN_DRAW = frozenset({"assign"})  # drawn apart, see roles.py
 DESTROYS_DATA = frozenset({"rot", "wipe", "remove and rejoin"})

@@ -6,7 +6,7 @@ import random
 from dataclasses import dataclass, replace
 from typing import Final
 
-from tests.simulation.cluster.faults import ATLAS
+from tests.simulation.cluster.faults import ATLAS, OWN_DRAW
 
 PROFILE_SHARE: Final = 0.3
 
@@ -117,7 +117,7 @@ def mixture(rng: random.Random, only: list[str] | None = None) -> Mixture:
     profile = rng.choice(list(PROFILES))
     if rng.random() < PROFILE_SHARE and only is None:
         return replace(PROFILES[profile], rates=dict(PROFILES[profile].rates))
-    chosen = only if only is not None else [name for name in ATLAS if rng.random() < 0.35]
+    chosen = only if only is not None else [n for n in ATLAS if n not in OWN_DRAW and rng.random() < 0.35]
 
     def maybe(value: float) -> float:
         return value * rng.uniform(0.1, 1.0) if rng.random() < 0.5 else 0.0

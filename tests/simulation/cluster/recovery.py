@@ -33,6 +33,7 @@ class Recovery:
     def run(self) -> None:
         """Raises SafetyViolation."""
         self.world.scheduler.call_later(1.0, self._replace_damaged)
+        self.world.scheduler.call_later(0.5, self.world.roles.restore)
         if not self.world.run_until(
             lambda: (
                 self.world.all_sound() and self._all_found() and all(m.serves for m in self.world.machines)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from dqlite_py.errors import Error, MembershipRefused
-from dqlite_py.model import Address, NodeId
+from dqlite_py.model import Address, NodeId, Role
 from dqlite_py.node.runtime import NodeRuntime
 from dqlite_py.node.tickets import Deadline
 from tests.simulation.cluster.machine import Machine
@@ -213,3 +213,94 @@ def test_a_large_snapshot_arrives_though_machines_die_meanwhile(
         world.recover()
         assert world.coverage.counts["snapshot installed"] >= 1
         assert who == "sender" or world.coverage.counts["snapshot resumed"] >= 1
+
+
+def assigned(world: World, machine: Machine, node: int, role: Role) -> BaseException | None:
+    told: list[BaseException | None] = []
+    world.roles.assign(machine, node, role, told.append)
+    assert world.run_until(lambda: bool(told), 15.0, 0.01), world.describe()
+    return told[0]
+
+
+def role_of(world: World, node: int) -> Role | None:
+    member = world.checks.members.configuration.get(NodeId(node))
+    return member.role if member is not None else None
+
+
+def test_a_spare_knows_the_leader_passes_writes_on_and_refuses_fresh_reads(world: World) -> None:
+    follower = follower_of(world)
+    node = world.checks.node_id(follower.name) or 0
+    assert assigned(world, follower, node, Role.SPARE) is None
+    world.run_for(5.0)
+    runtime, leader = follower.runtime, leader_of(world)
+    assert runtime is not None
+    assert runtime.view.is_spare
+    assert runtime.core.leader_id == world.checks.node_id(leader.name)
+    before = runtime.core.last_index
+    client = world.clients[0]
+    write = client.begin(follower, "write", timeout_s=3.0)
+    assert world.run_until(lambda: client.is_idle, 5.0, 0.01)
+    assert write is None or client.history[-1].outcome == "acknowledged", client.history[-1]
+    began = world.scheduler.now
+    client.begin(follower, "read", timeout_s=3.0)
+    assert world.run_until(lambda: client.is_idle, 5.0, 0.01)
+    assert client.history[-1].outcome == "failed"
+    assert "spare" in client.history[-1].error
+    assert world.scheduler.now - began < 0.5, "at once, not when its time is over"
+    assert runtime.core.last_index == before
+    assert assigned(world, leader, node, Role.VOTER) is None
+    world.recover()
+
+
+def test_a_member_demoted_while_it_is_down_learns_its_role_and_keeps_quiet(world: World) -> None:
+    node = stop_for_good(world, follower := follower_of(world))
+    leader = leader_of(world)
+    assert assigned(world, leader, node, Role.SPARE) is None
+    world.run_for(4.0)
+    start_again(world, follower)
+
+    def knows() -> bool:
+        return follower.serves and follower.runtime is not None and follower.runtime.view.is_spare
+
+    assert world.run_until(knows, 8.0), world.describe()
+    assert leader_of(world) is leader
+    assert follower.runtime is not None
+    assert follower.runtime.core.configuration.get(NodeId(node)).role is Role.VOTER  # type: ignore[union-attr]
+    assert assigned(world, leader, node, Role.VOTER) is None
+    world.recover()
+
+
+def test_a_leader_that_is_to_lose_its_vote_hands_over(world: World) -> None:
+    leader = leader_of(world)
+    node = world.checks.node_id(leader.name) or 0
+    assert assigned(world, leader, node, Role.SPARE) is None
+    assert leader_of(world) is not leader
+    assert role_of(world, node) is Role.SPARE
+    assert assigned(world, leader, node, Role.VOTER) is None
+    world.recover()
+
+
+def test_a_demotion_that_would_lose_the_quorum_is_refused_with_the_reason(world: World) -> None:
+    down = stop_for_good(world, follower := follower_of(world))
+    leader = leader_of(world)
+    third = next(m for m in world.machines if m not in (leader, follower))
+    node = world.checks.node_id(third.name) or 0
+    error = assigned(world, leader, node, Role.STANDBY)
+    assert isinstance(error, MembershipRefused)
+    assert str(down) in str(error), "who has to come back"
+    start_again(world, follower)
+    world.recover()
+
+
+def test_a_member_that_cannot_catch_up_is_not_given_a_vote(world: World) -> None:
+    follower = follower_of(world)
+    node = world.checks.node_id(follower.name) or 0
+    leader = leader_of(world)
+    assert assigned(world, leader, node, Role.SPARE) is None
+    stop_for_good(world, follower)
+    error = assigned(world, leader, node, Role.VOTER)
+    assert isinstance(error, MembershipRefused)
+    assert "catch" in str(error) or "caught" in str(error)
+    assert role_of(world, node) is Role.STANDBY
+    start_again(world, follower)
+    world.recover()

@@ -13,6 +13,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from dqlite_py.errors import Error
 from dqlite_py.node.runtime import NodeRuntime
 from dqlite_py.raft.core import RaftCore
 from tests.simulation.cluster import machine as machines_module
+from tests.simulation.cluster import roles as roles_module
 from tests.simulation.cluster import seams
 from tests.simulation.cluster.checks import Checks, SafetyViolation
 from tests.simulation.cluster.checks_freshness import FreshnessWatch
@@ -71,6 +73,7 @@ class World:
         self.injection = Injection(self)
         self.operator = Operator(self)
         self.requests = MemberRequests(self)
+        self.roles = roles_module.RoleRequests(self)
         self.environment = Environment(
             self.kernel,
             folder,
@@ -130,6 +133,8 @@ class World:
         rng = random.Random(f"plan {seed}")
         drawn = rng.choice((1, 2, 3, 3, 3, 3, 3, 4, 5, 5, 7))
         plan = mixture(rng, only)
+        if only is None:
+            plan = replace(plan, rates=plan.rates | roles_module.rates(seed))
         scale = Scale.draw(rng)
         base = Path("/dev/shm") if Path("/dev/shm").is_dir() else None
         folder = Path(tempfile.mkdtemp(prefix="dqlite-sim-", dir=base))

@@ -133,6 +133,16 @@ def test_members_are_changed_by_commands(tmp_path: Path, nodes: list[NodeProcess
     assert second["cluster_id"] == first["cluster_id"]
     moved = _until_done("cluster", "transfer", second["node_id"], "--node", first["address"])
     assert moved.stdout == f"leadership handed to {second['node_id']}\n"
+    for role in ("spare", "voter"):
+        assigned = run("cluster", "assign", first["node_id"], role, "--node", first["address"])
+        assert assigned.returncode == 0, assigned.stderr
+        assert assigned.stdout == f"{first['node_id']} is a {role} now\n"
+        known = run("cluster", "members", "--json", "--node", second["address"])
+        roles = {str(entry["id"]): entry["role"] for entry in json.loads(known.stdout)}
+        assert roles == {str(first["node_id"]): role, str(second["node_id"]): "voter"}
+    last = run("cluster", "assign", "5", "spare", "--node", first["address"])
+    assert last.returncode == 1
+    assert "no member has the id 5" in last.stderr
     removed = run("cluster", "remove", first["node_id"], "--node", first["address"])
     assert removed.returncode == 0, removed.stderr
     left = run("cluster", "members", "--json", "--node", second["address"])

@@ -1,0 +1,139 @@
+"""RPC methods about members: who they are, and changes of them. Checked bodies in, plain values out. Loop thread.
+
+As in services.py: `leader.*` and `raft.*` act on this node only, the others may be asked of any node.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from dqlite_py.errors import MalformedMessage, OperationalError, OutcomeUnknown
+from dqlite_py.model import NodeId, Role
+from dqlite_py.node.fields import TIMEOUT_S, address_of, field, member_id_of, timeout_of
+from dqlite_py.node.membership import Membership
+from dqlite_py.node.runtime_parts import Parts
+from dqlite_py.node.tickets import Deadline
+
+ROLES: Final = {role.name.lower(): role for role in Role}
+ANSWER_S: Final = 1.0  # for the leader's answer to come, beyond the time that it has
+
+
+def _role(body: Any, default: Role | None = None) -> Role:
+    name = field(body, "role", str, None if default is None else default.name.lower())
+    role = ROLES.get(name)
+    if role is None:
+        raise MalformedMessage(f"role {name!r:.40} is none of {', '.join(ROLES)}", what="role")
+    return role
+
+
+class MemberServices:
+    """Registers the handlers on the transport."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    def register(self) -> None:
+        add = self._parts.transport.register
+        for method, handler in {
+            "leader.remove": self.leader_remove,
+            "leader.assign": self.leader_assign,
+            "leader.add": self.leader_add,
+            "raft.configuration": self.configuration,
+        }.items():
+            add(method, handler)
+        for method, handler in {
+            "join": self.join,
+            "members": self.members,
+            "add": self.add,
+            "assign": self.assign,
+            "remove": self.remove,
+            "transfer": self.transfer,
+        }.items():
+            add(method, handler, open_to_joiners=True)
+
+    # -- the leader's -----------------------------------------------------------------------------------------
+
+    async def leader_remove(self, _ctx: Any, body: Any) -> Any:
+        await self._parts.membership.remove(member_id_of(body), Deadline(TIMEOUT_S))
+        return self._parts.membership.view()
+
+    async def leader_assign(self, _ctx: Any, body: Any) -> Any:
+        await self._parts.membership.assign(member_id_of(body), _role(body), Deadline(timeout_of(body)))
+        return self._parts.membership.view()
+
+    async def leader_add(self, _ctx: Any, body: Any) -> Any:
+        node_id, address, role = member_id_of(body), address_of(body), _role(body, Role.SPARE)
+        await self._parts.membership.join(node_id, address, Deadline(timeout_of(body)), role)
+        return self._parts.membership.view()
+
+    async def configuration(self, _ctx: Any, _body: Any) -> Any:
+        """The committed configuration, for a member that was away."""
+        committed = self._parts.core.committed_configuration
+        return {"index": committed.index, "members": committed.to_wire()}
+
+    async def join(self, _ctx: Any, body: Any) -> Any:
+        """Answered by the leader; others name it (the joiner asks there)."""
+        node_id, address = member_id_of(body), address_of(body)
+        configuration = await self._parts.membership.join(node_id, address, Deadline(TIMEOUT_S))
+        return {"cluster_id": self._parts.cluster_id, "members": configuration.to_wire()}
+
+    # -- any node's ---------------------------------------------------------------------------------------------
+
+    async def members(self, _ctx: Any, _body: Any) -> Any:
+        return self._parts.membership.view()
+
+    async def add(self, _ctx: Any, body: Any) -> Any:
+        """Add a member as a spare (the default) or a stand-by; a member that is known keeps its role."""
+        node_id, address, role = member_id_of(body), address_of(body), _role(body, Role.SPARE)
+        body = {"id": node_id, "address": address, "role": role.name.lower()}
+        return await self._at_leader(
+            "leader.add", body, lambda m, deadline: m.join(node_id, address, deadline, role)
+        )
+
+    async def assign(self, _ctx: Any, body: Any) -> Any:
+        """Give a member a role; waits, in `timeout_s`, until a new voter has caught up."""
+        node_id, role = member_id_of(body), _role(body)
+        request = {"id": node_id, "role": role.name.lower()}
+        return await self._at_leader(
+            "leader.assign", request, lambda m, deadline: m.assign(node_id, role, deadline), timeout_of(body)
+        )
+
+    async def remove(self, _ctx: Any, body: Any) -> Any:
+        node_id = member_id_of(body)
+        membership, writes = self._parts.membership, self._parts.writes
+        deadline = Deadline(TIMEOUT_S)
+        await writes.on_leader(
+            "leader.remove", {"id": node_id}, deadline, lambda: membership.remove(node_id, deadline)
+        )
+        return membership.view()
+
+    async def transfer(self, _ctx: Any, body: Any) -> Any:
+        """Only on the leader: hand leadership over; answers when another node leads."""
+        target = body.get("target") if isinstance(body, dict) else None
+        if target is not None and type(target) is not int:
+            raise MalformedMessage("field 'target' must be a member id", what="target")
+        chosen = await self._parts.transfer(None if target is None else NodeId(target), TIMEOUT_S)
+        if chosen is None and not self._parts.core.is_leader:
+            raise OutcomeUnknown("this node does not lead any more, and knows no other leader yet")
+        if chosen is None:
+            raise OperationalError("leadership was not taken over in time; this node still leads")
+        return {"target": chosen}
+
+    async def _at_leader(
+        self,
+        method: str,
+        body: dict[str, Any],
+        here: Callable[[Membership, Deadline], Awaitable[Any]],
+        timeout_s: float = TIMEOUT_S,
+    ) -> Any:
+        """Ask the leader, or do it `here`; the members as this node sees them afterwards."""
+        membership, deadline = self._parts.membership, Deadline(timeout_s)
+
+        def request() -> dict[str, Any]:
+            return {**body, "timeout_s": max(0.001, deadline.left_s)}
+
+        await self._parts.writes.on_leader(
+            method, request, deadline, lambda: here(membership, deadline), answer_s=ANSWER_S
+        )
+        return membership.view()
