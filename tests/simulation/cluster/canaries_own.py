@@ -154,7 +154,7 @@ OWN: Final[dict[str, Canary]] = {
     ),
     "unknown commit ended": Canary(
         "", "a COMMIT whose answer was lost counts as rolled back", unknown_commit_ended,
-        faults=DEPOSED, transactions_per_s=6.0, seed=3001
+        faults=DEPOSED, transactions_per_s=6.0, seed=33
     ),
     "change told early": Canary(
         "", "a change of members counts as done when it is proposed", change_told_early, faults=MEMBERS
