@@ -90,6 +90,8 @@ DQLITE_MESSAGE_BYTES_MAX: Final = 64 * KIB  # text of a failure
 DQLITE_COLUMNS_MAX: Final = 32_767  # SQLite's own highest; by default 2,000
 DQLITE_FILES_MAX: Final = 100
 DQLITE_STATEMENTS_MAX: Final = 1024  # prepared at a time, per connection
+DQLITE_CONNECTIONS_MAX: Final = 64  # of a program to a stock server
+DQLITE_IDLE_CONNECTIONS_MAX: Final = 8  # of these, kept without work
 DQLITE_BATCH_BYTES: Final = 4096  # a batch of rows is sent when it has grown to this size
 
 # -- snapshots

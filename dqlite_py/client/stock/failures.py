@@ -1,0 +1,56 @@
+"""What a FAILURE of a stock server, or a broken connection, means for the request. Pure.
+
+Three answers: an errors.Error is the statement's own; Refused: nothing happened, and asking again may help; Doubtful:
+of a write nobody knows, of anything else nothing happened. Codes: docs/dqlite-protocol.md and dqlite's leader.c.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from dqlite_py.errors import DatabaseLocked, Error, NotLeader, NotSupportedError
+from dqlite_py.resultcodes import error_from_code
+from dqlite_py.wire.dqlite.responses import Failure, Response
+
+_BUSY: Final = (5, 6)
+_BUSY_SNAPSHOT: Final = 517
+_ABORT: Final = 4  # of dqlite 1.11: the server stopped while the write was on its way
+_IOERR: Final = 10
+_NOTFOUND: Final = 12
+_NOT_LEADER: Final = (10250, 8202)  # the second of each pair: releases before 2021
+_LEADERSHIP_LOST: Final = (10506, 8458)
+_PROTOCOL: Final = (1001, 1005)
+_RAFT_TEXTS: Final = ("server is shutting down", "operation canceled", "no connection to remote server")
+
+
+class Refused(Exception):
+    """Nothing happened. `error`: what to say when the time is over; `elsewhere`: this server does not lead."""
+
+    def __init__(self, error: Error, *, elsewhere: bool) -> None:
+        super().__init__(error.message)
+        self.error = error
+        self.elsewhere = elsewhere
+
+
+class Doubtful(Exception):
+    """The server cannot tell, or the connection broke."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+def checked(response: Response) -> Response:
+    """Anything but a FAILURE; raises Error, Refused or Doubtful for one."""
+    if not isinstance(response, Failure):
+        return response
+    code, message = response
+    if code in _NOT_LEADER or (code == _NOTFOUND and message.startswith("no database")):
+        raise Refused(NotLeader(f"the server does not lead: {message}"), elsewhere=True)
+    if code & 0xFF in _BUSY and code != _BUSY_SNAPSHOT:
+        raise Refused(DatabaseLocked(message, code=code), elsewhere=False)
+    if code in _LEADERSHIP_LOST or code & 0xFF in (_IOERR, _ABORT) or message in _RAFT_TEXTS:
+        raise Doubtful(f"{message} (code {code})")
+    if code in _PROTOCOL:
+        raise NotSupportedError(f"the dqlite server does not understand the request: {message} (code {code})")
+    raise error_from_code(code & 0x7FFFFFFF, message)
