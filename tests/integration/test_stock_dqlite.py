@@ -29,7 +29,6 @@ from tests.support import stockdqlite
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(not stockdqlite.is_installed(), reason=stockdqlite.MISSING),
     pytest.mark.xdist_group("stockdqlite"),
 ]
 _names = (f"db{number}" for number in itertools.count())
@@ -122,7 +121,9 @@ def test_a_result_comes_in_pieces_and_may_be_left(connection: Any) -> None:
 
 
 def test_an_interrupted_statement(connection: Any) -> None:
-    cursor = connection.execute(numbers(10**9))  # dqlite cannot be stopped between two rows, but between frames
+    cursor = connection.execute(
+        numbers(10**9)
+    )  # dqlite cannot be stopped between two rows, but between frames
     timer = threading.Timer(0.1, connection.interrupt)
     timer.start()
     with pytest.raises(OperationalError, match="interrupted") as caught:

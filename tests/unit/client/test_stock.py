@@ -1,0 +1,440 @@
+"""The fallback to stock dqlite servers against a scripted one: who leads, what is tried again, what an error means."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import pytest
+
+from dqlite_py.client.stock import AsyncStockGateway, StockGateway
+from dqlite_py.client.stock.failures import Doubtful, Refused, checked
+from dqlite_py.client.stock.statements import asks, decode_body, kind_of, plain_rows
+from dqlite_py.command import encode_statements
+from dqlite_py.errors import (
+    DatabaseLocked,
+    Error,
+    IntegrityError,
+    NoLeader,
+    NotSupportedError,
+    OperationalError,
+    Outcome,
+    OutcomeUnknown,
+    SnapshotConflict,
+    TransactionEnded,
+)
+from dqlite_py.gateway import Freshness, ReadLevel, TransactionLimits
+from dqlite_py.model import Address, WriteKey
+from dqlite_py.wire.dqlite.frames import FrameReader, Version, decode_handshake, encode_frame
+from dqlite_py.wire.dqlite.requests import Request, RequestType, decode_request
+from dqlite_py.wire.dqlite.responses import (
+    Database,
+    Empty,
+    Failure,
+    Response,
+    Result,
+    Server,
+    ServerEntry,
+    Servers,
+    encode_response,
+)
+from dqlite_py.wire.dqlite.rows import RowsBatch
+from dqlite_py.wire.dqlite.values import ValueType, WireValue, typed
+
+LIMITS = TransactionLimits(10, 60)
+LEADER = Freshness(ReadLevel.LEADER)
+CLOSE = "close"
+SILENCE = "silence"
+Answer = Response | str
+NOT_LEADER = Failure(10250, "not leader")
+BUSY = Failure(5, "database is locked")
+DONE = Result(1, 1)
+
+
+class FakeServer:
+    """A server that leads unless told otherwise, and answers SQL from a script: by the text's beginning, in order.
+
+    A script's last answer is for all that follow; what it does not name is DONE or no rows. `seen`: the SQL it got.
+    """
+
+    def __init__(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.address = Address("{}:{}".format(*self._listener.getsockname()))
+        self.leader = self.address
+        self.script: dict[str, list[Answer]] = {}
+        self.seen: list[str] = []
+        self.opened = 0
+        self._sockets: list[socket.socket] = []
+        self._threads: list[threading.Thread] = []
+        self._start(self._accept)
+
+    def _start(self, target: Callable[..., None], *arguments: Any) -> None:
+        thread = threading.Thread(target=target, args=arguments)
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            self._sockets.append(client)
+            self._start(self._serve, client)
+
+    def _serve(self, client: socket.socket) -> None:
+        reader = FrameReader(1 << 20)
+        try:
+            assert decode_handshake(client.recv(8, socket.MSG_WAITALL)) is Version.V1
+            while received := client.recv(4096):
+                reader.feed(received)
+                while (frame := reader.next_frame()) is not None:
+                    for answer in self._answers(decode_request(frame)):
+                        if answer == CLOSE:
+                            return
+                        if not isinstance(answer, str):
+                            client.sendall(encode_frame(encode_response(answer)))
+        except OSError:
+            pass
+        finally:
+            client.close()
+
+    def _answers(self, request: Request) -> Iterator[Answer]:
+        match request.type:
+            case RequestType.LEADER:
+                yield Server(1 if self.leader else 0, self.leader)
+            case RequestType.CLUSTER:
+                yield Servers((ServerEntry(1, self.address, 0),))
+            case RequestType.OPEN:
+                self.opened += 1
+                yield from self._scripted("OPEN", Database())
+            case RequestType.INTERRUPT:
+                yield Empty()
+            case kind:
+                sql = str(request.fields[1])
+                self.seen.append(sql)
+                no_rows = RowsBatch(("x",), (), True)
+                yield from self._scripted(sql, no_rows if kind is RequestType.QUERY_SQL else DONE)
+
+    def _scripted(self, sql: str, usual: Answer) -> Iterator[Answer]:
+        for beginning, answers in self.script.items():
+            if sql.startswith(beginning):
+                yield answers.pop(0) if len(answers) > 1 else answers[0]
+                return
+        yield usual
+
+    def close(self) -> None:
+        for one in (self._listener, *self._sockets):
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+            one.close()
+        for thread in self._threads:
+            thread.join()
+
+
+@contextmanager
+def servers(count: int) -> Iterator[list[FakeServer]]:
+    made = [FakeServer() for _ in range(count)]
+    try:
+        yield made
+    finally:
+        for server in made:
+            server.close()
+
+
+@pytest.fixture
+def server() -> Iterator[FakeServer]:
+    with servers(1) as [made]:
+        yield made
+
+
+@pytest.fixture
+def gateway(server: FakeServer) -> Iterator[StockGateway]:
+    made = StockGateway([server.address])
+    yield made
+    made.close()
+
+
+def write(gateway: StockGateway, *sqls: str, timeout_s: float = 5.0, once: bool | WriteKey = True) -> Any:
+    return gateway.execute_unit(
+        "app", encode_statements((sql, ()) for sql in sqls), timeout_s, once=once
+    ).statements
+
+
+def read(gateway: StockGateway, sql: str = "SELECT 1", timeout_s: float = 5.0) -> Any:
+    return gateway.query("app", sql, (), LEADER, timeout_s)
+
+
+# -- who leads
+
+
+def test_a_follower_names_the_leader_which_has_to_confirm() -> None:
+    with servers(2) as [first, second]:
+        first.leader = second.address
+        gateway = StockGateway([first.address])
+        write(gateway, "INSERT 1")
+        assert (first.seen, second.seen) == ([], ["INSERT 1"])
+        gateway.close()
+
+
+def test_a_leader_that_another_does_not_confirm_is_not_believed() -> None:
+    with servers(2) as [first, second]:
+        first.leader, second.leader = second.address, Address("")
+        gateway = StockGateway([first.address])
+        with pytest.raises(NoLeader, match="does not say that it leads"):
+            write(gateway, "INSERT 1", timeout_s=0.2)
+        gateway.close()
+
+
+def test_a_refused_write_goes_to_the_new_leader() -> None:
+    with servers(2) as [first, second]:
+        second.leader = first.address
+        gateway = StockGateway([first.address, second.address])
+        write(gateway, "INSERT 1")
+        first.script["INSERT 2"] = [NOT_LEADER]
+        first.leader = second.leader = second.address
+        write(gateway, "INSERT 2")
+        assert second.seen == ["INSERT 2"]
+        gateway.close()
+
+
+def test_a_connection_serves_again(server: FakeServer, gateway: StockGateway) -> None:
+    for _ in range(3):
+        write(gateway, "INSERT 1")
+        read(gateway)
+    assert server.opened == 1
+
+
+# -- outcomes of writes
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        CLOSE,
+        Failure(10506, "leadership lost"),
+        Failure(10, "disk I/O error"),
+        Failure(4, "abort"),
+        Failure(1, "server is shutting down"),
+    ],
+)
+def test_a_write_without_a_clear_answer_is_not_repeated(
+    server: FakeServer, gateway: StockGateway, answer: Answer
+) -> None:
+    server.script["INSERT"] = [answer, DONE]
+    with pytest.raises(OutcomeUnknown) as caught:
+        write(gateway, "INSERT 1")
+    assert caught.value.outcome is Outcome.UNKNOWN
+    assert server.seen == ["INSERT 1"]
+
+
+def test_a_write_that_is_not_answered_in_time(server: FakeServer, gateway: StockGateway) -> None:
+    server.script["INSERT"] = [SILENCE]
+    with pytest.raises(OutcomeUnknown):
+        write(gateway, "INSERT 1", timeout_s=0.2)
+    assert server.seen == ["INSERT 1"]
+
+
+@pytest.mark.parametrize("answer", [BUSY, NOT_LEADER, Failure(12, "no database opened"), Failure(8202, "x")])
+def test_a_refused_write_is_tried_again(server: FakeServer, gateway: StockGateway, answer: Failure) -> None:
+    server.script["INSERT"] = [answer, answer, DONE]
+    assert write(gateway, "INSERT 1")[0].rowcount == 1
+    assert server.seen == ["INSERT 1"] * 3
+
+
+def test_a_database_that_stays_locked(server: FakeServer, gateway: StockGateway) -> None:
+    server.script["INSERT"] = [BUSY]
+    with pytest.raises(DatabaseLocked) as caught:
+        write(gateway, "INSERT 1", timeout_s=0.2)
+    assert caught.value.outcome is Outcome.NOT_APPLIED
+    assert caught.value.retryable
+
+
+def test_the_own_error_of_a_write(server: FakeServer, gateway: StockGateway) -> None:
+    server.script["INSERT"] = [Failure(2067, "UNIQUE constraint failed: t.a")]
+    with pytest.raises(IntegrityError, match="UNIQUE") as caught:
+        write(gateway, "INSERT 1")
+    assert (caught.value.code, caught.value.outcome) == (2067, Outcome.NOT_APPLIED)
+    read(gateway)
+    assert server.opened == 1
+
+
+def test_a_unit_that_breaks_before_its_commit_is_done_anew(server: FakeServer, gateway: StockGateway) -> None:
+    server.script["INSERT 2"] = [CLOSE, DONE]
+    write(gateway, "INSERT 1", "INSERT 2")
+    assert server.seen == [*["BEGIN IMMEDIATE", "INSERT 1", "INSERT 2"] * 2, "COMMIT"]
+
+
+def test_a_unit_whose_commit_is_not_answered(server: FakeServer, gateway: StockGateway) -> None:
+    server.script["COMMIT"] = [CLOSE]
+    with pytest.raises(OutcomeUnknown):
+        write(gateway, "INSERT 1", "INSERT 2")
+    assert server.seen[-1] == "COMMIT"
+
+
+def test_a_failed_statement_of_a_unit_undoes_it(server: FakeServer, gateway: StockGateway) -> None:
+    server.script["INSERT 2"] = [Failure(19, "constraint failed")]
+    with pytest.raises(IntegrityError) as caught:
+        write(gateway, "INSERT 1", "INSERT 2")
+    assert caught.value.details["statement"] == 1
+    assert server.seen[-1] == "ROLLBACK"
+
+
+def test_keys_are_refused(gateway: StockGateway) -> None:
+    key = WriteKey(b"x" * 16, 1)
+    with pytest.raises(NotSupportedError):
+        gateway.new_key("app")
+    with pytest.raises(NotSupportedError):
+        write(gateway, "INSERT 1", once=key)
+    with pytest.raises(OutcomeUnknown):
+        gateway.resolve("app", key, 1)
+
+
+# -- reads
+
+
+@pytest.mark.parametrize("answer", [CLOSE, BUSY, NOT_LEADER, Failure(10506, "leadership lost")])
+def test_a_read_is_asked_again(server: FakeServer, gateway: StockGateway, answer: Answer) -> None:
+    server.script["SELECT"] = [answer, RowsBatch(("x",), ((typed(1),),), True)]
+    assert read(gateway).rows == [(1,)]
+
+
+def test_a_result_in_pieces(server: FakeServer, gateway: StockGateway) -> None:
+    rows = [RowsBatch(("x",), ((typed(number),),), number == 2) for number in range(3)]
+    server._answers = lambda request: (  # type: ignore[method-assign]
+        iter(rows) if request.type is RequestType.QUERY_SQL else FakeServer._answers(server, request)
+    )
+    found = read(gateway)
+    assert found.rows == [(0,)]
+    assert found.more is not None
+    assert found.more.fetch() == [(1,), (2,)]
+    assert found.more.fetch() == []
+    read(gateway)
+    assert server.opened == 1
+
+
+def test_nonsense_is_no_answer(server: FakeServer, gateway: StockGateway) -> None:
+    server.script["SELECT"] = [Result(1, 1), RowsBatch(("x",), (), True)]
+    assert read(gateway).rows == []
+
+
+@pytest.mark.parametrize(
+    "freshness", [Freshness(), Freshness(ReadLevel.SESSION, 5), Freshness(ReadLevel.STALE, 0, 1.0)]
+)
+def test_levels_that_a_server_has_not(gateway: StockGateway, freshness: Freshness) -> None:
+    with pytest.raises(NotSupportedError):
+        gateway.query("app", "SELECT 1", (), freshness, 1)
+
+
+# -- transactions
+
+
+def test_a_transaction_whose_server_goes_has_not_happened(server: FakeServer, gateway: StockGateway) -> None:
+    transaction = gateway.begin("app", 1, LIMITS)
+    server.script["INSERT"] = [CLOSE]
+    with pytest.raises(TransactionEnded) as caught:
+        transaction.run(encode_statements([("INSERT 1", ())]), 5)
+    assert caught.value.outcome is Outcome.NOT_APPLIED
+    assert not transaction.is_open
+    with pytest.raises(TransactionEnded):
+        transaction.commit(5)
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [(CLOSE, OutcomeUnknown), (Failure(10506, "lost"), OutcomeUnknown), (NOT_LEADER, TransactionEnded)],
+)
+def test_what_a_commit_without_success_means(
+    server: FakeServer, gateway: StockGateway, answer: Answer, error: type[Error]
+) -> None:
+    transaction = gateway.begin("app", 1, LIMITS)
+    server.script["COMMIT"] = [answer]
+    with pytest.raises(error):
+        transaction.commit(5)
+    assert not transaction.is_open
+
+
+def test_a_commit_that_finds_a_checkpoint_waits(server: FakeServer, gateway: StockGateway) -> None:
+    transaction = gateway.begin("app", 1, LIMITS)
+    server.script["COMMIT"] = [Failure(5, "checkpoint in progress"), DONE]
+    transaction.commit(5)
+    assert server.seen == ["BEGIN IMMEDIATE", "COMMIT", "COMMIT"]
+
+
+def test_a_transaction_begins_when_the_database_is_free(server: FakeServer, gateway: StockGateway) -> None:
+    server.script["BEGIN IMMEDIATE"] = [BUSY, BUSY, DONE]
+    gateway.begin("app", 5, LIMITS).rollback()
+    server.script["BEGIN IMMEDIATE"] = [BUSY]
+    with pytest.raises(DatabaseLocked):
+        gateway.begin("app", 0, LIMITS)
+
+
+def test_a_state_that_was_overwritten_cannot_be_written_on(server: FakeServer, gateway: StockGateway) -> None:
+    state = gateway.begin_read("app", LEADER, 5, LIMITS)
+    server.script["SAVEPOINT"] = [Failure(517, "database is locked")]
+    with pytest.raises(SnapshotConflict):
+        gateway.begin("app", 5, LIMITS, base_index=state.log_index)
+    state.close()
+
+
+async def test_coroutines(server: FakeServer) -> None:
+    gateway = AsyncStockGateway([server.address])
+    server.script["SELECT"] = [RowsBatch(("x",), ((typed(1),),), True)]
+    assert (await gateway.query("app", "SELECT 1", (), LEADER, 5)).rows == [(1,)]
+    transaction = await gateway.begin("app", 5, LIMITS)
+    await transaction.run(encode_statements([("INSERT 1", ())]), 5)
+    await transaction.commit(5)
+    assert server.seen == ["SELECT 1", "BEGIN IMMEDIATE", "INSERT 1", "COMMIT"]
+    gateway.close()
+
+
+# -- texts and codes
+
+
+def test_what_statements_are() -> None:
+    assert kind_of("SELECT 1").has_rows
+    assert kind_of("PRAGMA table_info(t)").has_rows
+    assert kind_of("INSERT INTO t VALUES (1) RETURNING a") == (True, True, True)
+    assert kind_of("UPDATE t SET a = 'RETURNING'") == (False, True, False)
+    assert not kind_of("PRAGMA user_version = 3").has_rows
+    assert asks("PRAGMA main.table_xinfo('t')")
+    assert not asks("PRAGMA main.user_version = 3")
+    for sql in ("PRAGMA foreign_keys = 1", "PRAGMA busy_timeout", "PRAGMA journal_mode(DELETE)"):
+        with pytest.raises(NotSupportedError):
+            asks(sql)
+
+
+def test_named_values_are_sent_in_their_order() -> None:
+    body = encode_statements([("SELECT :b, :a, :b", {"a": 1, "b": 2}), ("SELECT ?", (3,))])
+    assert [[value.value for value in one.params] for one in decode_body(body)] == [[2, 1], [3]]
+
+
+def test_values_are_those_that_sqlite_stores() -> None:
+    row = (
+        WireValue(ValueType.ISO8601, ""),
+        WireValue(ValueType.BOOLEAN, 7),
+        WireValue(ValueType.UNIXTIME, 5),
+        typed(""),
+    )
+    assert plain_rows([row]) == [(None, 7, 5, "")]
+
+
+@pytest.mark.parametrize(
+    ("failure", "error"),
+    [
+        (Failure(10250, "not leader"), Refused),
+        (Failure(12, "no statement with the given id"), Error),
+        (Failure(5 | 3 << 8, "timeout"), Refused),
+        (Failure(517, "snapshot"), OperationalError),
+        (Failure(10, "leader exec failed"), Doubtful),
+        (Failure(1005, "not an error"), NotSupportedError),
+        (Failure(2**63, "beyond all codes"), Error),
+        (Failure(0, "empty statement"), Error),
+    ],
+)
+def test_what_codes_mean(failure: Failure, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        checked(failure)
