@@ -45,6 +45,7 @@ class Listener:
         self._server: asyncio.Server | None = None
         self._protocols: list[tuple[Predicate, Callable[[], asyncio.Protocol]]] = []
         self._incoming: dict[Incoming, None] = {}  # in the order of arrival
+        self._foreign: set[Incoming] = set()  # handed over to other protocols: thousands, perhaps
         self.incoming_max = INCOMING_CONNECTIONS_MAX
         self.address = Address("")
 
@@ -71,17 +72,17 @@ class Listener:
 
     @property
     def count(self) -> int:
-        return len(self._incoming)
+        return len(self._incoming) + len(self._foreign)
 
     def descriptors(self) -> list[int]:
         """Of the sockets that listen, and of those accepted."""
         listening = [] if self._server is None else [one.fileno() for one in self._server.sockets]
-        return [*listening, *(incoming.fileno for incoming in self._incoming)]
+        return [*listening, *(incoming.fileno for incoming in (*self._incoming, *self._foreign))]
 
     async def stop(self) -> None:
         if self._server is not None:
             self._server.close()
-        for incoming in list(self._incoming):
+        for incoming in [*self._incoming, *self._foreign]:
             incoming.drop()
         if self._server is not None:
             await self._server.wait_closed()
@@ -95,7 +96,7 @@ class Listener:
 
     def admitted(self, incoming: Incoming) -> None:
         """A connection arrived: make room for it."""
-        own = sum(not other.is_foreign for other in self._incoming)
+        own = len(self._incoming)
         if own >= self.incoming_max:
             victim = self._victim()
             if victim is None:
@@ -108,6 +109,12 @@ class Listener:
 
     def gone(self, incoming: Incoming) -> None:
         self._incoming.pop(incoming, None)
+        self._foreign.discard(incoming)
+
+    def handed_over(self, incoming: Incoming) -> None:
+        """It is another protocol's: its owner counts it."""
+        if self._incoming.pop(incoming, self) is None:
+            self._foreign.add(incoming)
 
     def _victim(self) -> Incoming | None:
         for incoming in self._incoming:
@@ -157,6 +164,7 @@ class Incoming(asyncio.Protocol):
         self._over_tls = over_tls
         self._transport: asyncio.Transport | None = None
         self._inner: asyncio.Protocol | None = None
+        self._outer: Incoming | None = None  # of what came over TLS: the socket's
         self._first = b""
         self._dropped = False
         self.where = "nowhere"
@@ -178,12 +186,6 @@ class Incoming(asyncio.Protocol):
         if isinstance(inner, Connection):
             return not inner.is_open
         return inner is None
-
-    @property
-    def is_foreign(self) -> bool:
-        """Handed over to another protocol."""
-        inner = self._deepest()
-        return inner is not None and not isinstance(inner, Connection)
 
     def _deepest(self) -> asyncio.Protocol | None:
         inner = self._inner
@@ -232,6 +234,11 @@ class Incoming(asyncio.Protocol):
         assert self._transport is not None
         first, self._first = self._first, b""
         self._inner = inner
+        if isinstance(inner, TlsLayer):
+            if isinstance(inner.inner, Incoming):
+                inner.inner._outer = self
+        elif not isinstance(inner, Connection):
+            self._listener.handed_over(self._outer or self)
         inner.connection_made(self._transport)
         inner.data_received(first)
 

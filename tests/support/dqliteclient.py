@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 from typing import Any
 
 from dqlite_py.wire.dqlite.frames import Frame, FrameReader, Version, encode_frame, encode_handshake
@@ -18,11 +19,20 @@ RESPONSE_BYTES_MAX = 1 << 30
 
 
 class DqliteClient(contextlib.AbstractContextManager["DqliteClient"]):
-    def __init__(self, address: str, *, version: Version = Version.V1, database: str | None = None) -> None:
+    def __init__(
+        self,
+        address: str,
+        *,
+        version: Version = Version.V1,
+        database: str | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         host, _, port = address.rpartition(":")
         self.version = version
         self.has_roles = True
         self.socket = socket.create_connection((host, int(port)), TIMEOUT_S)
+        if tls is not None:
+            self.socket = tls.wrap_socket(self.socket, server_hostname=host)
         self._reader = FrameReader(RESPONSE_BYTES_MAX)
         self.send_bytes(encode_handshake(version))
         if database is not None:
