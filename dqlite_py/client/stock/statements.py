@@ -13,7 +13,7 @@ import msgpack
 
 from dqlite_py.command import SqlValue
 from dqlite_py.dbapi.statements import classify
-from dqlite_py.errors import InterfaceError, NotSupportedError
+from dqlite_py.errors import DataError, InterfaceError, NotSupportedError
 from dqlite_py.gateway import Row, StatementResult
 from dqlite_py.sqltext import CACHED_LENGTH_MAX, StatementKind, describe, tokens, word_of
 from dqlite_py.wire.dqlite.requests import Request, RequestType
@@ -92,6 +92,10 @@ def statement(text: str, params: Sequence[SqlValue] | Mapping[str, SqlValue]) ->
         except KeyError as error:
             raise InterfaceError(f"no value for the parameter {error}") from None
     _refuse(text)
+    if any(isinstance(value, str) and "\0" in value for value in params):
+        raise DataError(
+            "text with a NUL character cannot be sent to a dqlite server: it would be cut off there"
+        )
     return Sql(text, tuple(map(typed, params)))
 
 

@@ -89,6 +89,10 @@ class Held:
                 limits.idle_s, self._expired, f"idle_limit of {limits.idle_s:g} s"
             )
 
+    def stay(self) -> None:
+        """The limit of the whole is over: a COMMIT in work must not break because of it."""
+        self._hold.cancel()
+
     def end(self, *, broken: str | None = None, leads: bool = True) -> None:
         """Give the connection back, closed when something is `broken`. Idempotent."""
         if not self.is_open:
@@ -164,6 +168,7 @@ class Transaction:
         """Cancelled: whether it was committed is not known."""
         held = self._held
         held.work()
+        held.stay()
         try:
             async with asyncio.timeout(timeout_s):
                 await self._repeated(lambda: _checked(held.connection, execute("COMMIT")))
@@ -249,10 +254,10 @@ class FrozenState:
         self, sql: str, params: SqlParams, timeout_s: float, interrupt: Interrupt | None = None
     ) -> Found:
         held = self._held
-        await self._free()
         held.work()
         try:
             async with asyncio.timeout(timeout_s):
+                await self._free()
                 with interruptible(held.connection, interrupt):
                     result, has_more = await ask_rows(held.connection, statement(sql, params))
         except (Doubtful, Refused, TimeoutError) as error:
@@ -274,11 +279,11 @@ class FrozenState:
     async def become_writer(self, busy_until: float, deadline: float) -> Transaction:
         """The same connection as a writer, of the state it has read. Raises as Gateway.begin. Times are the loop's."""
         held = self._held
-        await self._free()
         held.work()
         pauses = Pauses()
         try:
             async with asyncio.timeout_at(deadline):
+                await self._free()
                 while True:
                     try:
                         await _checked(held.connection, execute(_LOCK))

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import random
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -14,8 +18,10 @@ from dqlite_py.client.stock import AsyncStockGateway, StockGateway
 from dqlite_py.client.stock.failures import Doubtful, Refused, checked
 from dqlite_py.client.stock.statements import asks, decode_body, kind_of, plain_rows
 from dqlite_py.command import encode_statements
+from dqlite_py.config import TlsSettings
 from dqlite_py.errors import (
     DatabaseLocked,
+    DataError,
     Error,
     IntegrityError,
     NoLeader,
@@ -28,7 +34,8 @@ from dqlite_py.errors import (
 )
 from dqlite_py.gateway import Freshness, ReadLevel, TransactionLimits
 from dqlite_py.model import Address, WriteKey
-from dqlite_py.wire.dqlite.frames import FrameReader, Version, decode_handshake, encode_frame
+from dqlite_py.raft.tls import TlsContexts
+from dqlite_py.wire.dqlite.frames import Frame, FrameReader, Version, decode_handshake, encode_frame
 from dqlite_py.wire.dqlite.requests import Request, RequestType, decode_request
 from dqlite_py.wire.dqlite.responses import (
     Database,
@@ -44,11 +51,20 @@ from dqlite_py.wire.dqlite.responses import (
 from dqlite_py.wire.dqlite.rows import RowsBatch
 from dqlite_py.wire.dqlite.values import ValueType, WireValue, typed
 
+TLS = Path(__file__).parents[2] / "support" / "tls"
 LIMITS = TransactionLimits(10, 60)
 LEADER = Freshness(ReadLevel.LEADER)
 CLOSE = "close"
 SILENCE = "silence"
-Answer = Response | str
+
+
+class Raw(NamedTuple):
+    """Bytes as an answer."""
+
+    data: bytes
+
+
+Answer = Response | str | Raw
 NOT_LEADER = Failure(10250, "not leader")
 BUSY = Failure(5, "database is locked")
 DONE = Result(1, 1)
@@ -60,7 +76,8 @@ class FakeServer:
     A script's last answer is for all that follow; what it does not name is DONE or no rows. `seen`: the SQL it got.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, context: ssl.SSLContext | None = None) -> None:
+        self._context = context
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address = Address("{}:{}".format(*self._listener.getsockname()))
         self.leader = self.address
@@ -88,14 +105,18 @@ class FakeServer:
     def _serve(self, client: socket.socket) -> None:
         reader = FrameReader(1 << 20)
         try:
-            assert decode_handshake(client.recv(8, socket.MSG_WAITALL)) is Version.V1
+            if self._context is not None:
+                client = self._context.wrap_socket(client, server_side=True)
+            assert decode_handshake(client.recv(8)) is Version.V1
             while received := client.recv(4096):
                 reader.feed(received)
                 while (frame := reader.next_frame()) is not None:
                     for answer in self._answers(decode_request(frame)):
                         if answer == CLOSE:
                             return
-                        if not isinstance(answer, str):
+                        if isinstance(answer, Raw):
+                            client.sendall(answer.data)
+                        elif not isinstance(answer, str):
                             client.sendall(encode_frame(encode_response(answer)))
         except OSError:
             pass
@@ -206,6 +227,20 @@ def test_a_connection_serves_again(server: FakeServer, gateway: StockGateway) ->
         write(gateway, "INSERT 1")
         read(gateway)
     assert server.opened == 1
+
+
+def test_tls_with_the_certificates_of_one_authority() -> None:
+    settings = TlsSettings(*(str(TLS / name) for name in ("node.pem", "node.key", "ca.pem")))
+    server = FakeServer(TlsContexts(settings).server)
+    gateway = StockGateway([server.address], settings)
+    write(gateway, "INSERT 1")
+    assert server.seen == ["INSERT 1"]
+    gateway.close()
+    plain = StockGateway([server.address])
+    with pytest.raises(NoLeader):
+        write(plain, "INSERT 2", timeout_s=0.2)
+    plain.close()
+    server.close()
 
 
 # -- outcomes of writes
@@ -357,6 +392,19 @@ def test_what_a_commit_without_success_means(
     assert not transaction.is_open
 
 
+def test_a_limit_does_not_break_a_commit_in_work(server: FakeServer, gateway: StockGateway) -> None:
+    transaction = gateway.begin("app", 1, TransactionLimits(10, 0.2))
+    server.script["COMMIT"] = [*[Failure(5, "checkpoint in progress")] * 6, DONE]  # longer than the limit
+    transaction.commit(5)
+
+
+def test_a_transaction_over_its_limit_is_rolled_back(server: FakeServer, gateway: StockGateway) -> None:
+    transaction = gateway.begin("app", 1, TransactionLimits(10, 0.1))
+    server.script["INSERT"] = [SILENCE]
+    with pytest.raises(TransactionEnded, match="hold_limit"):
+        transaction.run(encode_statements([("INSERT 1", ())]), 5)
+
+
 def test_a_commit_that_finds_a_checkpoint_waits(server: FakeServer, gateway: StockGateway) -> None:
     transaction = gateway.begin("app", 1, LIMITS)
     server.script["COMMIT"] = [Failure(5, "checkpoint in progress"), DONE]
@@ -412,6 +460,12 @@ def test_named_values_are_sent_in_their_order() -> None:
     assert [[value.value for value in one.params] for one in decode_body(body)] == [[2, 1], [3]]
 
 
+def test_text_that_would_be_cut_off_is_refused(server: FakeServer, gateway: StockGateway) -> None:
+    with pytest.raises(DataError, match="NUL"):
+        gateway.execute_unit("app", encode_statements([("INSERT ?", ("a\0b",))]), 5)
+    assert not server.seen
+
+
 def test_values_are_those_that_sqlite_stores() -> None:
     row = (
         WireValue(ValueType.ISO8601, ""),
@@ -438,3 +492,16 @@ def test_values_are_those_that_sqlite_stores() -> None:
 def test_what_codes_mean(failure: Failure, error: type[Exception]) -> None:
     with pytest.raises(error):
         checked(failure)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_any_bytes_of_a_server_end_in_a_documented_error(
+    server: FakeServer, gateway: StockGateway, seed: int
+) -> None:
+    chance = random.Random(seed)
+    body = chance.randbytes(8 * chance.randrange(1, 20))
+    server.script["SELECT"] = [Raw(encode_frame(Frame(chance.randrange(12), 0, body))), CLOSE]
+    with contextlib.suppress(Error):
+        read(gateway, timeout_s=0.05)
+    server.script["SELECT"] = [RowsBatch(("x",), ((typed(1),),), True)]
+    assert read(gateway).rows == [(1,)]
