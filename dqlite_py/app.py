@@ -11,7 +11,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Coroutine, Sequence
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from functools import partial
 from typing import Any
 
@@ -282,6 +282,8 @@ class Node:
         except TimeoutError:
             future.cancel()
             raise OutcomeUnknown(f"no answer within {timeout:g} s") from None
+        except CancelledError:
+            raise OutcomeUnknown("the node stopped before it answered") from None
 
     def _request_stop(self) -> None:
         if self._stop_request is not None:

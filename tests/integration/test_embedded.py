@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -234,3 +235,13 @@ def test_large_results_reach_a_follower(nodes: list[dqlite_py.Node]) -> None:
     returned = connection.execute("UPDATE t SET id = -id RETURNING id").fetchall()
     assert len(returned) == 70_000
     assert len(connection.execute("SELECT id FROM t").fetchall()) == 70_000
+
+
+def test_who_waits_hears_that_the_node_stopped(nodes: list[dqlite_py.Node]) -> None:
+    nodes[0].stop()
+    nodes[1].stop()
+    with ThreadPoolExecutor(1) as thread:
+        waiting = thread.submit(nodes[2].wait_ready, 60.0)
+        nodes[2].stop()
+        error = waiting.exception(30)
+    assert error is None or isinstance(error, dqlite_py.Error)
