@@ -220,6 +220,10 @@ class OutcomeUnknown(OperationalError):
 # -- disk and cluster identity; a node with one of these does not start, or stops ------------------------
 
 
+class ClusterSuperseded(OperationalError):
+    """This node's cluster was recovered without it (dqlite-py cluster recover); it joins that one anew."""
+
+
 class CorruptJournal(InternalError):
     """Journal damage: details file, offset (bytes), expected, found."""
 

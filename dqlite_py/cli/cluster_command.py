@@ -19,6 +19,7 @@ from dqlite_py.cli.options import (
     tls_settings,
 )
 from dqlite_py.cli.printing import print_json, print_table
+from dqlite_py.cli.recover_command import recover, rejoin
 from dqlite_py.cli.remote import Remote
 from dqlite_py.model import Address
 
@@ -134,3 +135,7 @@ def set_address(asked: Asked, as_json: bool, member: int, new: Address) -> None:
     --listen or --advertise, so that should say the same.
     """
     _tell(changes.set_address(asked, member, new), as_json)
+
+
+for command in (recover, rejoin):
+    cluster.add_command(command)

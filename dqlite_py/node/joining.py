@@ -6,12 +6,14 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from dqlite_py.errors import Error, InterfaceError, MemberRefused, NotLeader, OperationalError, WrongCluster
 from dqlite_py.limits import REQUEST_TIMEOUT_MS
 from dqlite_py.model import Address, NodeId
 from dqlite_py.node.settings import check_address
 from dqlite_py.node.startup import NO_CLUSTER
+from dqlite_py.node.succession import Predecessor, predecessors_from_wire
 from dqlite_py.raft.rpc import RpcError
 from dqlite_py.raft.transport import PeerTransport
 
@@ -20,10 +22,17 @@ log = logging.getLogger("dqlite_py.membership")
 JOIN_RETRY_S = 0.3
 
 
+class Joined(NamedTuple):
+    """The cluster's id, and the clusters that it was recovered from."""
+
+    cluster_id: bytes
+    predecessors: tuple[Predecessor, ...]
+
+
 async def join_cluster(
     transport: PeerTransport, node_id: NodeId, members: Sequence[Address], timeout_s: float
-) -> bytes:
-    """Ask the members until the leader has added us; returns the cluster's id.
+) -> Joined:
+    """Ask the members until the leader has added us.
 
     Raises MemberRefused or WrongCluster at once, OperationalError with the last reason when the time is over.
     """
@@ -51,7 +60,7 @@ async def join_cluster(
                 cluster_id = answer.get("cluster_id") if isinstance(answer, dict) else None
                 if isinstance(cluster_id, bytes) and len(cluster_id) == 16 and cluster_id != NO_CLUSTER:
                     log.info("joined cluster %s through %s", cluster_id.hex(), address)
-                    return cluster_id
+                    return Joined(cluster_id, predecessors_from_wire(answer.get("recovered_from", [])))
                 last = OperationalError(f"{address} gave a malformed answer to join")
         await asyncio.sleep(JOIN_RETRY_S)
     raise OperationalError(f"could not join through {', '.join(asked)} within {timeout_s:g} s: {last}")

@@ -76,7 +76,11 @@ class MemberServices:
         """Answered by the leader; others name it (the joiner asks there)."""
         node_id, address = member_id_of(body), address_of(body)
         configuration = await self._parts.membership.join(node_id, address, Deadline(TIMEOUT_S))
-        return {"cluster_id": self._parts.cluster_id, "members": configuration.to_wire()}
+        return {
+            "cluster_id": self._parts.cluster_id,
+            "members": configuration.to_wire(),
+            "recovered_from": [p.to_wire() for p in self._parts.opened.predecessors],
+        }
 
     # -- any node's ---------------------------------------------------------------------------------------------
 

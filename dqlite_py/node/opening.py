@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
+from dqlite_py.errors import InterfaceError, WrongCluster
 from dqlite_py.model import Address
 from dqlite_py.node.inbound import Inbound
 from dqlite_py.node.joining import join_cluster
@@ -23,6 +24,15 @@ from dqlite_py.node.startup import (
     new_cluster_id,
     open_folder,
 )
+from dqlite_py.node.succession import (
+    REJOIN,
+    Predecessor,
+    Rejoin,
+    check_not_recovering,
+    remove,
+    write_predecessors,
+)
+from dqlite_py.node.superseded import set_aside, watch_successor
 from dqlite_py.ports import Disk, SystemClock
 from dqlite_py.raft.journal import Identity
 from dqlite_py.raft.transport import PeerTransport
@@ -35,6 +45,8 @@ async def open_node(
 ) -> NodeRuntime:
     """The started runtime of the folder in `settings`, whose lock the caller holds. Nothing runs when it raises."""
     clock = SystemClock()
+    check_not_recovering(disk, settings.directory)
+    rejoin = set_aside(disk, settings.directory)
     identity = load_identity(disk, settings.directory, clock.wall_us())
     inbound = Inbound(identity.cluster_id, identity.node_id)
     transport = PeerTransport(
@@ -51,7 +63,7 @@ async def open_node(
     )
     await transport.start()
     try:
-        opened = await _membership(disk, settings, join_timeout_s, identity, transport, inbound)
+        opened = await _membership(disk, settings, join_timeout_s, identity, transport, inbound, rejoin)
         try:
             runtime = NodeRuntime(
                 loop=asyncio.get_running_loop(),
@@ -64,6 +76,7 @@ async def open_node(
                 on_fatal=on_fatal,
             )
             await runtime.start()
+            runtime.spawn(watch_successor(runtime, disk))
         except BaseException:
             opened.journal.close()
             raise
@@ -82,14 +95,28 @@ async def _membership(
     identity: Identity,
     transport: PeerTransport,
     inbound: Inbound,
+    rejoin: Rejoin | None,
 ) -> OpenFolder:
     """Open a known folder, start a new cluster, or join one."""
     loop, folder = asyncio.get_running_loop(), settings.directory
     if identity.cluster_id != NO_CLUSTER:
         return await loop.run_in_executor(None, open_folder, disk, folder, identity)
     bootstrap: Address | None = None
-    if settings.join:
-        cluster_id = await join_cluster(transport, identity.node_id, settings.join, join_timeout_s)
+    predecessors: tuple[Predecessor, ...] = ()
+    own = transport.advertised_address()
+    members = settings.join
+    if rejoin is not None:  # never a cluster of its own, and no other one
+        members = tuple(a for a in rejoin.addresses if a != own) or settings.join
+        if not members:
+            raise InterfaceError(
+                "this node is to join a recovered cluster, and knows only its own address: say --join"
+            )
+    if members:
+        cluster_id, predecessors = await join_cluster(transport, identity.node_id, members, join_timeout_s)
+        if rejoin is not None and cluster_id != rejoin.new:
+            raise WrongCluster(
+                f"the members asked belong to cluster {cluster_id.hex()}, but this node is to join {rejoin.new.hex()}"
+            )
     else:
         cluster_id = new_cluster_id()
         bootstrap = transport.advertised_address()
@@ -97,7 +124,11 @@ async def _membership(
     owner = Identity(cluster_id, identity.node_id, identity.created_us)
 
     def create() -> OpenFolder:
-        return create_folder(disk, folder, owner, bootstrap=bootstrap)
+        if predecessors:
+            write_predecessors(disk, folder, predecessors)
+        made = create_folder(disk, folder, owner, bootstrap=bootstrap)
+        remove(disk, folder, REJOIN)
+        return made
 
     opened = await loop.run_in_executor(None, create)
     inbound.set_cluster(cluster_id)

@@ -14,6 +14,7 @@ from dqlite_py.node.local_gateway import LocalGateway
 from dqlite_py.node.membership import Membership
 from dqlite_py.node.presence import Presence
 from dqlite_py.node.reads import ReadBarriers
+from dqlite_py.node.startup import OpenFolder
 from dqlite_py.node.transactions import Transactions
 from dqlite_py.node.writes import Writes
 from dqlite_py.raft.core import RaftCore
@@ -37,6 +38,7 @@ class Parts(Protocol):
     view: ClusterView
     dumps: DumpServices
     cluster_id: bytes
+    opened: OpenFolder
 
     def applier(self) -> Applier: ...
     def status(self) -> dict[str, Any]: ...

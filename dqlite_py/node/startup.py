@@ -28,6 +28,7 @@ from dqlite_py.model import (
     Role,
     Term,
 )
+from dqlite_py.node.succession import Predecessor, check_not_recovering, read_predecessors
 from dqlite_py.ports import Disk
 from dqlite_py.raft.journal import Identity, Journal, JournalBatch
 from dqlite_py.raft.log import LogStart
@@ -45,6 +46,7 @@ class OpenFolder:
     journal: Journal  # with the hard state
     state: StateFolder
     log: LogStart  # what the core needs of the journal
+    predecessors: tuple[Predecessor, ...] = ()  # clusters that this one was recovered from
 
 
 def new_node_id() -> NodeId:
@@ -57,6 +59,7 @@ def new_cluster_id() -> bytes:
 
 def load_identity(disk: Disk, folder: str, now_us: int) -> Identity:
     """The folder's identity; a new one (zero cluster id) for an empty folder, durable on return."""
+    check_not_recovering(disk, folder)
     disk.mkdir(folder)
     disk.fsync_dir(os.path.dirname(folder) or "/")  # the folder's own name survives a power loss, too
     identity = Identity.load(disk, folder)
@@ -153,7 +156,7 @@ def open_folder(disk: Disk, folder: str, identity: Identity) -> OpenFolder:
     except BaseException:
         journal.close()
         raise
-    return OpenFolder(identity, journal, state, log)
+    return OpenFolder(identity, journal, state, log, read_predecessors(disk, folder))
 
 
 def reconcile(journal: Journal, state: StateFolder) -> None:

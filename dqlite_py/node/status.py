@@ -47,6 +47,7 @@ def node_status(node: NodeRuntime) -> dict[str, Any]:
         "snapshot_phase": progress.phase.value,
         "snapshot_bytes": [progress.done_bytes, progress.total_bytes],
         "divergences": node.divergence.detected_count,
+        "recovered_from": [p.to_wire() for p in node.opened.predecessors],
         "refusals": node.transport.refusals(),
         "tick_lag_ms": round(node.host.tick_lag_ms, 1),
         **sqlite_identity(),
