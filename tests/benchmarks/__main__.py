@@ -20,7 +20,7 @@ import click
 from rich.console import Console
 
 from tests.benchmarks import machine, publish, report
-from tests.benchmarks.groups import comparison, growth, others, targets
+from tests.benchmarks.groups import comparison, growth, others, protocol, targets
 from tests.benchmarks.session import DEFAULT, FULL, QUICK, Effort, Session
 from tests.benchmarks.targets import judge
 
@@ -43,6 +43,7 @@ GROUPS: dict[str, Callable[[Session], None]] = {
     "log": growth.log_length,
     "failover": others.fail_over,
     "sql": others.sql_api,
+    "protocol": protocol.protocol,
     "parts": others.parts,
 }
 
@@ -111,6 +112,7 @@ def main(
                 with session.tolerant(group):
                     if group == "big":
                         others.big(session, mib, entries)
+                        protocol.new_voter(session, mib)
                     else:
                         GROUPS[group](session)
         is_whole = True

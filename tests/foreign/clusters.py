@@ -29,6 +29,9 @@ class Node(Protocol):
     @property
     def is_running(self) -> bool: ...
 
+    @property
+    def pid(self) -> int | None: ...
+
     def start(self) -> None: ...
 
     def kill(self) -> None: ...
@@ -53,6 +56,10 @@ class StockNode:
     @property
     def is_running(self) -> bool:
         return self._process is not None and self._process.poll() is None
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process is not None else None
 
     def start(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -135,12 +142,26 @@ class ForeignCluster:
         leader = self.leader()
         return next(node for node in self.nodes if node is not leader and node.is_running)
 
-    def wait_settled(self) -> None:
+    def leader_pid(self) -> int:
+        pid = self.leader().pid
+        assert pid is not None
+        return pid
+
+    def join(self, folder: Path) -> None:
+        """One more node of ours, empty; wait_settled waits for its vote."""
+        address = free_addresses(1)[0]
+        node = NodeProcess("joiner", address, folder, (self.leader().address,))
+        self.nodes.append(node)
+        node.start()
+
+    def wait_settled(self, timeout_s: float = WAIT_S) -> None:
         """All nodes run, are voters, and name the same leader."""
         for node in self.nodes:
             if not node.is_running:
                 node.start()
-        self._wait(lambda: self._agreed(len(self.nodes)), "all nodes are voters and name one leader")
+        self._wait(
+            lambda: self._agreed(len(self.nodes)), "all nodes are voters and name one leader", timeout_s
+        )
 
     def kill_leader(self) -> Node:
         """SIGKILL to the leader; it stays down until wait_settled."""
@@ -154,12 +175,12 @@ class ForeignCluster:
         except OSError:
             return View("", frozenset())
 
-    def _wait(self, condition: Callable[[], Any], what: str) -> Any:
-        deadline = time.monotonic() + WAIT_S
+    def _wait(self, condition: Callable[[], Any], what: str, timeout_s: float = WAIT_S) -> Any:
+        deadline = time.monotonic() + timeout_s
         while not (found := condition()):
             if time.monotonic() > deadline:
                 logs = {node.address: node.log_tail() for node in self.nodes}
-                raise AssertionError(f"not within {WAIT_S:g} s: {what}; {logs}")
+                raise AssertionError(f"not within {timeout_s:g} s: {what}; {logs}")
             time.sleep(0.03)
         return found
 

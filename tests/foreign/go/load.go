@@ -3,10 +3,12 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"math/rand"
 	"net"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/canonical/go-dqlite/client"
@@ -14,6 +16,7 @@ import (
 
 type tally struct {
 	Latencies []float64      `json:"ms"` // of successes
+	Ended     []float64      `json:"at"` // when each ended, seconds since 1970
 	Errors    map[string]int `json:"errors"`
 }
 
@@ -27,19 +30,26 @@ func bench(w *world) {
 	value := strings.Repeat("v", size)
 	begin := time.Now().Add(time.Duration(warm) * time.Second)
 	end := begin.Add(time.Duration(seconds) * time.Second)
+	var enough atomic.Bool // a line on the input ends it early
+	go func() {
+		if _, err := w.input.ReadString('\n'); err == nil {
+			enough.Store(true)
+		}
+	}()
 	tallies := make([]tally, clients)
 	var group sync.WaitGroup
 	for number := range tallies {
 		group.Add(1)
 		go func(number int) {
 			defer group.Done()
-			tallies[number] = write(w, number, value, begin, end)
+			tallies[number] = write(w, number, value, begin, end, &enough)
 		}(number)
 	}
 	group.Wait()
-	total := tally{Latencies: []float64{}, Errors: map[string]int{}}
+	total := tally{Latencies: []float64{}, Ended: []float64{}, Errors: map[string]int{}}
 	for _, one := range tallies {
 		total.Latencies = append(total.Latencies, one.Latencies...)
+		total.Ended = append(total.Ended, one.Ended...)
 		for text, count := range one.Errors {
 			total.Errors[text] += count
 		}
@@ -49,14 +59,14 @@ func bench(w *world) {
 	fmt.Println(string(text))
 }
 
-func write(w *world, number int, value string, begin, end time.Time) tally {
+func write(w *world, number int, value string, begin, end time.Time, enough *atomic.Bool) tally {
 	found := tally{Errors: map[string]int{}}
 	connection, err := w.db.Conn(w.ctx)
 	must(err)
 	defer connection.Close()
 	for i := 0; ; i++ {
 		started := time.Now()
-		if started.After(end) {
+		if started.After(end) || enough.Load() {
 			return found
 		}
 		key := fmt.Sprintf("%016d%016d", number, i)
@@ -67,9 +77,26 @@ func write(w *world, number int, value string, begin, end time.Time) tally {
 		}
 		if err == nil {
 			found.Latencies = append(found.Latencies, float64(ended.Sub(started))/float64(time.Millisecond))
+			found.Ended = append(found.Ended, float64(ended.UnixMicro())/1e6)
 		} else {
 			found.Errors[err.Error()]++
 		}
+	}
+}
+
+// fill: foreign-go fill SERVERS DATABASE MIB: so much that does not compress, in rows of 64 KiB.
+func fill(w *world) {
+	w.exec("CREATE TABLE IF NOT EXISTS filler(b BLOB)")
+	text := "INSERT INTO filler VALUES" + strings.TrimSuffix(strings.Repeat("(?),", 16), ",")
+	source := rand.New(rand.NewSource(1))
+	for i := 0; i < number(4); i++ {
+		rows := make([]interface{}, 16)
+		for j := range rows {
+			blob := make([]byte, 65536)
+			_, _ = source.Read(blob)
+			rows[j] = blob
+		}
+		w.exec(text, rows...)
 	}
 }
 

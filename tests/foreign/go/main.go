@@ -43,13 +43,14 @@ var scenarios = map[string]func(*world){
 	"leadership":   leadership,
 	"bench":        bench,
 	"idle":         idle,
+	"fill":         fill,
 }
 
 func main() {
 	if len(os.Args) < 4 || scenarios[os.Args[1]] == nil {
 		fail("usage: foreign-go SCENARIO SERVERS DATABASE")
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 4*patience)
+	ctx, cancel := context.WithTimeout(context.Background(), limit())
 	defer cancel()
 	w := &world{ctx: ctx, servers: strings.Split(os.Args[2], ","), input: bufio.NewReader(os.Stdin)}
 	w.store = client.NewInmemNodeStore()
@@ -66,6 +67,14 @@ func main() {
 	scenarios[os.Args[1]](w)
 	must(w.db.Close())
 	fmt.Println("done")
+}
+
+// limit of the whole run; a load may be asked to last longer.
+func limit() time.Duration {
+	if os.Args[1] == "bench" || os.Args[1] == "idle" || os.Args[1] == "fill" {
+		return 3 * time.Hour
+	}
+	return 4 * patience
 }
 
 func fail(format string, arguments ...interface{}) {
