@@ -36,3 +36,8 @@ def test_an_endless_query(program: Path, cluster: ForeignCluster) -> None:
 
 def test_the_leader_is_killed(program: Path, cluster: ForeignCluster) -> None:
     run([str(program), "kill", cluster.servers, cluster.database("kill")], at_ready=cluster.kill_leader)
+
+
+def test_leadership_and_roles(program: Path, own_cluster: ForeignCluster) -> None:
+    """Transfer, Assign and Remove: one node is out of the cluster afterwards."""
+    run([str(program), "leadership", own_cluster.servers, own_cluster.database("leadership")])

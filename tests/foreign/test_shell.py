@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sqlite3
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -98,6 +99,17 @@ def test_cluster_and_leader(cluster: ForeignCluster) -> None:
     found = json.loads(told(cluster, ".cluster", "-f", "json"))
     assert {f"{node['ID']:x}" for node in found} == {node_id for node_id, _address, _role in lines}
     assert all(node["Role"] == 0 for node in found)
+
+
+def test_dump_is_a_database(cluster: ForeignCluster, tmp_path: Path) -> None:
+    told(cluster, "CREATE TABLE d(a);INSERT INTO d VALUES('dumped'), ('twice')")
+    address = cluster.leader().address
+    assert told(cluster, f".dump {address} shell", folder=tmp_path) == "OK"
+    assert {path.name for path in tmp_path.iterdir()} >= {"shell", "shell-wal"}
+    with sqlite3.connect(tmp_path / "shell") as database:
+        assert database.execute("SELECT a FROM d").fetchall() == [("dumped",), ("twice",)]
+        assert database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    database.close()
 
 
 def test_the_leader_is_killed_under_an_open_shell(cluster: ForeignCluster) -> None:

@@ -15,6 +15,7 @@ from dqlite_py.wire.dqlite.responses import Failure, Metadata, Server, ServerEnt
 from dqlite_py.wire.dqlite.violations import CODE_PARSE
 
 TIMEOUT_S: Final = REQUEST_TIMEOUT_MS / 1000
+CATCH_UP_S: Final = 600.0  # who is to vote may have much to fetch; the client gives up when it likes
 _IN_USE: Final = Failure(ERROR, "server ID already in use")
 _NO_SERVER: Final = Failure(ERROR, "server ID is not valid")
 _NOT_FOUND: Final = Failure(ERROR, "Resource not found")
@@ -58,7 +59,7 @@ class ClusterCalls:
             raise OutcomeUnknown("this node does not lead any more, and knows no other leader yet")
 
     async def add(self, node_id: int, address: str) -> None:
-        """Raises Refused, MembershipRefused, MemberRefused."""
+        """Add it as a spare, as clients expect. Raises Refused, MembershipRefused, MemberRefused."""
         self.check_leader()
         configuration = self._parts.core.configuration
         if configuration.get(NodeId(node_id)) is not None:
@@ -71,16 +72,17 @@ class ClusterCalls:
             raise Refused(Failure(ERROR, error.message)) from None
         if port == 0:
             raise Refused(Failure(ERROR, f"address {address!r} has port 0, which nobody can dial"))
-        await self._parts.membership.join(NodeId(node_id), Address(address), Deadline(TIMEOUT_S))
+        await self._parts.membership.join(NodeId(node_id), Address(address), Deadline(TIMEOUT_S), Role.SPARE)
 
     async def assign(self, node_id: int, role: int) -> None:
+        """Return when the member has the role: one that is to vote catches up first."""
         self.check_leader()
         member = self._parts.core.configuration.get(NodeId(node_id))
         if member is None:
             raise Refused(_NOT_FOUND)
         if role not in tuple(Role) or member.role == role:
             raise Refused(_SAME_ROLE)
-        raise MembershipRefused("roles cannot be assigned here")
+        await self._parts.membership.assign(NodeId(node_id), Role(role), Deadline(CATCH_UP_S))
 
     async def remove(self, node_id: int) -> None:
         self.check_leader()

@@ -8,13 +8,17 @@ from tests.benchmarks.protocol import Load, figures
 
 
 def load(rate: int, ms: float, errors: int = 0) -> Load:
-    return Load(1.0, [ms] * rate, [float(n) for n in range(rate)], {"database is locked": errors} if errors else {})
+    return Load(
+        1.0, [ms] * rate, [float(n) for n in range(rate)], {"database is locked": errors} if errors else {}
+    )
 
 
 def test_ratios_compare_medians_of_the_rounds() -> None:
     turns = {
         "ours": [{1: load(10, ms), 16: load(rate, 1.0)} for ms, rate in ((2.0, 90), (1.0, 100), (9.0, 7))],
-        "dqlite": [{1: load(10, ms), 16: load(rate, 1.0, 5)} for ms, rate in ((4.0, 10), (4.0, 10), (1.0, 1))],
+        "dqlite": [
+            {1: load(10, ms), 16: load(rate, 1.0, 5)} for ms, rate in ((4.0, 10), (4.0, 10), (1.0, 1))
+        ],
     }
     many, lone = figures(turns)
     assert (many.value, many.verdict) == (9.0, "MISSED")
