@@ -17,7 +17,14 @@ from dqlite_py.wire.dqlite.frames import (
     encode_handshake,
 )
 from dqlite_py.wire.dqlite.primitives import BodyReader
-from dqlite_py.wire.dqlite.rows import RowsBatch, decode_rows, encode_rows
+from dqlite_py.wire.dqlite.rows import (
+    RowsBatch,
+    column_kinds,
+    decode_rows,
+    encode_plain_row,
+    encode_row,
+    encode_rows,
+)
 from dqlite_py.wire.dqlite.tuples import decode_params, encode_params, params_schema
 from dqlite_py.wire.dqlite.values import ValueType, WireValue, typed
 from dqlite_py.wire.dqlite.violations import ProtocolViolation
@@ -124,6 +131,24 @@ def test_rows_come_back_and_no_truncation_passes(rows: list[tuple[WireValue, ...
     for length in range(len(encoded)):
         with pytest.raises(ProtocolViolation):
             decode_rows(encoded[:length], 3)
+
+
+DECLTYPES = st.sampled_from([None, "INTEGER", "datetime", "DATE", "BOOLEAN", "boolean", "BOOL", "TIMESTAMP"])
+PLAIN = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**63), 2**63 - 1),
+    st.sampled_from([0, 1, 1700000000, "2026-11-28"]),
+) | st.one_of(st.floats(allow_nan=False), TEXTS, st.just("a\0b"), st.binary(max_size=20))
+
+
+@given(st.lists(st.tuples(PLAIN, DECLTYPES), min_size=1, max_size=20))
+def test_the_short_way_of_rows_gives_the_same_bytes(
+    cells: list[tuple[int | float | str | bytes | None, str | None]],
+) -> None:
+    decltypes = [decltype for _, decltype in cells]
+    expected = encode_row(tuple(typed(value, decltype) for value, decltype in cells))
+    assert encode_plain_row([value for value, _ in cells], column_kinds(decltypes)) == expected
 
 
 @given(st.binary(max_size=120))

@@ -9,8 +9,7 @@ from dqlite_py.limits import DQLITE_BATCH_BYTES
 from dqlite_py.wire.dqlite.frames import Frame, encode_frame
 from dqlite_py.wire.dqlite.primitives import encode_text, encode_uint64
 from dqlite_py.wire.dqlite.responses import ResponseType
-from dqlite_py.wire.dqlite.rows import encode_row
-from dqlite_py.wire.dqlite.values import typed
+from dqlite_py.wire.dqlite.rows import column_kinds, encode_plain_row
 
 _MORE = b"\xee" * 8
 _LAST = b"\xff" * 8
@@ -20,10 +19,10 @@ class RowsFrames:
     """A frame is closed when it is large enough, and given out as one with more to follow only when a row comes
     that is not in it: so none is empty but the last."""
 
-    __slots__ = ("_decltypes", "_head", "_rows", "_size")
+    __slots__ = ("_head", "_kinds", "_rows", "_size")
 
     def __init__(self, columns: Sequence[str], decltypes: Sequence[str | None]) -> None:
-        self._decltypes = decltypes
+        self._kinds = column_kinds(decltypes)
         self._head = encode_uint64(len(columns)) + b"".join(map(encode_text, columns))
         self._rows: list[bytes] = []
         self._size = len(self._head)
@@ -33,7 +32,7 @@ class RowsFrames:
         for row in rows:
             if self._size >= DQLITE_BATCH_BYTES and self._rows:
                 yield self._frame(_MORE)
-            encoded = encode_row(tuple(map(typed, row, self._decltypes)))
+            encoded = encode_plain_row(row, self._kinds)
             self._rows.append(encoded)
             self._size += len(encoded)
 

@@ -11,6 +11,7 @@ from typing import Final
 from dqlite_py.wire.dqlite.violations import CODE_ERROR, ProtocolViolation, refused
 
 WORD_BYTES: Final = 8
+_ENDS: Final = tuple(bytes(WORD_BYTES - over) for over in range(WORD_BYTES))  # of a text: NUL and zeros
 _U32: Final = struct.Struct("<I")
 _U64: Final = struct.Struct("<Q")
 _I64: Final = struct.Struct("<q")
@@ -44,8 +45,10 @@ def encode_double(value: float) -> bytes:
 
 def encode_text(text: str) -> bytes:
     """`text` up to its first NUL, which the format cannot hold; lone surrogates become question marks."""
-    raw = text.partition("\0")[0].encode("utf-8", "replace") + b"\0"
-    return raw + padding(len(raw))
+    if "\0" in text:
+        text = text.partition("\0")[0]
+    raw = text.encode("utf-8", "replace")
+    return raw + _ENDS[len(raw) % WORD_BYTES]
 
 
 def encode_blob(blob: bytes) -> bytes:

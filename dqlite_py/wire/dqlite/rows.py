@@ -6,15 +6,36 @@ uint64 column count, the names, per row: 4-bit types (low half first), zeros to 
 
 from __future__ import annotations
 
+import enum
+import struct
+from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
 from dqlite_py.limits import DQLITE_COLUMNS_MAX
 from dqlite_py.wire.dqlite.primitives import BodyReader, encode_text, encode_uint64, padding
-from dqlite_py.wire.dqlite.values import WireValue, decode_type, decode_value, encode_value
+from dqlite_py.wire.dqlite.values import (
+    SqlValue,
+    ValueType,
+    WireValue,
+    decode_type,
+    decode_value,
+    encode_value,
+    is_boolean,
+    is_time,
+    typed_as,
+)
 from dqlite_py.wire.dqlite.violations import ProtocolViolation
 
 _LAST: Final = b"\xff" * 8
 _MORE: Final = b"\xee" * 8
+_ZEROS: Final = bytes(8)
+_INTEGER: Final = int(ValueType.INTEGER)
+_FLOAT: Final = int(ValueType.FLOAT)
+_SHORT: Final = frozenset({int, str, float})
+_pack_integer: Final = struct.Struct("<q").pack
+_pack_float: Final = struct.Struct("<d").pack
+_TEXT: Final = int(ValueType.TEXT)
+_NULL: Final = int(ValueType.NULL)
 
 
 class RowsBatch(NamedTuple):
@@ -30,6 +51,55 @@ def encode_row(row: tuple[WireValue, ...]) -> bytes:
     halves = [value.type for value in row] + [0] * (len(row) % 2)
     header = bytes(low | high << 4 for low, high in zip(halves[::2], halves[1::2], strict=True))
     return header + padding(len(header)) + b"".join(map(encode_value, row))
+
+
+class ColumnKind(enum.IntEnum):
+    """What a declared type does to the values of its column."""
+
+    PLAIN = 0
+    TIME = 1
+    BOOLEAN = 2
+
+
+def column_kinds(decltypes: Iterable[str | None]) -> tuple[ColumnKind, ...]:
+    """Looked at once for all rows of a result."""
+    return tuple(
+        ColumnKind.TIME
+        if is_time(decltype)
+        else ColumnKind.BOOLEAN
+        if is_boolean(decltype)
+        else ColumnKind.PLAIN
+        for decltype in decltypes
+    )
+
+
+def encode_plain_row(row: Sequence[SqlValue], kinds: Sequence[ColumnKind]) -> bytes:
+    """`encode_row` of `typed` values, in fewer steps: what servers send most of."""
+    codes: list[int] = []
+    parts: list[bytes] = [b""]
+    for value, kind in zip(row, kinds, strict=True):
+        type_ = type(value)
+        if value is None:
+            codes.append(_NULL)
+            parts.append(_ZEROS)
+        elif kind or type_ not in _SHORT:
+            wire = typed_as(value, kind is ColumnKind.TIME, kind is ColumnKind.BOOLEAN)
+            codes.append(wire.type)
+            parts.append(encode_value(wire))
+        elif type_ is str:
+            codes.append(_TEXT)
+            parts.append(encode_text(value))  # type: ignore[arg-type]
+        elif type_ is int:
+            codes.append(_INTEGER)
+            parts.append(_pack_integer(value))
+        else:
+            codes.append(_FLOAT)
+            parts.append(_pack_float(value))
+    if len(codes) % 2:
+        codes.append(0)
+    header = bytes([low | high << 4 for low, high in zip(codes[::2], codes[1::2], strict=True)])
+    parts[0] = header + padding(len(header))
+    return b"".join(parts)
 
 
 def encode_rows(batch: RowsBatch) -> bytes:

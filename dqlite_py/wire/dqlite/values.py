@@ -54,30 +54,35 @@ class WireValue(NamedTuple):
 
 def typed(value: SqlValue, decltype: str | None = None) -> WireValue:
     """`value` as a column declared `decltype` sends it; None for parameters and for expressions."""
+    return typed_as(value, is_time(decltype), is_boolean(decltype))
+
+
+def typed_as(value: SqlValue, in_time: bool, in_boolean: bool) -> WireValue:
+    """As `typed`, for a declared type that was looked at before."""
     match value:
         case None:
             return WireValue(ValueType.NULL, None)
         case int():
-            return WireValue(_integer_type(value, decltype), int(value))
+            if in_time and 0 <= value <= UNIXTIME_MAX:
+                return WireValue(ValueType.UNIXTIME, int(value))
+            is_flag = in_boolean and value in (0, 1)
+            return WireValue(ValueType.BOOLEAN if is_flag else ValueType.INTEGER, int(value))
         case float():
             return WireValue(ValueType.FLOAT, value)
         case str():
-            is_time = _is_time(decltype) and _is_iso8601(value)
-            return WireValue(ValueType.ISO8601 if is_time else ValueType.TEXT, value)
+            return WireValue(ValueType.ISO8601 if in_time and _is_iso8601(value) else ValueType.TEXT, value)
         case bytes():
             return WireValue(ValueType.BLOB, value)
 
 
-def _integer_type(value: int, decltype: str | None) -> ValueType:
-    if _is_time(decltype) and 0 <= value <= UNIXTIME_MAX:
-        return ValueType.UNIXTIME
-    if decltype is not None and decltype.upper() == "BOOLEAN" and value in (0, 1):
-        return ValueType.BOOLEAN
-    return ValueType.INTEGER
-
-
-def _is_time(decltype: str | None) -> bool:
+def is_time(decltype: str | None) -> bool:
+    """Whether dqlite takes a column so declared for times: the whole word, in any case."""
     return decltype is not None and decltype.upper() in _TIME_DECLTYPES
+
+
+def is_boolean(decltype: str | None) -> bool:
+    """The same for truth values."""
+    return decltype is not None and decltype.upper() == "BOOLEAN"
 
 
 def _is_iso8601(text: str) -> bool:
