@@ -23,8 +23,6 @@ from dqlite_py.cli.recover_command import recover, rejoin
 from dqlite_py.cli.remote import Remote
 from dqlite_py.model import Address
 
-ANSWER_S = 2.0  # of a command's time, for the answer to come
-
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -107,13 +105,12 @@ def remove(asked: Asked, as_json: bool, member: int) -> None:
 @asks_cluster
 @member_argument()
 @click.argument("role", type=click.Choice(("voter", "standby", "spare")))
-def assign(asked: Asked, member: int, role: str) -> None:
+def assign(asked: Asked, as_json: bool, member: int, role: str) -> None:
     """Give the member with this ID a role: voter, standby (gets the log, no vote) or spare (gets no data).
 
     Waits, at most --timeout, until a new voter has caught up; refused when the rest would have no majority.
     """
-    asked.change("assign", {"id": member, "role": role, "timeout_s": max(0.1, asked.timeout_s - ANSWER_S)})
-    asked.tell(f"{member} is a {role} now", {"id": member, "role": role})
+    _tell(changes.assign(asked, member, role), as_json)
 
 
 @cluster.command()

@@ -14,6 +14,8 @@ from dqlite_py.client.caller import Status
 from dqlite_py.errors import Error
 from dqlite_py.model import Address
 
+ANSWER_S = 2.0  # of a command's time, for the answer to come
+
 
 class Asked(NamedTuple):
     """A running cluster, as the options of a command name it."""
@@ -83,6 +85,13 @@ def add(asked: Asked, new: Address) -> Done:
 def remove(asked: Asked, member: int) -> Done:
     asked.change("remove", {"id": member})
     return Done(f"removed {member}", {"removed": member})
+
+
+def assign(asked: Asked, member: int, role: str) -> Done:
+    """`role`: voter, standby or spare. Waits until a new voter has caught up."""
+    timeout_s = max(0.1, asked.timeout_s - ANSWER_S)
+    asked.change("assign", {"id": member, "role": role, "timeout_s": timeout_s})
+    return Done(f"{member} is a {role} now", {"id": member, "role": role})
 
 
 def transfer(asked: Asked, member: int | None) -> Done:
