@@ -26,6 +26,7 @@ from dqlite_py.errors import (
 )
 from dqlite_py.gateway import AsyncGateway, Gateway
 from dqlite_py.limits import REQUEST_TIMEOUT_MS
+from dqlite_py.logs import event
 from dqlite_py.model import NodeId
 from dqlite_py.node.change_streams import AsyncChangeStream, ChangeStream
 from dqlite_py.node.forks import RunningNode, forked
@@ -269,7 +270,7 @@ class Node:
             try:
                 loop.call_soon_threadsafe(function, *args)
             except RuntimeError:
-                log.debug("the node's loop is closed already")
+                event(log, logging.DEBUG, "the node's loop is closed already")
 
     def _run(self, coroutine: Coroutine[Any, Any, Any], timeout: float) -> Any:
         loop = self._loop
@@ -293,11 +294,11 @@ class Node:
         try:
             with asyncio.Runner(loop_factory=loop_factory()) as runner:
                 runner.run(self._serve())
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - logged
             if not self._started.is_set():
                 self._start_error = error
             else:
-                log.exception("the node's thread ended")
+                event(log, logging.ERROR, "the node's thread ended", exc_info=True)
         finally:
             self._stopped.set()
             self._started.set()

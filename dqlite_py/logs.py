@@ -13,7 +13,7 @@ import logging
 import re
 import traceback
 from datetime import UTC, datetime
-from typing import Any, Final, Literal, TextIO
+from typing import Any, Final, Literal, Protocol, TextIO
 
 ROOT: Final = "dqlite_py"
 LEVELS: Final = ("debug", "info", "warning", "error")
@@ -23,9 +23,33 @@ _PLAIN_VALUE: Final = re.compile(r"[^\s\"'=\\\x00-\x1f\x7f-\x9f]+")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
-def event(logger: logging.Logger, level: int, name: str, /, **fields: Any) -> None:
-    """Log an event with fields: event(log, logging.INFO, "became leader", term=3)."""
-    logger.log(level, "%s", name, extra={"fields": fields}, stacklevel=2)
+class Logger(Protocol):
+    def log(self, level: int, msg: Any, /, *args: Any, **options: Any) -> None: ...
+
+
+class Event:
+    """A log line's message: a name that docs/log-lines.md explains, and fields. As text: name key=value …"""
+
+    __slots__ = ("fields", "name")
+
+    def __init__(self, name: str, fields: dict[str, Any]) -> None:
+        self.name = name
+        self.fields = fields
+
+    def __str__(self) -> str:
+        return " ".join(
+            [_one_line(self.name), *(f"{key}={_value(value)}" for key, value in self.fields.items())]
+        )
+
+
+def event(
+    logger: Logger, level: int, name: str, /, *, exc_info: bool | BaseException | None = None, **fields: Any
+) -> None:
+    """Log an event with fields: event(log, logging.INFO, "became the leader", term=3).
+
+    exc_info: with the traceback of this exception, or of the one that is being handled.
+    """
+    logger.log(level, Event(name, fields), exc_info=exc_info, stacklevel=2)
 
 
 def configure(stream: TextIO, *, form: Format = "text", level: str = "info") -> logging.Handler:
@@ -52,9 +76,8 @@ class TextFormatter(logging.Formatter):
             _timestamp(record),
             f"{_level(record):<5}",
             _component(record),
-            _one_line(record.getMessage()),
+            str(record.msg) if isinstance(record.msg, Event) else _one_line(record.getMessage()),
         ]
-        parts += [f"{key}={_value(value)}" for key, value in _fields(record).items()]
         lines = [" ".join(parts)]
         if record.exc_info and record.exc_info[0] is not None:
             lines += [f"    {_one_line(line)}" for line in _traceback(record).splitlines()]
@@ -69,7 +92,7 @@ class JsonFormatter(logging.Formatter):
             "time": _timestamp(record),
             "level": _level(record),
             "component": _component(record),
-            "event": record.getMessage(),
+            "event": record.msg.name if isinstance(record.msg, Event) else record.getMessage(),
         }
         for key, value in _fields(record).items():
             entry[key if key not in entry else f"{key}_"] = _plain(value)
@@ -92,8 +115,7 @@ def _component(record: logging.LogRecord) -> str:
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:
-    fields = getattr(record, "fields", None)
-    return fields if isinstance(fields, dict) else {}
+    return record.msg.fields if isinstance(record.msg, Event) else {}
 
 
 def _traceback(record: logging.LogRecord) -> str:

@@ -101,7 +101,7 @@ def serve(
         with stop.starting(), service.starting():
             node.start()
     except Exception as error:
-        log.debug("start failed", exc_info=True)
+        event(log, logging.DEBUG, "start failed", exc_info=True)
         raise CommandFailed(f"cannot start: {explain(error)}", ExitCode.CANNOT_START) from error
     _wait_ready(node, stop, service)
     if not stop.is_set:

@@ -12,6 +12,7 @@ import logging
 from dataclasses import replace
 
 from dqlite_py.errors import MemberRefused, MembershipRefused
+from dqlite_py.logs import event
 from dqlite_py.model import Address, Configuration, Member, NodeId
 from dqlite_py.node.membership import Membership
 from dqlite_py.node.tickets import Deadline
@@ -74,7 +75,7 @@ class AddressChanges:
             new = new.with_member(replace(known, address=now))
         await self._membership.changes.carry_out(new, deadline)
         for node_id, now in moves.items():
-            log.info("member %s moved to %s", node_id, now)
+            event(log, logging.INFO, "member moved", member=node_id, address=now)
 
     def _with_those_in_the_way(
         self, configuration: Configuration, node_id: NodeId, address: Address

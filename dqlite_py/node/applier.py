@@ -27,6 +27,7 @@ from dqlite_py.errors import (
     StorageFull,
     no_such_database,
 )
+from dqlite_py.logs import event
 from dqlite_py.model import Entry, EntryKind, LogIndex
 from dqlite_py.node.change_hub import ChangeHub
 from dqlite_py.node.database_worker import FULL_RETRY_S, Applied, DatabaseWorker
@@ -126,7 +127,7 @@ class Applier:
         try:
             self._loop.call_soon_threadsafe(function)
         except RuntimeError:
-            log.debug("the loop closed before an apply was reported")
+            event(log, logging.DEBUG, "the loop closed before an apply was reported")
 
     # -- progress -------------------------------------------------------------------------------------
 
@@ -207,7 +208,7 @@ class Applier:
                 )  # UnknownFormat passes: this release cannot follow such a log
             except MalformedMessage as malformed:
                 # The same bytes on every node: no effect anywhere, and nobody is wedged (RF-14).
-                log.error("entry %d has no effect: %s", entry.index, malformed)
+                event(log, logging.ERROR, "an entry has no effect", log_index=entry.index, reason=malformed)
                 error = malformed
         if header is not None:
             self.log_time_us = header.now_us
@@ -268,7 +269,7 @@ class Applier:
             try:
                 await self._on_worker(self._folder.drop_database, database, entry.index)
             except StorageFull as full:
-                log.error("database %s cannot be dropped yet: %s", database, full)
+                event(log, logging.ERROR, "a database cannot be dropped yet", database=database, reason=full)
                 return False
             if self._changes is not None:
                 await self._on_worker(self._changes.dropped, database)

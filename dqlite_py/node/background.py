@@ -7,6 +7,8 @@ import logging
 from collections.abc import Coroutine
 from typing import Any
 
+from dqlite_py.logs import event
+
 log = logging.getLogger("dqlite_py.node")
 
 
@@ -24,7 +26,7 @@ class BackgroundTasks:
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.pop(task, None)
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("a background task failed: %r", error)
+            event(log, logging.ERROR, "a background task failed", reason=repr(error))
 
     def cancel(self) -> None:
         for task in list(self._tasks):

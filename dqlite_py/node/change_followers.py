@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from dqlite_py.errors import Error, OperationalError, OutcomeUnknown
 from dqlite_py.limits import REQUEST_TIMEOUT_MS
+from dqlite_py.logs import event
 from dqlite_py.node.change_hub import ChangeHub
 from dqlite_py.node.cluster_view import ClusterView
 from dqlite_py.node.database_worker import DatabaseWorker
@@ -52,7 +53,7 @@ class ChangeFollowers:
             try:
                 self._gateway.execute_unit(database, _FOLLOW, max(0.001, _left(end)), once=False)
             except OutcomeUnknown:
-                log.info("whether %s is followed is not known yet", database)
+                event(log, logging.INFO, "whether a database is followed is not known yet", database=database)
             applied = self._wait_until_kept(database, wanted, end)
         return Cursor(wanted, database, applied if after is None else after)
 
@@ -101,7 +102,7 @@ async def follow_all(
                     await _announce(name, writes)
                 asked[name] = worker
             except Error as error:
-                log.info("changes of %s are not kept yet: %s", name, error)
+                event(log, logging.INFO, "changes are not kept yet", database=name, reason=error)
         await view.wait_change(FOLLOW_AGAIN_S)
 
 

@@ -15,6 +15,7 @@ from typing import Final
 
 from dqlite_py.errors import Error, NodeStopped, OperationalError
 from dqlite_py.limits import CHANGES_KEEP_BYTES
+from dqlite_py.logs import event
 from dqlite_py.ports import Disk
 from dqlite_py.storage.changelog.log import ChangeLog
 from dqlite_py.storage.sealedfile import remove_folder
@@ -61,7 +62,7 @@ class ChangeHub:
                 if self._disk.exists(self._folder_of(database)):
                     remove_folder(self._disk, self._folder_of(database))
             except OSError as error:
-                log.warning("changes of %s cannot be removed: %s", database, error)
+                event(log, logging.WARNING, "changes cannot be removed", database=database, reason=error)
 
     def opened(self, databases: Container[str]) -> None:
         """These are all that there are, now that a state was opened; a snapshot may have left some out."""

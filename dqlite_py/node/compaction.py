@@ -14,6 +14,7 @@ from typing import Any
 
 from dqlite_py.errors import Error, InternalError, JournalFailed, OperationalError
 from dqlite_py.limits import COMPACT_LOG_BYTES, LOG_TAIL_BYTES
+from dqlite_py.logs import event
 from dqlite_py.model import LogIndex, Snapshot
 from dqlite_py.node.applier import Applier
 from dqlite_py.node.database_worker import DatabaseWorker
@@ -74,7 +75,7 @@ class Compaction:
                 self._applier().fail(error)
                 return
             except Error as error:  # a full disk, a database that is dropped just now: the next try may do it
-                log.warning("compaction postponed: %s", error)
+                event(log, logging.WARNING, "compaction postponed", reason=error)
 
     async def compact(self) -> LogIndex:
         """Checkpoint, record, drop. Returns the new compaction point (unchanged when nothing could move)."""
@@ -96,7 +97,13 @@ class Compaction:
             await self._on_journal_thread(lambda: self._journal.compact(LogIndex(keep_from)))
             self._core.compacted(manifest.snapshot, LogIndex(self._journal.first_index))
             self.count += 1
-            log.info("log compacted: snapshot at %d, log begins at %d", point, self._journal.first_index)
+            event(
+                log,
+                logging.INFO,
+                "log compacted",
+                snapshot_index=point,
+                first_index=self._journal.first_index,
+            )
             return point
 
     async def _checkpoint(
@@ -113,7 +120,12 @@ class Compaction:
         for name, call in calls:
             complete, applied, state_hash, pages = await asyncio.wrap_future(call)
             if not complete:
-                log.info("compaction waits: a reader of %s holds an old snapshot", name)
+                event(
+                    log,
+                    logging.INFO,
+                    "compaction waits for a reader that holds an old snapshot",
+                    database=name,
+                )
                 return None
             states.append(DatabaseState(name, LogIndex(applied), state_hash, pages))
         return routed, states

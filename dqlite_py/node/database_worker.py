@@ -27,6 +27,7 @@ from dqlite_py.errors import (
     OperationalError,
     StorageFull,
 )
+from dqlite_py.logs import event
 from dqlite_py.model import Entry
 from dqlite_py.storage.changelog.log import ChangeLog
 from dqlite_py.storage.engine import ApplyResult, DatabaseEngine
@@ -179,8 +180,11 @@ class DatabaseWorker:
                 else:
                     self._serve(engine, job)
         except _Stopped:
-            log.warning(
-                "database %s: the disk is full; the rest of the log is applied at the next start", self.name
+            event(
+                log,
+                logging.WARNING,
+                "the disk is full; the rest of the log is applied at the next start",
+                database=self.name,
             )
         except BaseException as error:  # noqa: BLE001 - the node stops; it never guesses past a failed apply
             self._fail(error)
@@ -188,11 +192,11 @@ class DatabaseWorker:
             self._refuse_rest()
             try:
                 engine.close()
-            except Exception:
-                log.exception("database %s: close failed", self.name)
+            except Exception:  # noqa: BLE001 - logged
+                event(log, logging.ERROR, "closing a database failed", database=self.name, exc_info=True)
 
     def _fail(self, error: BaseException) -> None:
-        log.critical("database %s: apply stopped: %s", self.name, error)
+        event(log, logging.CRITICAL, "apply stopped", database=self.name, reason=error)
         self._post(lambda: self._on_fatal(error))
 
     def _apply(self, engine: DatabaseEngine, job: _Apply) -> None:
@@ -211,7 +215,14 @@ class DatabaseWorker:
                 outcome = self._apply_when_there_is_space(engine, job)
             except MalformedMessage as refused:
                 # The same bytes are malformed on every node: the entry has no effect, and nobody is wedged (RF-14).
-                log.error("database %s: entry %d has no effect: %s", self.name, entry.index, refused)
+                event(
+                    log,
+                    logging.ERROR,
+                    "an entry has no effect",
+                    database=self.name,
+                    log_index=entry.index,
+                    reason=refused,
+                )
                 error = refused
             else:
                 self._remember(entry.index, outcome.state_hash)
@@ -250,7 +261,14 @@ class DatabaseWorker:
                 return engine.apply(job.entry.index, job.entry.payload, want_results=job.want_results)
             except StorageFull as full:
                 if not is_told:
-                    log.error("database %s: entry %d waits: %s", self.name, job.entry.index, full)
+                    event(
+                        log,
+                        logging.ERROR,
+                        "an entry waits for disk space",
+                        database=self.name,
+                        log_index=job.entry.index,
+                        reason=full,
+                    )
                     is_told = True
                 if self._ending.wait(FULL_RETRY_S):
                     self.left.append(job.entry)
@@ -267,7 +285,7 @@ class DatabaseWorker:
             if (error.code or 0) & 0xFF != FULL:
                 raise
             # The WAL keeps what the file has no room for; nothing was lost or reported durable.
-            log.warning("database %s: checkpoint postponed: %s", self.name, error)
+            event(log, logging.WARNING, "checkpoint postponed", database=self.name, reason=error)
 
     def _serve(self, engine: DatabaseEngine, job: _Call) -> None:
         if not job.future.set_running_or_notify_cancel():

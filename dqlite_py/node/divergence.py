@@ -19,6 +19,7 @@ from typing import Any
 
 from dqlite_py.command import StateHash
 from dqlite_py.errors import DivergenceDetected, Error
+from dqlite_py.logs import event
 from dqlite_py.model import Configuration, NodeId
 from dqlite_py.node.cluster_view import ClusterView
 from dqlite_py.raft.rpc import RpcError
@@ -108,7 +109,7 @@ class Divergence:
             ours=f"{ours:016x}",
             theirs=f"{claim.value:016x}",
         )
-        log.error("%s", error)
+        event(log, logging.ERROR, "this node's state is not what the log says", reason=error)
         self._view.block(REASON, lambda: error)
         self._inquiry = self._loop.create_task(self._inquire(database, claim, ours, error))
 
@@ -122,19 +123,37 @@ class Divergence:
             value, count = tally.most_common(1)[0]
             if count > len(voters) // 2:
                 if value == ours:
-                    log.error("a majority holds our state %016x at %d: the leader's was wrong", ours, index)
+                    event(
+                        log,
+                        logging.ERROR,
+                        "a majority holds our state: the leader's was wrong",
+                        state_hash=f"{ours:016x}",
+                        log_index=index,
+                    )
                     await self._tell_others(database, index, value, votes)
                     self._view.unblock(REASON)
                 else:
                     self.quarantine(error, [voter for voter, held in votes.items() if held == value])
                 return
             if votes != said:
-                log.error("no majority yet on the state of %s at log index %d: %s", database, index, votes)
+                event(
+                    log,
+                    logging.ERROR,
+                    "no majority yet on a state",
+                    database=database,
+                    log_index=index,
+                    votes=votes,
+                )
                 said = votes
             await asyncio.sleep(ASK_AGAIN_S)
             newest = self._states().get(database)
             if newest is None or newest.index < index:
-                log.error("database %s was dropped before a majority had decided on its state", database)
+                event(
+                    log,
+                    logging.ERROR,
+                    "a database was dropped before a majority had decided on its state",
+                    database=database,
+                )
                 self._view.unblock(REASON)
                 return
             if newest.index > index:
@@ -166,7 +185,13 @@ class Divergence:
                         voter, "state.suspect", {"database": database, "index": index, "hash": value}, 2.0
                     )
                 except (Error, RpcError) as error:
-                    log.warning("member %s could not be told that its state differs: %s", voter, error)
+                    event(
+                        log,
+                        logging.WARNING,
+                        "a member could not be told that its state differs",
+                        member=voter,
+                        reason=error,
+                    )
 
     def told(self, database: str, index: int, value: int) -> None:
         """Another member says that a majority holds `value`: check ourselves (never believe it outright)."""
@@ -176,7 +201,7 @@ class Divergence:
 
     def quarantine(self, error: DivergenceDetected, healthy: list[NodeId]) -> None:
         """Our state is wrong: keep log and vote, serve nothing, ask for a snapshot."""
-        log.error("quarantined, to be rebuilt from a snapshot of the leader: %s", error)
+        event(log, logging.ERROR, "quarantined, to be rebuilt from a snapshot of the leader", reason=error)
         self.quarantined = error
         self._view.block(REASON, lambda: error)
         self._repair(healthy)
@@ -189,7 +214,7 @@ class Divergence:
             self._comparison.cancel()  # what was installed was proved against the sender's hash
         self._compared()
         if self.quarantined is not None:
-            log.warning("state rebuilt from a snapshot; serving again")
+            event(log, logging.WARNING, "state rebuilt from a snapshot; serving again")
         self.quarantined = None
         self._view.unblock(REASON)
 

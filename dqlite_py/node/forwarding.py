@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from dqlite_py.errors import Busy, Error, MalformedMessage, NoLeader, OutcomeUnknown, from_wire
 from dqlite_py.limits import ENTRY_BATCH_BYTES, PENDING_BYTES_MAX, PENDING_UNITS_MAX
+from dqlite_py.logs import event
 from dqlite_py.model import NodeId
 from dqlite_py.node.database_worker import pack_result, unpack_result
 from dqlite_py.node.proposals import Queued, UnitCallback
@@ -188,7 +189,7 @@ def _answers(task: asyncio.Task[Any], count: int) -> Sequence[Any]:
         return [OutcomeUnknown("the leader's answer has the wrong shape")] * count
     if isinstance(error, Error):
         return [error] * count
-    log.error("forwarding writes failed unexpectedly", exc_info=error)
+    event(log, logging.ERROR, "forwarding writes failed unexpectedly", exc_info=error)
     return [OutcomeUnknown(f"write failed: {error!r}")] * count
 
 

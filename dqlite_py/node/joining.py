@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from dqlite_py.errors import Error, InterfaceError, MemberRefused, NotLeader, OperationalError, WrongCluster
 from dqlite_py.limits import REQUEST_TIMEOUT_MS
+from dqlite_py.logs import event
 from dqlite_py.model import Address, NodeId
 from dqlite_py.node.settings import check_address
 from dqlite_py.node.startup import NO_CLUSTER
@@ -59,7 +60,7 @@ async def join_cluster(
             else:
                 cluster_id = answer.get("cluster_id") if isinstance(answer, dict) else None
                 if isinstance(cluster_id, bytes) and len(cluster_id) == 16 and cluster_id != NO_CLUSTER:
-                    log.info("joined cluster %s through %s", cluster_id.hex(), address)
+                    event(log, logging.INFO, "joined a cluster", cluster_id=cluster_id.hex(), address=address)
                     return Joined(cluster_id, predecessors_from_wire(answer.get("recovered_from", [])))
                 last = OperationalError(f"{address} gave a malformed answer to join")
         await asyncio.sleep(JOIN_RETRY_S)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from dqlite_py.errors import Error, NodeStopped, OperationalError
 from dqlite_py.limits import TICK_MS
+from dqlite_py.logs import event
 from dqlite_py.model import NodeId
 from dqlite_py.node.cluster_view import ClusterView
 from dqlite_py.node.tickets import Deadline
@@ -66,5 +67,5 @@ class Leadership:
         try:
             return await self.transfer(None, HAND_OVER_S) is not None
         except Error as error:
-            log.info("leadership was not handed over: %s", error)
+            event(log, logging.INFO, "leadership was not handed over", reason=error)
             return False

@@ -24,6 +24,7 @@ from dqlite_py.gateway import (
     TransactionLimits,
     UnitResult,
 )
+from dqlite_py.logs import event
 from dqlite_py.model import WriteKey
 from dqlite_py.node.async_gateway import SWEEP_S, Outbox
 from dqlite_py.node.async_reads import AsyncReads, Ending, on_reader
@@ -214,5 +215,5 @@ def _tell(written: Written, result: UnitResult | None, error: Error | None) -> N
     """Others wait for the same entry: what one of them makes of its answer is not theirs to suffer."""
     try:
         written(result, error)
-    except Exception:
-        log.exception("an answer could not be delivered")
+    except Exception:  # noqa: BLE001 - logged
+        event(log, logging.ERROR, "an answer could not be delivered", exc_info=True)

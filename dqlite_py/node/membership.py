@@ -15,6 +15,7 @@ from typing import Any
 
 from dqlite_py.errors import Error, MemberRefused, MembershipRefused, RaftInvariantBroken
 from dqlite_py.limits import MEMBERS_MAX
+from dqlite_py.logs import event
 from dqlite_py.model import Address, Configuration, Member, NodeId, Role
 from dqlite_py.node.cluster_view import ClusterView
 from dqlite_py.node.configuration_change import ConfigurationChange
@@ -79,7 +80,7 @@ class Membership:
                 raise MembershipRefused(f"a cluster has at most {MEMBERS_MAX} members")
             role = known.role if known is not None else role
             await self.changes.carry_out(configuration.with_member(Member(node_id, address, role)), deadline)
-            log.info("member %s at %s joined as %s", node_id, address, role.name.lower())
+            event(log, logging.INFO, "member joined", member=node_id, address=address, role=role.name.lower())
             return self._core.configuration
 
     async def remove(self, node_id: NodeId, deadline: Deadline) -> Configuration:
@@ -97,7 +98,7 @@ class Membership:
                     node_id, remaining, Deadline(min(QUORUM_WAIT_S, deadline.left_s))
                 )
             await self.changes.carry_out(remaining, deadline)
-            log.info("member %s at %s was removed", node_id, member.address)
+            event(log, logging.INFO, "member was removed", member=node_id, address=member.address)
             return self._core.configuration
 
     async def assign(self, node_id: NodeId, role: Role, deadline: Deadline) -> Configuration:
@@ -212,7 +213,7 @@ class Membership:
                 except RaftInvariantBroken:
                     raise
                 except Error as error:
-                    log.debug("promotion postponed: %s", error)
+                    event(log, logging.DEBUG, "promotion postponed", reason=error)
 
     async def _promote_one(self) -> None:
         if self.lock.locked():
@@ -228,7 +229,7 @@ class Membership:
                     return
                 new = self._core.configuration.with_member(replace(now, role=Role.VOTER))
                 await self.changes.carry_out(new, Deadline(5.0))
-            log.info("member %s at %s is a voter now", member.id, member.address)
+            event(log, logging.INFO, "member is a voter now", member=member.id, address=member.address)
             return
 
     async def stop(self) -> None:

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable
 
 from dqlite_py.errors import InterfaceError, WrongCluster
+from dqlite_py.logs import event
 from dqlite_py.model import Address
 from dqlite_py.node.inbound import Inbound
 from dqlite_py.node.joining import join_cluster
@@ -120,7 +121,7 @@ async def _membership(
     else:
         cluster_id = new_cluster_id()
         bootstrap = transport.advertised_address()
-        log.info("new cluster %s", cluster_id.hex())
+        event(log, logging.INFO, "new cluster", cluster_id=cluster_id.hex())
     owner = Identity(cluster_id, identity.node_id, identity.created_us)
 
     def create() -> OpenFolder:

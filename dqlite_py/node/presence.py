@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from dqlite_py.errors import Error, MalformedMessage
+from dqlite_py.logs import event
 from dqlite_py.model import Address, Configuration, NodeId
 from dqlite_py.node.address_changes import AddressChanges
 from dqlite_py.node.cluster_view import ClusterView
@@ -98,7 +99,7 @@ class Presence:
             )
             self._is_address_told = True
         except (Error, RpcError) as error:
-            log.warning("the cluster does not know our new address yet: %s", error)
+            event(log, logging.WARNING, "the cluster does not know our new address yet", reason=error)
 
     async def ask_for_configuration(self) -> None:
         """What the log does not tell: a node that was down while it was removed hears from no leader, members tell it;
@@ -140,5 +141,5 @@ class Presence:
                 raise MalformedMessage(f"configuration at log index {index!r:.40}", what="configuration")
             return Configuration.from_wire(answer["members"], index)
         except (Error, RpcError, KeyError, TypeError) as error:
-            log.debug("member %s gave no configuration: %s", node_id, error)
+            event(log, logging.DEBUG, "a member gave no configuration", member=node_id, reason=error)
             return None

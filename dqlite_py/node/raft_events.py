@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from dqlite_py.logs import event
 from dqlite_py.model import Configuration, Entry, LogIndex, Term
 from dqlite_py.raft.messages import SnapshotOffer
 
@@ -29,11 +30,11 @@ class RaftEvents:
         self._node.view.changed()
 
     def on_became_leader(self, term: Term) -> None:
-        log.info("leader of term %d", term)
+        event(log, logging.INFO, "became the leader", term=term)
         self._node.membership.start_promoting()
 
     def on_lost_leadership(self) -> None:
-        log.info("leadership lost; term is %d", self._node.core.term)
+        event(log, logging.INFO, "leadership lost", term=self._node.core.term)
         self._node.view.ready_term = None
         self._node.write_path.lost_leadership()
         self._node.view.changed()

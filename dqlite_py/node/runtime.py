@@ -15,6 +15,7 @@ from typing import Any
 
 from dqlite_py.command import StateHash
 from dqlite_py.errors import Error, NodeStopped
+from dqlite_py.logs import event
 from dqlite_py.model import Entry, EntryKind, NodeId, Term
 from dqlite_py.node.applier import Applier
 from dqlite_py.node.background import BackgroundTasks
@@ -352,7 +353,7 @@ class NodeRuntime:
         return True
 
     def on_removed(self) -> None:
-        log.error("this node was removed from the cluster; it serves nothing any more")
+        event(log, logging.ERROR, "this node was removed from the cluster; it serves nothing any more")
         self.view.block(
             "removed", lambda: NodeStopped("this node was removed from the cluster: join it again")
         )

@@ -19,6 +19,7 @@ from typing import Final
 
 from dqlite_py.errors import CorruptState, Error, MalformedMessage, SnapshotDamaged
 from dqlite_py.limits import SNAPSHOT_CHUNK_BYTES, SNAPSHOT_SYNC_BYTES
+from dqlite_py.logs import event
 from dqlite_py.nativelib import crc32c
 from dqlite_py.node.snapshot_wire import ChunkRequest, Offer, begin_reply_from_wire
 from dqlite_py.ports import Disk
@@ -107,7 +108,13 @@ class IncomingSnapshot:
                     self._sync()
                     self._record()
             except OSError as error:
-                _log.warning("the partial snapshot in %s will resume earlier: %s", self._folder, error)
+                event(
+                    _log,
+                    logging.WARNING,
+                    "a partial snapshot will resume earlier",
+                    folder=self._folder,
+                    reason=error,
+                )
             finally:
                 self._close()
 
@@ -256,7 +263,7 @@ def _read_progress(disk: Disk, folder: str) -> tuple[Offer, int, int] | None:
         if type(number) is not int or type(offset) is not int or min(number, offset) < 0:
             raise MalformedMessage(f"{path} has no position", what=path)
     except Error as error:
-        _log.warning("starting over the partial snapshot in %s: %s", folder, error)
+        event(_log, logging.WARNING, "a partial snapshot is started over", folder=folder, reason=error)
         return None
     assert not isinstance(offer, Error)
     return (offer, number, offset) if isinstance(offer, Offer) else None

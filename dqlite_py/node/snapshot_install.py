@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from dqlite_py.errors import Error, JournalFailed, OperationalError
+from dqlite_py.logs import event
 from dqlite_py.model import LogIndex, NodeId
 from dqlite_py.node.applier import Applier
 from dqlite_py.node.cluster_view import ClusterView
@@ -77,7 +78,12 @@ class SnapshotInstall:
                 busy = self._task is not None and not self._task.done()
                 if busy or self._host.core.leader_id is not None or not self._host.core.is_quarantined:
                     break
-                log.warning("no leader offers a snapshot: fetching one from member %s", member)
+                event(
+                    log,
+                    logging.WARNING,
+                    "no leader offers a snapshot: fetching one from a member",
+                    member=member,
+                )
                 self._task = self._loop.create_task(self._run(member, LogIndex(0)))
                 await asyncio.wait([self._task])
 
@@ -89,7 +95,13 @@ class SnapshotInstall:
             self._on_fatal(error)
             return
         except (Error, RpcError, OSError, TimeoutError) as error:
-            log.warning("snapshot from %s not received (the leader offers again): %s", leader, error)
+            event(
+                log,
+                logging.WARNING,
+                "snapshot not received (the leader offers again)",
+                member=leader,
+                reason=error,
+            )
             await asyncio.sleep(RETRY_S)  # the leader offers at every heartbeat
             self._host.core.snapshot_failed(self._now_ms())
             self._host.pump_soon()
@@ -104,7 +116,7 @@ class SnapshotInstall:
         core = self._host.core
         async with self._compaction.lock:
             if not core.wants_snapshot(snapshot.index):
-                log.info("snapshot at %d is not needed any more", snapshot.index)
+                event(log, logging.INFO, "a snapshot is not needed any more", log_index=snapshot.index)
                 await self._on_worker(self._folder.discard, fetched.generation_path)
                 core.snapshot_failed(self._now_ms())
                 return
@@ -121,7 +133,7 @@ class SnapshotInstall:
             self._view.unblock(REASON)
         self.installed_count += 1
         self._on_installed()
-        log.warning("snapshot installed: state at index %d, term %d", snapshot.index, snapshot.term)
+        event(log, logging.WARNING, "snapshot installed", log_index=snapshot.index, term=snapshot.term)
 
     async def stop(self) -> None:
         if self._task is not None:

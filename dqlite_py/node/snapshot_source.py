@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 
 from dqlite_py.errors import Error, MalformedMessage, SnapshotUnavailable
 from dqlite_py.limits import DISK_RESERVE_BYTES, SNAPSHOT_CHUNK_BYTES, SNAPSHOT_KEEP_MS, SNAPSHOT_WAIT_MS
+from dqlite_py.logs import event
 from dqlite_py.model import Configuration, LogIndex, Term
 from dqlite_py.nativelib import crc32c
 from dqlite_py.node.snapshot_wire import (
@@ -186,7 +187,7 @@ class SnapshotSource:
                 await self._drop(min(self._copies.values(), key=lambda old: old.used_ms))
             self._copies[copy.offer.id] = copy
         except (Error, OSError, RuntimeError) as error:  # RuntimeError: the executor is shut down
-            _log.error("could not make a snapshot for followers: %s", error)
+            event(_log, logging.ERROR, "could not make a snapshot for followers", reason=error)
             return SnapshotUnavailable(f"the source could not make a snapshot: {error}")
         return None
 
@@ -261,7 +262,13 @@ class SnapshotSource:
         try:
             await self._run(lambda: remove_folder(self._disk, copy.folder))
         except OSError as error:
-            _log.warning("could not remove %s, trying again at the next start: %s", copy.folder, error)
+            event(
+                _log,
+                logging.WARNING,
+                "a file could not be removed, trying again at the next start",
+                path=copy.folder,
+                reason=error,
+            )
 
     def _remove_all(self) -> None:
         self._disk.mkdir(self._folder)

@@ -13,6 +13,7 @@ from typing import Any
 
 from dqlite_py.errors import StorageFull
 from dqlite_py.limits import MIB
+from dqlite_py.logs import event
 from dqlite_py.node.cluster_view import ClusterView
 from dqlite_py.ports import Disk
 
@@ -64,7 +65,7 @@ class StorageWatch:
         try:
             self.free_bytes = int(await self._on_worker(self._disk.free_bytes, self._folder))
         except OSError as error:
-            log.error("free space of %s cannot be read: %s", self._folder, error)
+            event(log, logging.ERROR, "free space cannot be read", folder=self._folder, reason=error)
             return
         self._judge()
 
@@ -87,16 +88,22 @@ class StorageWatch:
         self.low = low
         self._on_change(low)
         if low:
-            log.error(
-                "disk of %s has %d MiB free, below the reserve of %d MiB: writes are refused until space returns",
-                self._folder,
-                self.free_bytes // MIB,
-                self._reserve_bytes // MIB,
+            event(
+                log,
+                logging.ERROR,
+                "the disk is nearly full: writes are refused until space returns",
+                folder=self._folder,
+                free_mib=self.free_bytes // MIB,
+                reserve_mib=self._reserve_bytes // MIB,
             )
             self._view.block(REASON, self._error, writes_only=True)
         else:
-            log.warning(
-                "disk of %s has space again (%d MiB): writes resume", self._folder, self.free_bytes // MIB
+            event(
+                log,
+                logging.WARNING,
+                "the disk has space again: writes resume",
+                folder=self._folder,
+                free_mib=self.free_bytes // MIB,
             )
             self._view.unblock(REASON)
 

@@ -22,6 +22,7 @@ from dqlite_py.limits import (
     RECONNECT_MIN_MS,
     STRANGER_BYTES_MAX,
 )
+from dqlite_py.logs import event
 from dqlite_py.model import Address, NodeId
 from dqlite_py.raft.outbox import Outbox
 from dqlite_py.raft.quietlog import QuietLog
@@ -261,7 +262,13 @@ class Connection(asyncio.Protocol):
         self.closed.set()
 
     def _malformed(self, error: MalformedMessage | UnknownFormat) -> None:
-        log.warning("%r: closing it: %s", self, error.message)
+        event(
+            log,
+            logging.WARNING,
+            "a connection is closed for what came over it",
+            connection=self,
+            reason=error.message,
+        )
         if self.state is ConnectionState.HANDSHAKE:
             reason = Refusal.UNKNOWN_VERSION if isinstance(error, UnknownFormat) else Refusal.MALFORMED
             self._refuse(refused(reason, error.message))

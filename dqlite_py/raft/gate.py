@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 
+from dqlite_py.logs import event
 from dqlite_py.model import NodeId
 from dqlite_py.raft.effects import Effects
 from dqlite_py.raft.journal import JournalBatch, JournalThread
@@ -73,7 +74,7 @@ class DurabilityGate:
             try:
                 self._loop.call_soon_threadsafe(self._drain)
             except RuntimeError:
-                log.debug("the loop closed before a journal write was reported")
+                event(log, logging.DEBUG, "the loop closed before a journal write was reported")
 
     def be_patient(self, patient: bool) -> None:
         """Whether reports may wait for the next `collect`; those that send messages or tell an error never do."""

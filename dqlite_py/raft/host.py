@@ -23,6 +23,7 @@ from pysyncobj.syncobj import SyncObj
 
 from dqlite_py.errors import Busy, Error, JournalFailed, OutcomeUnknown
 from dqlite_py.limits import INFLIGHT_BYTES_MAX, TICK_MS
+from dqlite_py.logs import event
 from dqlite_py.model import Configuration, Entry, LogIndex, NodeId, Snapshot, Term
 from dqlite_py.ports import Clock
 from dqlite_py.raft.core import NOTHING_TO_DO, RaftCore
@@ -255,10 +256,11 @@ class RaftHost(SyncObj):  # type: ignore[misc]
         for read_id in fx.reads_failed:
             self._listener.on_read_failed(read_id)
         for peer in fx.lost_data:
-            log.error(
-                "member %s has lost entries that it had acknowledged (its disk was wiped or restored): it no longer "
-                "counts; remove it, delete its data folder and let it join again",
-                peer,
+            event(
+                log,
+                logging.ERROR,
+                "a member has lost entries that it had acknowledged; it no longer counts",
+                member=peer,
             )
         if fx.snapshot_offer is not None:
             self._listener.on_snapshot_offer(fx.snapshot_offer)
@@ -331,7 +333,7 @@ class RaftHost(SyncObj):  # type: ignore[misc]
         if self._failed is not None:
             return
         self._failed = error
-        log.critical("raft stopped: %s", error)
+        event(log, logging.CRITICAL, "raft stopped", reason=error)
         self._waiting.fail_all(
             OutcomeUnknown(f"the node failed before the write's outcome was known: {error}")
         )
@@ -345,7 +347,7 @@ class RaftHost(SyncObj):  # type: ignore[misc]
 
     def _broken(self, error: Exception) -> None:
         """A broken invariant stops the node instead of guessing on; called where `error` is handled."""
-        log.exception("invariant broken")
+        event(log, logging.ERROR, "invariant broken", exc_info=True)
         self.fail(error)
 
     def transferLeadership(self, node: Any = None, callback: Any = None) -> NodeId:

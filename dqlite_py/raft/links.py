@@ -8,6 +8,7 @@ import random
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
+from dqlite_py.logs import event
 from dqlite_py.model import Address, NodeId
 from dqlite_py.raft.connection import Connection, TransportTiming
 from dqlite_py.raft.dialer import Backoff, Dialer, DialFailed
@@ -141,7 +142,7 @@ class PeerLink:
         known = self.last_failure
         if known is None or str(known) != str(failure):
             level = refusal_level(failure.reason)
-            log.log(level, "no connection to node %s at %s", self.node_id, failure)
+            event(log, level, "no connection to a node", node=self.node_id, reason=failure)
         self.last_failure = failure
         self._tell_waiters(failure)
 
@@ -160,7 +161,13 @@ class PeerLink:
             raise
         self.connection = None
         self._attempts = 0
-        log.info("connection to node %s is gone: %s", self.node_id, connection.close_reason)
+        event(
+            log,
+            logging.INFO,
+            "connection to a node is gone",
+            node=self.node_id,
+            reason=connection.close_reason,
+        )
         if asyncio.get_running_loop().time() - began > self._timing.reconnect_max_ms / 1000:
             self._backoff.reset()
 
@@ -233,7 +240,7 @@ class Search:
             except DialFailed as failure:
                 if failure.reason is Refusal.OWN_ID:
                     return
-                log.info("search: %s", failure)
+                event(log, logging.INFO, "a node was searched and not found", reason=failure)
             else:
                 peer_id, verified = connection.peer_id, connection.verified
                 connection.abort("asked who is there")

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Final, cast
 
 from dqlite_py.limits import INCOMING_CONNECTIONS_MAX, LISTEN_BACKLOG
+from dqlite_py.logs import event
 from dqlite_py.model import Address
 from dqlite_py.raft.connection import Connection, TransportTiming, fileno_of
 from dqlite_py.raft.quietlog import QuietLog
@@ -91,7 +92,12 @@ class Listener:
         """Close strangers that took too long."""
         for incoming in list(self._incoming):
             if incoming.is_stranger and now - incoming.arrived_at > self._timing.handshake_ms / 1000:
-                log.info("connection from %s: no handshake in time, closing it", incoming.where)
+                event(
+                    log,
+                    logging.INFO,
+                    "incoming connection closed: no handshake in time",
+                    where=incoming.where,
+                )
                 incoming.drop()
 
     def admitted(self, incoming: Incoming) -> None:
@@ -100,10 +106,22 @@ class Listener:
         if own >= self.incoming_max:
             victim = self._victim()
             if victim is None:
-                log.warning("connection from %s refused: %d members are connected", incoming.where, own)
+                event(
+                    log,
+                    logging.WARNING,
+                    "incoming connection refused: too many members are connected",
+                    where=incoming.where,
+                    connected=own,
+                )
                 incoming.drop()
                 return
-            log.info("connection from %s dropped: %d connections are open", victim.where, own)
+            event(
+                log,
+                logging.INFO,
+                "incoming connection dropped: too many are open",
+                where=victim.where,
+                open=own,
+            )
             victim.drop()
         self._incoming[incoming] = None
 
@@ -135,7 +153,11 @@ class Listener:
                 )
             inner = Incoming(self, over_tls=True)
             return TlsLayer(
-                self.tls.server, inner, lambda reason: log.warning("connection from %s: %s", where, reason)
+                self.tls.server,
+                inner,
+                lambda reason: event(
+                    log, logging.WARNING, "incoming connection failed", where=where, reason=reason
+                ),
             )
         peer = starts_like_a_frame(first)
         if self.tls is not None and not over_tls:
@@ -244,8 +266,12 @@ class Incoming(asyncio.Protocol):
 
     def _turn_away(self, why: Refused | str) -> None:
         assert self._transport is not None
-        log.warning(
-            "connection from %s closed: %s", self.where, why.message if isinstance(why, Refused) else why
+        event(
+            log,
+            logging.WARNING,
+            "incoming connection closed",
+            where=self.where,
+            reason=why.message if isinstance(why, Refused) else why,
         )
         if isinstance(why, Refused):
             self._transport.write(encode_frames(FrameType.REFUSED, encode_handshake(why)))

@@ -5,6 +5,9 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from typing import Any
+
+from dqlite_py.logs import event
 
 
 class QuietLog:
@@ -25,19 +28,13 @@ class QuietLog:
         self._began = clock()
         self._lines = 0
 
-    def log(self, level: int, text: str, *arguments: object) -> None:
+    def log(self, level: int, text: object, /, *arguments: object, **options: Any) -> None:
         now = self._clock()
         if now - self._began >= self._interval_s:
             left_out = self._lines - self._lines_max
             if left_out > 0:
-                self._logger.log(level, "%d more lines about incoming connections were left out", left_out)
+                event(self._logger, level, "lines about incoming connections were left out", count=left_out)
             self._began, self._lines = now, 0
         self._lines += 1
         if self._lines <= self._lines_max:
-            self._logger.log(level, text, *arguments)
-
-    def warning(self, text: str, *arguments: object) -> None:
-        self.log(logging.WARNING, text, *arguments)
-
-    def info(self, text: str, *arguments: object) -> None:
-        self.log(logging.INFO, text, *arguments)
+            self._logger.log(level, text, *arguments, **options)

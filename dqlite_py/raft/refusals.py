@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Final
 
+from dqlite_py.logs import event
 from dqlite_py.raft.connection import Connection
 from dqlite_py.raft.links import refusal_level
 from dqlite_py.raft.quietlog import QuietLog
@@ -23,7 +24,7 @@ class Refusals:
     def note(self, connection: Connection, refusal: Refused, by_us: bool) -> None:
         text = f"{'refused' if by_us else 'refused by the peer'}: {refusal.message}"
         if text not in self._texts:
-            log.log(refusal_level(refusal.reason), "%r: %s", connection, text)
+            event(log, refusal_level(refusal.reason), "handshake refused", connection=connection, reason=text)
         self._texts.pop(text, None)
         self._texts[text] = None
         while len(self._texts) > REFUSALS_KEPT:

@@ -29,6 +29,7 @@ from dqlite_py.errors import (
     from_wire,
 )
 from dqlite_py.limits import FRAME_FRAGMENT_BYTES, RPC_RUNNING_BYTES_MAX, RPC_RUNNING_MAX
+from dqlite_py.logs import event
 from dqlite_py.model import Address, NodeId
 from dqlite_py.raft.connection import Connection
 from dqlite_py.wire.frames import FrameType, OutgoingMessage
@@ -154,7 +155,7 @@ class PendingCalls:
             raise MalformedMessage("a request where an answer belongs", what="response")
         pending = self._pending.get(response.id)
         if pending is None or pending.future.done():
-            log.debug("%r: an answer nobody waits for", self._connection)
+            event(log, logging.DEBUG, "an answer nobody waits for", connection=self._connection)
         else:
             _settle(pending.future, response)
 
@@ -231,7 +232,13 @@ class RpcServer:
             if not running.count:
                 self._running.pop(connection, None)
             if not done.cancelled() and done.exception() is not None:
-                log.error("%s: answering failed", request.method, exc_info=done.exception())
+                event(
+                    log,
+                    logging.ERROR,
+                    "answering a request failed",
+                    method=request.method,
+                    exc_info=done.exception(),
+                )
 
         task.add_done_callback(finished)
 
@@ -268,8 +275,15 @@ class RpcServer:
             response = _succeeded(request, result)
         except Error as error:
             response = _failed(request, error)
-        except Exception:
-            log.exception("%s asked by node %s failed", request.method, context.peer_id)
+        except Exception:  # noqa: BLE001 - logged
+            event(
+                log,
+                logging.ERROR,
+                "a request failed",
+                method=request.method,
+                node=context.peer_id,
+                exc_info=True,
+            )
             # It may have done its work before it failed.
             wrong = OutcomeUnknown(f"{request.method} failed; the node's log has the reason")
             response = _failed(request, wrong)
@@ -280,7 +294,7 @@ class RpcServer:
         try:
             message = OutgoingMessage(FrameType.RESPONSE, encode_rpc(response))
         except RequestTooLarge as error:
-            log.warning("an answer cannot be sent: %s", error.message)
+            event(log, logging.WARNING, "an answer cannot be sent", reason=error.message)
             failed = Response(response.id, True, pack_value(error_body(_unsendable(error))))
             message = OutgoingMessage(FrameType.RESPONSE, encode_rpc(failed))
         if not connection.is_open or connection.send(_lane(message), message) is not None:

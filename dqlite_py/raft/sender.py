@@ -9,6 +9,7 @@ import logging
 from collections.abc import Iterable, Mapping
 
 from dqlite_py.errors import InterfaceError, RequestTooLarge
+from dqlite_py.logs import event
 from dqlite_py.model import NodeId
 from dqlite_py.raft.connection import ConnectionState
 from dqlite_py.raft.links import PeerLink
@@ -54,7 +55,7 @@ class MessageSender:
             try:
                 outgoing = self._encoder.encode(message)
             except (RequestTooLarge, InterfaceError) as error:
-                log.error("a message to node %s cannot be sent: %s", peer, error.message)
+                event(log, logging.ERROR, "a message cannot be sent", node=peer, reason=error.message)
                 continue
             outbox = connection.outbox
             waiting = outbox.lane_bytes[Lane.APPEND]

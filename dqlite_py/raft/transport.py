@@ -17,6 +17,7 @@ from typing import Any
 from dqlite_py.config import TlsSettings
 from dqlite_py.errors import InterfaceError, MalformedMessage, WrongCluster
 from dqlite_py.limits import MEMBERS_MAX
+from dqlite_py.logs import event
 from dqlite_py.model import Address, NodeId
 from dqlite_py.raft.callers import AddressCallers
 from dqlite_py.raft.connection import Connection, TransportTiming
@@ -131,7 +132,7 @@ class PeerTransport:
                 for connection in list(self._lingering):
                     await connection.lost.wait()
         except TimeoutError:
-            log.info("stopping: a peer did not take what was still to be sent")
+            event(log, logging.INFO, "stopping: a peer did not take what was still to be sent")
         for connection in list(self._lingering):
             connection.abort_socket()
         await self._listener.stop()
@@ -228,8 +229,8 @@ class PeerTransport:
         """A callback that fails must not end a link."""
         try:
             callback(*arguments)
-        except Exception:
-            log.exception("a callback of the transport failed")
+        except Exception:  # noqa: BLE001 - logged
+            event(log, logging.ERROR, "a callback of the transport failed", exc_info=True)
 
     def descriptors(self) -> list[int]:
         """Of its open sockets; those still being dialled are not among them."""
@@ -247,8 +248,8 @@ class PeerTransport:
             return
         try:
             self._on_message(message.sender, message)
-        except Exception:
-            log.exception("handling a message of node %s failed", message.sender)
+        except Exception:  # noqa: BLE001 - logged
+            event(log, logging.ERROR, "handling a message failed", node=message.sender, exc_info=True)
             connection.abort("handling a message failed")
 
     def all_received(self) -> None:
@@ -257,8 +258,8 @@ class PeerTransport:
             return
         try:
             self._on_all_received()
-        except Exception:
-            log.exception("what follows from received messages failed")
+        except Exception:  # noqa: BLE001 - logged
+            event(log, logging.ERROR, "what follows from received messages failed", exc_info=True)
 
     # -- requests
 
@@ -330,13 +331,10 @@ class PeerTransport:
         self._incoming_peers[newer.peer_id] = newer
         if older is None:
             return
-        if older.peer_address != newer.peer_address:
-            log.warning(
-                "node %s was connected from %s and is now from %s: it moved, or a data folder was copied",
-                newer.peer_id,
-                older.peer_address,
-                newer.peer_address,
-            )
+        before, now = older.peer_address, newer.peer_address
+        if before != now:
+            name = "a node is connected from two addresses: it moved, or a data folder was copied"
+            event(log, logging.WARNING, name, node=newer.peer_id, before=before, now=now)
         # BEFORE anything of the newer one is delivered: messages never come out of order across them.
         older.abort("replaced by a newer connection of the same node")
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from dqlite_py.errors import Error, OutcomeUnknown, Overwritten
+from dqlite_py.logs import event
 from dqlite_py.model import Entry, LogIndex, Term
 
 log = logging.getLogger("dqlite_py.raft")
@@ -75,8 +76,8 @@ def answer(callback: ProposalCallback, result: Any, error: Error | None) -> None
     """Call back; a callback's bug must not touch consensus (RF-14)."""
     try:
         callback(result, error)
-    except Exception:
-        log.exception("a proposal's callback failed")
+    except Exception:  # noqa: BLE001 - logged
+        event(log, logging.ERROR, "a proposal's callback failed", exc_info=True)
 
 
 def _overwritten(term: Term, entry: Entry) -> Overwritten:

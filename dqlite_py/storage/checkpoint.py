@@ -17,6 +17,7 @@ from typing import Final, NamedTuple
 
 import apsw
 
+from dqlite_py.logs import event
 from dqlite_py.model import LogIndex
 from dqlite_py.storage.connection import open_checkpointer
 from dqlite_py.storage.engine_api import Which
@@ -109,7 +110,7 @@ class Checkpointer:
         except apsw.BusyError:
             return False  # another connection checkpoints: the next request tries again
         except Exception as error:  # noqa: BLE001 - handed to the writer, which stops
-            log.error("checkpoint failed: %s", error)
+            event(log, logging.ERROR, "checkpoint failed", reason=error)
             self.error = error
             return False
 
@@ -131,7 +132,7 @@ class Checkpointer:
             # No room to grow the file: the WAL keeps its frames, nothing is called durable, the next request tries
             # again. A failed fsync is another error (IOERR_FSYNC), and final.
             if not self._is_full:
-                log.warning("checkpoint postponed: %s", error)
+                event(log, logging.WARNING, "checkpoint postponed", reason=error)
             self._is_full = True
             return None
         self._is_full = False

@@ -16,6 +16,7 @@ import os
 import re
 from typing import Final
 
+from dqlite_py.logs import event
 from dqlite_py.ports import Disk
 
 _NOTE: Final = re.compile(r"(.+)\.dropped-([1-9][0-9]{0,18})")
@@ -57,4 +58,10 @@ class DropNotes:
                 try:
                     self._disk.unlink(os.path.join(folder, file))
                 except OSError as error:
-                    _log.warning("could not remove %s, trying again at the next start: %s", file, error)
+                    event(
+                        _log,
+                        logging.WARNING,
+                        "a file could not be removed, trying again at the next start",
+                        path=file,
+                        reason=error,
+                    )

@@ -15,6 +15,7 @@ from typing import Final
 
 from dqlite_py.errors import Busy, Error, InterfaceError
 from dqlite_py.limits import EXTRA_READER_CACHE_BYTES
+from dqlite_py.logs import event
 from dqlite_py.storage.held import Hold, HoldLimits
 from dqlite_py.storage.reader import Reader
 
@@ -164,8 +165,8 @@ class ReaderConnections:
         self.held.pop(hold, None)
         try:
             reader.reset()
-        except Exception:
-            log.exception("a reader connection cannot be used again")
+        except Exception:  # noqa: BLE001 - logged
+            event(log, logging.ERROR, "a reader connection cannot be used again", exc_info=True)
             with self._changed:
                 self._all.discard(reader)
                 self._changed.notify()

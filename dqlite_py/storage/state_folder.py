@@ -30,6 +30,7 @@ from dqlite_py.errors import (
     JournalFailed,
     WrongCluster,
 )
+from dqlite_py.logs import event
 from dqlite_py.ports import Disk
 from dqlite_py.storage.drop_notes import DropNotes
 from dqlite_py.storage.manifest import Manifest
@@ -283,7 +284,13 @@ class StateFolder:
             try:
                 remove_folder(self._disk, path)
             except OSError as error:
-                _log.warning("could not remove %s, trying again at the next start: %s", path, error)
+                event(
+                    _log,
+                    logging.WARNING,
+                    "a file could not be removed, trying again at the next start",
+                    path=path,
+                    reason=error,
+                )
 
     # -- writing
 

@@ -24,6 +24,7 @@ from typing import Any, Final, TypeAlias
 
 from dqlite_py.errors import JournalFailed, NodeStopped, StorageFull
 from dqlite_py.limits import MIB
+from dqlite_py.logs import event
 from dqlite_py.raft.journal.batch import JournalBatch
 from dqlite_py.raft.journal.journal import Journal
 
@@ -260,4 +261,4 @@ class JournalThread:
             callback(argument)
         except Exception:  # noqa: BLE001 - logged
             # The host's fault, not the disk's: the batch is durable and the others must hear of theirs.
-            _log.exception("a journal callback failed")
+            event(_log, logging.ERROR, "a journal callback failed", exc_info=True)

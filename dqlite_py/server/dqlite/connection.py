@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from dqlite_py.errors import Error
 from dqlite_py.limits import DQLITE_GREETING_BYTES_MAX
+from dqlite_py.logs import event
 from dqlite_py.raft.quietlog import QuietLog
 from dqlite_py.server.dqlite import answers
 from dqlite_py.server.dqlite.extension import Extension, is_extended
@@ -249,7 +250,7 @@ class Connection(asyncio.Protocol):
         self._advance()
 
     def _broken(self, error: BaseException) -> bytes:
-        log.log(logging.ERROR, "client %s: a request failed: %r", self.where, error)
+        event(log, logging.ERROR, "a client's request failed", where=self.where, reason=repr(error))
         self._server.counters.failures += 1
         return answers.failure(Failure(ERROR, f"internal error: {type(error).__name__}"))
 
@@ -323,7 +324,7 @@ class Connection(asyncio.Protocol):
     def close(self, reason: str) -> None:
         """Once what was written is sent."""
         if not self._is_closing and self._transport is not None:
-            log.info("client %s: connection closed: %s", self.where, reason)
+            event(log, logging.INFO, "a client's connection is closed", where=self.where, reason=reason)
             self._is_closing = True
             self._transport.close()
             self._server.stalled(self)  # until all is sent, or the client has not taken it for too long
@@ -336,6 +337,6 @@ class Connection(asyncio.Protocol):
     def abort(self, reason: str) -> None:
         """At once."""
         if self._transport is not None:
-            log.info("client %s: connection dropped: %s", self.where, reason)
+            event(log, logging.INFO, "a client's connection is dropped", where=self.where, reason=reason)
             self._is_closing = True
             self._transport.abort()

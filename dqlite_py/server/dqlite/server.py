@@ -14,6 +14,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 from dqlite_py.limits import DQLITE_REQUEST_BYTES_MAX
+from dqlite_py.logs import event
 from dqlite_py.node.loop_gateway import LoopGateway
 from dqlite_py.node.runtime_parts import Parts
 from dqlite_py.raft.quietlog import QuietLog
@@ -123,7 +124,13 @@ class DqliteServer:
             return Failure(NOT_LEADER, "not leader: the node is stopping")
         if len(self._connections) >= self.connections_max:
             self.counters.refused += 1
-            log.warning("client %s refused: %d are connected", connection.where, len(self._connections))
+            event(
+                log,
+                logging.WARNING,
+                "a client is refused: too many are connected",
+                where=connection.where,
+                connected=len(self._connections),
+            )
             return Failure(ERROR, "too many connections to this node")
         self.counters.accepted += 1
         self._connections.add(connection)
@@ -139,7 +146,14 @@ class DqliteServer:
 
     def violation(self, connection: Connection, kind: str, message: str) -> None:
         self.counters.violations[kind] += 1
-        log.warning("client %s broke the protocol (%s): %s", connection.where, kind, message)
+        event(
+            log,
+            logging.WARNING,
+            "a client broke the protocol",
+            where=connection.where,
+            kind=kind,
+            reason=message,
+        )
 
     def partial(self, connection: Connection, *, is_partial: bool) -> None:
         """A frame has begun to come, or is whole."""

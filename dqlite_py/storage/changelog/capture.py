@@ -13,6 +13,7 @@ import logging
 import apsw
 
 from dqlite_py.limits import CHANGES_ENTRY_BYTES_MAX
+from dqlite_py.logs import event
 from dqlite_py.storage.changelog.format import Body
 from dqlite_py.storage.changelog.log import ChangeLog
 from dqlite_py.storage.changelog.schema import (
@@ -72,8 +73,13 @@ class Capture:
         if self._why_not is None:
             self.log.commit(self._index)
             return
-        _log.warning(
-            "%s: changes start anew behind log entry %d: %s", self.log.folder, self._index, self._why_not
+        event(
+            _log,
+            logging.WARNING,
+            "changes start anew",
+            folder=self.log.folder,
+            log_index=self._index,
+            reason=self._why_not,
         )
         self.log.restart(self._index)
 

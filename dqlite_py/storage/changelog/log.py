@@ -18,6 +18,7 @@ from typing import Final, NamedTuple
 
 from dqlite_py.errors import Error
 from dqlite_py.limits import CHANGES_KEEP_BYTES, CHANGES_SEGMENT_BYTES_MIN
+from dqlite_py.logs import event
 from dqlite_py.ports import Disk
 from dqlite_py.storage.changelog.format import (
     HEADER_BYTES,
@@ -94,7 +95,7 @@ class ChangeLog:
                     self._show(Extent(tuple(segments), end, applied, self._extent.restarts))
                     return True
         except OSError as error:
-            _log.warning("changes of %s cannot be read: %s", self.folder, error)
+            event(_log, logging.WARNING, "changes cannot be read", folder=self.folder, reason=error)
         self.restart(applied)
         return False
 
@@ -105,7 +106,7 @@ class ChangeLog:
             for segment in self._find_segments():
                 self._unlink(segment)
         except OSError as error:
-            _log.warning("old changes in %s cannot be removed: %s", self.folder, error)
+            event(_log, logging.WARNING, "old changes cannot be removed", folder=self.folder, reason=error)
         self._sizes = {}
         self._pending = None
         self._show(Extent((), 0, base, self._extent.restarts + 1))
@@ -199,7 +200,7 @@ class ChangeLog:
             finally:
                 self._disk.close(fd)
             if header is None or header[0] != segment.base:
-                _log.warning("%s is not a change log of this release: removed", segment.path)
+                event(_log, logging.WARNING, "not a change log of this release: removed", path=segment.path)
                 self._unlink(segment)
             else:
                 found.append(segment._replace(salt=header[1]))
@@ -251,7 +252,9 @@ class ChangeLog:
         try:
             self._disk.unlink(segment.path)
         except OSError as error:
-            _log.warning("%s cannot be removed: %s", segment.path, error)
+            event(
+                _log, logging.WARNING, "a file of changes cannot be removed", path=segment.path, reason=error
+            )
 
     def _size_of(self, segment: Segment) -> int:
         fd = self._disk.open(segment.path)
