@@ -564,7 +564,7 @@ class TestStrangers:
             async with stations(b), raw(b) as stranger:
                 await stranger.say(first)
                 assert await stranger.closed()
-        assert any("closed:" in record.message for record in caplog.records)
+        assert any("connection closed" in record.message for record in caplog.records)
 
     async def test_too_many_bytes_before_the_handshake(self) -> None:
         b = Station(2)
