@@ -128,7 +128,14 @@ class Membership:
                     node_id, new, Deadline(min(QUORUM_WAIT_S, deadline.left_s)), "a vote"
                 )
             await self.changes.carry_out(new, deadline)
-            log.info("member %s at %s is a %s now", node_id, member.address, role.name.lower())
+            event(
+                log,
+                logging.INFO,
+                "member has a new role",
+                member=node_id,
+                address=member.address,
+                role=role.name.lower(),
+            )
             return self._core.configuration
 
     async def _wait_caught_up(self, node_id: NodeId, deadline: Deadline) -> None:

@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from dqlite_py.config import TlsSettings
 from dqlite_py.errors import ClusterSuperseded, Error, MalformedMessage
+from dqlite_py.logs import event
 from dqlite_py.model import Address, NodeId
 from dqlite_py.node.runtime import NodeRuntime
 from dqlite_py.node.succession import (
@@ -72,7 +73,7 @@ class Strangers:
         try:
             found = await self._transport.call(address, "status", {}, ASK_TIMEOUT_S)
         except (Error, RpcError) as error:
-            log.debug("%s gave no status: %s", address, error)
+            event(log, logging.DEBUG, "an address gave no status", address=address, reason=error)
             return {}
         return found if isinstance(found, dict) else {}
 
@@ -142,12 +143,13 @@ async def watch_successor(runtime: NodeRuntime, disk: Disk) -> None:
                 return
             if reason != told:
                 told = reason
-                log.error(
-                    "this node's cluster was recovered without it, but it does not join that by itself: %s. To set its "
-                    "folder aside and join: stop it, then dqlite-py cluster rejoin --dir %s --join %s",
-                    reason,
-                    runtime.settings.directory,
-                    successors[0].addresses[0],
+                event(
+                    log,
+                    logging.ERROR,
+                    "this node's cluster was recovered without it; it does not join that by itself",
+                    reason=reason,
+                    folder=runtime.settings.directory,
+                    join=successors[0].addresses[0],
                 )
     finally:
         await strangers.stop()
@@ -186,5 +188,11 @@ def set_aside(disk: Disk, folder: str) -> Rejoin | None:
         for name in ("journal", "hardstate", "state", "changes", "incoming", "outgoing", RECOVERED):
             move(disk, os.path.join(folder, name), os.path.join(aside, name))
         move(disk, os.path.join(folder, "identity"), os.path.join(aside, "identity"))
-        log.warning("the files of cluster %s are set aside in %s", rejoin.old.hex(), aside)
+        event(
+            log,
+            logging.WARNING,
+            "the files of the cluster before are set aside",
+            cluster_id=rejoin.old.hex(),
+            folder=aside,
+        )
     return rejoin
