@@ -42,6 +42,7 @@ _MENDS: Final[dict[type[BaseException], str]] = {
     errors.UnknownFormat: "start the folder with the release that wrote it, or upgrade this one",
     errors.WrongCluster: "a folder belongs to one cluster for good: check --dir, --join and --node",
     errors.StorageFull: "free space on that disk; writes resume by themselves",
+    errors.ClusterSuperseded: "start it again; what a supervisor does",
     errors.JournalFailed: "check the disk and the system log, then start the node again",
     errors.NoLeader: "see which members are running: dqlite-py status --node HOST:PORT",
     errors.NotLeader: "ask the leader (dqlite-py status shows it)",

@@ -22,6 +22,7 @@ from dqlite_py.errors import (
     Error,
     MalformedMessage,
     NoLeader,
+    NotSupportedError,
     OperationalError,
     SnapshotUnavailable,
     is_database_missing,
@@ -127,7 +128,11 @@ class _Fetch:
             self._directory.failed(target, error)
             raise _Restart from None
         except Error as error:
-            if isinstance(error, MalformedMessage) or is_database_missing(error) or is_own_result(error):
+            if (
+                isinstance(error, (MalformedMessage, NotSupportedError))
+                or is_database_missing(error)
+                or is_own_result(error)
+            ):
                 raise
             self._last = error
             self._directory.failed(target, error)

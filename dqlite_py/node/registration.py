@@ -19,5 +19,6 @@ def register_services(node: NodeRuntime) -> None:
     AddressServices(node).register()
     TransactionServices(node).register()
     node.read_services.register()
+    node.dumps.register()
     node.transport.register("snapshot.begin", node.snapshot_source.begin)
     node.transport.register("snapshot.chunk", node.snapshot_source.chunk)
