@@ -46,6 +46,21 @@ class Freshness(NamedTuple):
 LINEARIZABLE: Final = Freshness()
 
 
+_LEVELS: Final = tuple(level.value for level in ReadLevel)
+
+
+class ServerInfo(NamedTuple):
+    """What the servers behind a gateway are, and what they can do. `read_levels`: those that are kept."""
+
+    name: str = "dqlite-py"
+    exactly_once: bool = True
+    read_levels: tuple[str, ...] = _LEVELS
+    changes: bool = True  # as a stream
+
+
+OURS: Final = ServerInfo()
+
+
 class StatementResult(NamedTuple):
     """What one statement of a unit did.
 

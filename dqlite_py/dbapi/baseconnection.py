@@ -26,7 +26,16 @@ from dqlite_py.dbapi.settings import (
 )
 from dqlite_py.dbapi.unsupported import Unsupported
 from dqlite_py.errors import InterfaceError, NotSupportedError, ProgrammingError
-from dqlite_py.gateway import AsyncGateway, Freshness, Gateway, ReadLevel, TransactionLimits, WriteKey
+from dqlite_py.gateway import (
+    OURS,
+    AsyncGateway,
+    Freshness,
+    Gateway,
+    ReadLevel,
+    ServerInfo,
+    TransactionLimits,
+    WriteKey,
+)
 
 
 class BaseConnection(Unsupported):
@@ -210,6 +219,12 @@ class BaseConnection(Unsupported):
         """As sqlite3 of Python 3.12: True, False, or LEGACY_TRANSACTION_CONTROL: by isolation_level."""
         self._ready()
         return self._core.settings.autocommit
+
+    @property
+    def server(self) -> ServerInfo:
+        """What the servers are, and what they can do: less when they are of dqlite itself (docs/remote-programs.md)."""
+        info: ServerInfo = getattr(self._known().gateway, "server", OURS)
+        return info
 
     @property
     def is_closed(self) -> bool:

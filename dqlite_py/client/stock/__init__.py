@@ -6,6 +6,6 @@ stream. Whoever finds out what the servers are makes one of these: docs/remote-p
 
 from __future__ import annotations
 
-from dqlite_py.client.stock.gateway import STOCK, AsyncStockGateway, ServerInfo, StockGateway
+from dqlite_py.client.stock.gateway import STOCK, AsyncStockGateway, StockGateway
 
-__all__ = ["STOCK", "AsyncStockGateway", "ServerInfo", "StockGateway"]
+__all__ = ["STOCK", "AsyncStockGateway", "StockGateway"]

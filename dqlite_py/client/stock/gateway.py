@@ -10,7 +10,7 @@ import contextlib
 import threading
 import weakref
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, TypeVar
 
 from dqlite_py.client.background import Background
 from dqlite_py.client.stock.streams import Found, Stream
@@ -25,6 +25,7 @@ from dqlite_py.gateway import (
     Once,
     QueryResult,
     Row,
+    ServerInfo,
     SqlParams,
     StatementResult,
     TransactionLimits,
@@ -35,15 +36,6 @@ from dqlite_py.model import Address
 from dqlite_py.raft.tls import TlsContexts
 
 T = TypeVar("T")
-
-
-class ServerInfo(NamedTuple):
-    """What the servers are, and what they cannot do."""
-
-    name: str
-    exactly_once: bool
-    read_levels: tuple[str, ...]
-    changes: bool
 
 
 STOCK: Final = ServerInfo(

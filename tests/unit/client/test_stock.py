@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import random
-import socket
-import ssl
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
@@ -35,135 +31,23 @@ from dqlite_py.errors import (
 from dqlite_py.gateway import Freshness, ReadLevel, TransactionLimits
 from dqlite_py.model import Address, WriteKey
 from dqlite_py.raft.tls import TlsContexts
-from dqlite_py.wire.dqlite.frames import Frame, FrameReader, Version, decode_handshake, encode_frame
-from dqlite_py.wire.dqlite.requests import Request, RequestType, decode_request
+from dqlite_py.wire.dqlite.frames import Frame, encode_frame
+from dqlite_py.wire.dqlite.requests import RequestType
 from dqlite_py.wire.dqlite.responses import (
-    Database,
-    Empty,
     Failure,
-    Response,
     Result,
-    Server,
-    ServerEntry,
-    Servers,
-    encode_response,
 )
 from dqlite_py.wire.dqlite.rows import RowsBatch
 from dqlite_py.wire.dqlite.values import ValueType, WireValue, typed
+from tests.support.fakestock import CLOSE, DONE, SILENCE, Answer, FakeServer, Raw, servers
 
 TLS = Path(__file__).parents[2] / "support" / "tls"
 LIMITS = TransactionLimits(10, 60)
 LEADER = Freshness(ReadLevel.LEADER)
-CLOSE = "close"
-SILENCE = "silence"
 
 
-class Raw(NamedTuple):
-    """Bytes as an answer."""
-
-    data: bytes
-
-
-Answer = Response | str | Raw
 NOT_LEADER = Failure(10250, "not leader")
 BUSY = Failure(5, "database is locked")
-DONE = Result(1, 1)
-
-
-class FakeServer:
-    """A server that leads unless told otherwise, and answers SQL from a script: by the text's beginning, in order.
-
-    A script's last answer is for all that follow; what it does not name is DONE or no rows. `seen`: the SQL it got.
-    """
-
-    def __init__(self, context: ssl.SSLContext | None = None) -> None:
-        self._context = context
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.address = Address("{}:{}".format(*self._listener.getsockname()))
-        self.leader = self.address
-        self.script: dict[str, list[Answer]] = {}
-        self.seen: list[str] = []
-        self.opened = 0
-        self._sockets: list[socket.socket] = []
-        self._threads: list[threading.Thread] = []
-        self._start(self._accept)
-
-    def _start(self, target: Callable[..., None], *arguments: Any) -> None:
-        thread = threading.Thread(target=target, args=arguments)
-        self._threads.append(thread)
-        thread.start()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                client, _ = self._listener.accept()
-            except OSError:
-                return
-            self._sockets.append(client)
-            self._start(self._serve, client)
-
-    def _serve(self, client: socket.socket) -> None:
-        reader = FrameReader(1 << 20)
-        try:
-            if self._context is not None:
-                client = self._context.wrap_socket(client, server_side=True)
-            assert decode_handshake(client.recv(8)) is Version.V1
-            while received := client.recv(4096):
-                reader.feed(received)
-                while (frame := reader.next_frame()) is not None:
-                    for answer in self._answers(decode_request(frame)):
-                        if answer == CLOSE:
-                            return
-                        if isinstance(answer, Raw):
-                            client.sendall(answer.data)
-                        elif not isinstance(answer, str):
-                            client.sendall(encode_frame(encode_response(answer)))
-        except OSError:
-            pass
-        finally:
-            client.close()
-
-    def _answers(self, request: Request) -> Iterator[Answer]:
-        match request.type:
-            case RequestType.LEADER:
-                yield Server(1 if self.leader else 0, self.leader)
-            case RequestType.CLUSTER:
-                yield Servers((ServerEntry(1, self.address, 0),))
-            case RequestType.OPEN:
-                self.opened += 1
-                yield from self._scripted("OPEN", Database())
-            case RequestType.INTERRUPT:
-                yield Empty()
-            case kind:
-                sql = str(request.fields[1])
-                self.seen.append(sql)
-                no_rows = RowsBatch(("x",), (), True)
-                yield from self._scripted(sql, no_rows if kind is RequestType.QUERY_SQL else DONE)
-
-    def _scripted(self, sql: str, usual: Answer) -> Iterator[Answer]:
-        for beginning, answers in self.script.items():
-            if sql.startswith(beginning):
-                yield answers.pop(0) if len(answers) > 1 else answers[0]
-                return
-        yield usual
-
-    def close(self) -> None:
-        for one in (self._listener, *self._sockets):
-            with suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
-            one.close()
-        for thread in self._threads:
-            thread.join()
-
-
-@contextmanager
-def servers(count: int) -> Iterator[list[FakeServer]]:
-    made = [FakeServer() for _ in range(count)]
-    try:
-        yield made
-    finally:
-        for server in made:
-            server.close()
 
 
 @pytest.fixture
@@ -339,8 +223,8 @@ def test_a_read_is_asked_again(server: FakeServer, gateway: StockGateway, answer
 
 def test_a_result_in_pieces(server: FakeServer, gateway: StockGateway) -> None:
     rows = [RowsBatch(("x",), ((typed(number),),), number == 2) for number in range(3)]
-    server._answers = lambda request: (  # type: ignore[method-assign]
-        iter(rows) if request.type is RequestType.QUERY_SQL else FakeServer._answers(server, request)
+    server.answers = lambda request: (  # type: ignore[method-assign]
+        iter(rows) if request.type is RequestType.QUERY_SQL else FakeServer.answers(server, request)
     )
     found = read(gateway)
     assert found.rows == [(0,)]
