@@ -160,7 +160,21 @@ def test_members_are_added(node: dqlite_py.Node) -> None:
             assert isinstance(client.call(RequestType.ADD, 4711, wrong), Failure)
         assert client.call(RequestType.ADD, 4711, "127.0.0.1:1") == Empty()
         assert {member["id"]: member["address"] for member in node.members()}[4711] == "127.0.0.1:1"
+        assert {member["id"]: member["role"] for member in node.members()}[4711] == "spare"
         assert client.call(RequestType.ASSIGN, 99, 0) == Failure(1, "Resource not found")
+        assert client.call(RequestType.ASSIGN, 4711, 2) == Failure(1, "server role is not valid")
+        assert client.call(RequestType.ASSIGN, 4711, 7) == Failure(1, "server role is not valid")
+        assert client.call(RequestType.ASSIGN, 4711, 1) == Empty()
+        assert {member["id"]: member["role"] for member in node.members()}[4711] == "standby"
+        assert client.call(RequestType.REMOVE, 4711) == Empty()
+
+
+def test_roles_are_assigned(nodes: list[dqlite_py.Node]) -> None:
+    leader, changed = leader_of(nodes), followers(nodes)[0]
+    with DqliteClient(leader.address) as client:
+        for role, name in ((2, "spare"), (0, "voter")):
+            assert client.call(RequestType.ASSIGN, changed.node_id, role) == Empty()
+            assert {member["id"]: member["role"] for member in leader.members()}[changed.node_id] == name
 
 
 def test_writes_and_transactions_over_a_change_of_leaders(nodes: list[dqlite_py.Node]) -> None:
