@@ -18,6 +18,7 @@ from dqlite_py.server.dqlite.rows import RowsFrames
 from dqlite_py.server.dqlite.session import SqlSession
 from dqlite_py.server.dqlite.settings import HEARTBEAT_MS
 from dqlite_py.wire.dqlite.frames import Frame
+from dqlite_py.wire.dqlite.quick import sql_request
 from dqlite_py.wire.dqlite.requests import Request, RequestType, decode_request
 from dqlite_py.wire.dqlite.responses import Database, Welcome
 from dqlite_py.wire.dqlite.violations import CODE_PARSE, refused
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from dqlite_py.server.dqlite.connection import Connection
     from dqlite_py.server.dqlite.server import DqliteServer
 
+_SQL: Final = (RequestType.EXEC_SQL, RequestType.QUERY_SQL)
 Work = bytes | Coroutine[Any, Any, bytes] | None
 """An answer, a coroutine of it, or None: Connection.answered hears it later."""
 
@@ -42,6 +44,12 @@ class Requests:
     def begin(self, frame: Frame, *, is_legacy: bool) -> Work:
         """Raises ProtocolViolation, Refused, and what the node says."""
         self._is_legacy = is_legacy
+        kind = frame.type
+        if kind in _SQL and (quick := sql_request(frame)) is not None:
+            self._server.cluster.check_leader()
+            self.sql.core(quick.database)
+            run = self._execute if kind == RequestType.EXEC_SQL else self._query
+            return run(quick.sql, quick.values)
         request = decode_request(frame)
         return _HANDLERS[request.type](self, request)
 
