@@ -39,6 +39,7 @@ from dqlite_py.node.tickets import Deadline
 from dqlite_py.ports import SystemDisk
 from dqlite_py.raft.journal import lock_folder
 from dqlite_py.server.dqlite.server import DqliteServer
+from dqlite_py.server.dqlite.settings import ServerSettings
 from dqlite_py.storage.changelog.cursor import Cursor
 
 log = logging.getLogger("dqlite_py.node")
@@ -54,6 +55,7 @@ class Node:
     join: addresses of members. A new folder with `join` joins their cluster; without, it starts a new cluster. For a
     folder that has run before, membership comes from its log; `join` only helps to find peers whose address changed.
     keep_changes: bytes of changes to keep of every database (default: of those followed here, see docs/changes.md).
+    clients: limits for those that speak dqlite's protocol (default: docs/dqlite-protocol.md).
     tls: mutual TLS for all traffic. Without it only loopback addresses are allowed, unless `insecure=True`.
     """
 
@@ -67,6 +69,7 @@ class Node:
         tls: TlsSettings | None = None,
         insecure: bool = False,
         start_timeout: float = 30.0,
+        clients: ServerSettings | None = None,
         **settings: Any,
     ) -> None:
         self._settings = node_settings(
@@ -79,6 +82,7 @@ class Node:
             **settings,
         )
         self._start_timeout = start_timeout
+        self._clients = clients
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._runtime: NodeRuntime | None = None
@@ -319,7 +323,7 @@ class Node:
         except BaseException:
             lock.close()
             raise
-        server = DqliteServer(runtime)
+        server = DqliteServer(runtime, self._clients)
         runtime.sections["dqlite"] = server.status
         self._runtime = runtime
         with RunningNode(runtime, self._leave_to_parent):

@@ -16,6 +16,7 @@ from dqlite_py.cli.options import AddressListType, AddressType, tls_options, tls
 from dqlite_py.cli.serving import StopSignals, serve
 from dqlite_py.errors import InterfaceError
 from dqlite_py.model import Address
+from dqlite_py.server.dqlite.settings import ServerSettings
 
 
 @click.command()
@@ -49,6 +50,14 @@ from dqlite_py.model import Address
     help="Keep so much of every database's changes for those who follow them. Default: 64 MiB of the databases that "
     "were followed at this node.",
 )
+@click.option(
+    "--busy-timeout",
+    type=click.FloatRange(min=0),
+    default=ServerSettings().busy_timeout_s,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long transactions of clients wait for one another before they hear that the database is locked.",
+)
 @click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.option("--log-level", type=click.Choice(list(logs.LEVELS)), default="info", show_default=True)
 def node(
@@ -61,6 +70,7 @@ def node(
     tls_ca: str | None,
     insecure: bool,
     keep_changes: int | None,
+    busy_timeout: float,
     log_format: Literal["text", "json"],
     log_level: str,
 ) -> None:
@@ -82,6 +92,7 @@ def node(
         tls=tls,
         insecure=insecure,
         keep_changes=keep_changes,
+        clients=ServerSettings(busy_timeout_s=busy_timeout),
     )
     _check_folder(folder)
     handler = logs.configure(sys.stderr, form=log_format, level=log_level)

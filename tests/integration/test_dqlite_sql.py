@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 import dqlite_py
+from dqlite_py.gateway import TransactionLimits
+from dqlite_py.server.dqlite.settings import ServerSettings
 from dqlite_py.wire.dqlite.requests import RequestType
 from dqlite_py.wire.dqlite.responses import Empty, Failure, Result, Statement
 from dqlite_py.wire.dqlite.rows import RowsBatch
@@ -267,3 +269,35 @@ def test_a_database_that_is_locked(node: dqlite_py.Node, client: DqliteClient) -
         assert code == 5
         assert "database is locked" in text
     client.done("ROLLBACK")
+
+
+@pytest.mark.parametrize("end", ["COMMIT", "ROLLBACK"])
+def test_a_transaction_that_was_idle_for_too_long(tmp_path: Path, end: str) -> None:
+    limits = ServerSettings(limits=TransactionLimits(idle_s=0.1, hold_s=60.0))
+    with dqlite_py.Node(tmp_path / "node", clients=limits) as node:
+        node.wait_ready()
+        with (
+            DqliteClient(node.address, database="app") as idle,
+            DqliteClient(node.address, database="app") as other,
+        ):
+            idle.done("CREATE TABLE t (a)")
+            idle.done("BEGIN")
+            idle.done("INSERT INTO t VALUES ('idle')")
+            assert other.done("INSERT INTO t VALUES ('other')")[1] == 1  # waits until the first is over
+            code, text = idle.failure("INSERT INTO t VALUES ('late')")
+            assert code == 516
+            assert "idle for 0.1 s" in text
+            if end == "COMMIT":
+                assert idle.failure("COMMIT")[0] == 516
+            else:
+                idle.done("ROLLBACK")
+            assert idle.values("SELECT a FROM t") == [("other",)]
+            assert idle.done("INSERT INTO t VALUES ('again')")[1] == 1
+
+
+def test_settings_that_cannot_work() -> None:
+    for wrong in ({"timeout_s": 0}, {"busy_timeout_s": -1}, {"connections_max": 0}):
+        with pytest.raises(dqlite_py.InterfaceError, match=next(iter(wrong))):
+            ServerSettings(**wrong)
+    with pytest.raises(dqlite_py.InterfaceError, match="limits"):
+        ServerSettings(limits=TransactionLimits(0, 1))

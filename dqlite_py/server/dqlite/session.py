@@ -15,7 +15,7 @@ from dqlite_py.dbapi.core import Core, only
 from dqlite_py.dbapi.results import Result
 from dqlite_py.dbapi.settings import Settings
 from dqlite_py.dbapi.statements import Control, Known, classify
-from dqlite_py.errors import Error, OperationalError
+from dqlite_py.errors import Error, OperationalError, TransactionEnded
 from dqlite_py.gateway import Freshness, UnitResult
 from dqlite_py.limits import DQLITE_STATEMENTS_MAX
 from dqlite_py.node.loop_gateway import LoopGateway
@@ -270,7 +270,13 @@ class SqlSession:
         if self.is_query_only and known.kind not in _READS:
             raise OperationalError(_READ_ONLY, code=READONLY)
         core.settings.busy_timeout_s = self.busy_timeout_s
-        return await drive(core.execute(sql, _fitted(known, values), None, core.settings.timeout_s))
+        try:
+            return await drive(core.execute(sql, _fitted(known, values), None, core.settings.timeout_s))
+        except TransactionEnded:
+            if known.control == _COMMIT and core.transaction is not None:
+                # The client has heard that nothing of it happened; pools hand the connection on without a ROLLBACK.
+                await drive(core.control(_ROLLBACK))
+            raise
 
 
 def _fitted(known: Known, values: Values) -> Values:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
+from dqlite_py.errors import InterfaceError
 from dqlite_py.gateway import ReadLevel, TransactionLimits
 from dqlite_py.limits import KIB, MIB, REQUEST_TIMEOUT_MS
 
@@ -30,3 +31,11 @@ class ServerSettings:
     limits: TransactionLimits = field(default=TransactionLimits(idle_s=30.0, hold_s=60.0))
     read_level: ReadLevel = ReadLevel.LINEARIZABLE
     connections_max: int = CONNECTIONS_MAX
+
+    def __post_init__(self) -> None:
+        """Raises InterfaceError, naming the setting."""
+        for name, least in (("timeout_s", 0.001), ("busy_timeout_s", 0.0), ("connections_max", 1)):
+            if getattr(self, name) < least:
+                raise InterfaceError(f"{name} is at least {least:g}")
+        if self.limits.idle_s <= 0 or self.limits.hold_s <= 0:
+            raise InterfaceError("the limits of transactions are above 0 s")
