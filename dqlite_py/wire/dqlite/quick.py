@@ -14,8 +14,6 @@ from dqlite_py.wire.dqlite.values import SqlValue
 _U64: Final = struct.Struct("<Q")
 _I64: Final = struct.Struct("<q")
 _DOUBLE: Final = struct.Struct("<d")
-    bytes(8 - length) for length in range(8)
-)  # by length modulo 8: a NUL and what fills the word
 
 
 class SqlRequest(NamedTuple):
