@@ -104,7 +104,7 @@ def remove(asked: Asked, as_json: bool, member: int) -> None:
 @cluster.command()
 @asks_cluster
 @member_argument()
-@click.argument("role", type=click.Choice(("voter", "standby", "spare")))
+@click.argument("role", type=click.Choice(changes.ROLES))
 def assign(asked: Asked, as_json: bool, member: int, role: str) -> None:
     """Give the member with this ID a role: voter, standby (gets the log, no vote) or spare (gets no data).
 

@@ -20,6 +20,16 @@ class ExitCode(enum.IntEnum):
     FAILED_RUNNING = 4
 
 
+EXIT_CODES: Final[dict[ExitCode, str]] = {
+    ExitCode.OK: "done; a node: stopped by a signal",
+    ExitCode.FAILED: "it failed: the cluster or node answered no, or not at all; verify: damage was found",
+    ExitCode.USAGE: "wrong usage; nothing was tried",
+    ExitCode.CANNOT_START: "a node cannot start; a folder cannot be looked at",
+    ExitCode.FAILED_RUNNING: "a node failed while it ran; start it again",
+}
+"""The one place where they are told; docs/cli.md is made of it."""
+
+
 class CommandFailed(click.ClickException):
     """Ends the command with one message on stderr."""
 

@@ -8,6 +8,7 @@ from importlib import metadata
 import click
 
 from dqlite_py.cli import layers
+from dqlite_py.cli.bench_command import bench
 from dqlite_py.cli.cluster_command import cluster
 from dqlite_py.cli.completion_command import completion
 from dqlite_py.cli.demo.command import demo
@@ -43,6 +44,7 @@ _COMMANDS = (
     verify,
     dump,
     restore,
+    bench,
     demo,
     completion,
 )

@@ -5,7 +5,7 @@ Each function asks once, raises CommandFailed, and returns what was done, for pe
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from dqlite_py.cli.cluster_view import members_of, number_of
 from dqlite_py.cli.exits import CommandFailed, explain
@@ -14,7 +14,8 @@ from dqlite_py.client.caller import Status
 from dqlite_py.errors import Error
 from dqlite_py.model import Address
 
-ANSWER_S = 2.0  # of a command's time, for the answer to come
+ROLES: Final = ("voter", "standby", "spare")
+ANSWER_S: Final = 2.0  # of a command's time, for the answer to come
 
 
 class Asked(NamedTuple):
@@ -88,9 +89,10 @@ def remove(asked: Asked, member: int) -> Done:
 
 
 def assign(asked: Asked, member: int, role: str) -> Done:
-    """`role`: voter, standby or spare. Waits until a new voter has caught up."""
-    timeout_s = max(0.1, asked.timeout_s - ANSWER_S)
-    asked.change("assign", {"id": member, "role": role, "timeout_s": timeout_s})
+    """One of ROLES. Waits until a new voter has caught up."""
+    if role not in ROLES:
+        raise CommandFailed(f"there is no role {role!r:.40}: {', '.join(ROLES)}")
+    asked.change("assign", {"id": member, "role": role, "timeout_s": max(0.1, asked.timeout_s - ANSWER_S)})
     return Done(f"{member} is a {role} now", {"id": member, "role": role})
 
 

@@ -48,6 +48,35 @@ class BytesBar:
         self._progress.update(self._task, description=_plain(what), completed=done, total=total)
 
 
+class TimeBar:
+    """`with TimeBar("load", total_s) as bar: bar.show(over_s)`, for work that lasts as long as it was told."""
+
+    def __init__(self, what: str, total_s: float, *, is_wanted: bool = True) -> None:
+        console = Console(file=sys.stderr)
+        self._progress = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not (is_wanted and console.is_terminal),
+        )
+        self._task = self._progress.add_task(_plain(what), total=total_s)
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def show(self, over_s: float) -> None:
+        """So many seconds are over."""
+        self._progress.update(self._task, completed=over_s)
+
+
 def _plain(text: str) -> str:
     """Names from elsewhere cannot drive the terminal."""
     return "".join(ch if ch.isprintable() else "?" for ch in text)

@@ -25,6 +25,18 @@ class Cancel:
             raise Cancelled
 
     @contextmanager
+    def between(self) -> Iterator[None]:
+        """Outside `watching`, Ctrl-C ends nothing: it comes too late for a statement, or too early."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = signal.signal(signal.SIGINT, lambda _number, _frame: None)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    @contextmanager
     def watching(self, interrupt: Callable[[], None] | None) -> Iterator[None]:
         """Ctrl-C calls `interrupt`, once; without one, and at the second time, it is a KeyboardInterrupt.
 

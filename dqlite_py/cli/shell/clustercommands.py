@@ -78,6 +78,11 @@ def transfer(session: Session, arguments: Sequence[str]) -> None:
     session.tell(members.transfer(session.asked, target).text)
 
 
+def assign(session: Session, arguments: Sequence[str]) -> None:
+    target = members.find(session.asked, arguments[0])
+    session.tell(members.assign(session.asked, target.id, arguments[1].lower()).text)
+
+
 def _answers(session: Session) -> tuple[dict[str, Any], dict[str, Any]]:
     address, asked = session.asked.status()
     own = str(asked.get("address") or address)

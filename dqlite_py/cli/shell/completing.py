@@ -9,6 +9,7 @@ from typing import Final
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion, PathCompleter
 from prompt_toolkit.document import Document
 
+from dqlite_py.cli.members import ROLES
 from dqlite_py.cli.shell.dotcommands import COMMANDS
 from dqlite_py.cli.shell.formats import MODES
 from dqlite_py.gateway import ReadLevel
@@ -65,6 +66,8 @@ class ShellCompleter(Completer):
             yield from _matching(rest.rpartition(" ")[2], self._schema())
         elif name in _FILE_ARGUMENT:
             yield from self._files.get_completions(Document(rest), event)
+        elif name == "assign" and " " in rest:
+            yield from _matching(rest.rpartition(" ")[2], ROLES)
         elif name == "watch":
             yield from self._sql(rest)
 

@@ -44,6 +44,7 @@ def _help(session: Session, arguments: Sequence[str]) -> None:
 
 _ALL: Final = (
     DotCommand("add", "ADDRESS", "add the running node at ADDRESS again", clustercommands.add, 1, 1),
+    DotCommand("assign", "MEMBER ROLE", "make it voter, standby or spare", clustercommands.assign, 2, 2),
     DotCommand("bail", "on|off", "stop at the first error", settingcommands.bail, 1, 1),
     DotCommand("cluster", "", "members, roles and how far they are", clustercommands.cluster),
     DotCommand("consistency", "[LEVEL [SECONDS]]", "how fresh reads are: linearizable, leader, session, stale",

@@ -49,7 +49,14 @@ def run_interactive(session: Session, history: str | None = None, **parts: Any) 
         prompt_continuation=lambda width, _number, _soft: _CONTINUED.rjust(width),
         **parts,
     )
-    _greet(session)
+    with session.cancel.between():
+        _greet(session)
+        _loop(session, prompt, schema, lambda question: PromptSession(**parts).prompt(question))
+
+
+def _loop(
+    session: Session, prompt: PromptSession[str], schema: KnownSchema, ask: Callable[[str], str]
+) -> None:
     offered: Error | None = None
     while not session.is_done:
         schema.refresh()
@@ -63,7 +70,7 @@ def run_interactive(session: Session, history: str | None = None, **parts: Any) 
         schema.note(text)
         if session.unresolved is not None and session.unresolved is not offered:
             offered = session.unresolved
-            _offer(session, lambda question: PromptSession(**parts).prompt(question))
+            _offer(session, ask)
 
 
 def prompt_text(session: Session) -> str:

@@ -72,9 +72,10 @@ class Session:
             if not self.database:
                 raise InterfaceError("no database is open: .open NAME")
             servers = ",".join(self.asked.servers)
-            self._connection = self._connect(
-                servers, self.database, tls=self._tls, isolation_level=None, **self._options
-            )
+            with self.cancel.watching(None):
+                self._connection = self._connect(
+                    servers, self.database, tls=self._tls, isolation_level=None, **self._options
+                )
         return self._connection
 
     @property
@@ -136,7 +137,8 @@ class Session:
         line = None if self.is_interactive else piece.line
         try:
             if piece.is_command:
-                run_command(self, piece.text)
+                with self.cancel.watching(None):
+                    run_command(self, piece.text)
             else:
                 self.run_sql(piece.text)
             return True

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from dqlite_py.cli.progress import BytesBar
+from dqlite_py.cli.progress import BytesBar, TimeBar
 
 
 class Terminal(io.StringIO):
@@ -46,3 +46,13 @@ def test_nothing_where_no_terminal_is(monkeypatch: pytest.MonkeyPatch) -> None:
     with BytesBar() as bar:
         bar.show("copy", 10, 10)
     assert out.getvalue() == ""
+
+
+def test_time_that_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal, pipe = Terminal(), io.StringIO()
+    for out in (terminal, pipe):
+        at(out, monkeypatch)
+        with TimeBar("load", 10.0) as bar:
+            bar.show(5.0)
+    assert "load" in terminal.getvalue()
+    assert pipe.getvalue() == ""

@@ -284,12 +284,18 @@ def answered(peer: FakePeer, **more: Any) -> dict[str, Any]:
 
 
 def test_commands_about_the_cluster() -> None:
-    with FakePeer(11).running() as peer, shell(servers=(peer.address,)) as one:
+    async def done(_body: Any) -> None:
+        """It is done."""
+
+    methods = {"assign": done}
+    with FakePeer(11, methods=methods).running() as peer, shell(servers=(peer.address,)) as one:
         peer.status = answered(peer)
         assert one.run(".leader") == f"{peer.address}\n"
         assert peer.address in one.run(".cluster")
         assert one.run(".databases").splitlines()[1].split() == ["app", peer.address, "3", "ab", "ok"]
         assert json.loads(one.run(".describe 11"))["node_id"] == 11
+        assert one.run(".assign 11 standby") == "11 is a standby now\n"
+        assert ("assign", {"id": 11, "role": "standby", "timeout_s": 0.1}) in peer.asked
         assert one.run(".remove 11") == "removed 11\n"
         assert ("remove", {"id": 11}) in peer.asked
         assert one.run(f".transfer {peer.address}").startswith("leadership handed to")
