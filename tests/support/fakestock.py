@@ -15,6 +15,7 @@ from dqlite_py.wire.dqlite.requests import Request, RequestType, decode_request
 from dqlite_py.wire.dqlite.responses import (
     Database,
     Empty,
+    Failure,
     Response,
     Result,
     Server,
@@ -24,6 +25,7 @@ from dqlite_py.wire.dqlite.responses import (
 )
 from dqlite_py.wire.dqlite.rows import RowsBatch
 
+EXTEND = 0xD0
 CLOSE = "close"
 SILENCE = "silence"
 DONE = Result(1, 1)
@@ -79,7 +81,11 @@ class FakeServer:
             while received := client.recv(4096):
                 reader.feed(received)
                 while (frame := reader.next_frame()) is not None:
-                    for answer in self.answers(decode_request(frame)):
+                    if frame.type == EXTEND:
+                        found = self._scripted("EXTEND", Failure(1005, "unrecognized request type"))
+                    else:
+                        found = self.answers(decode_request(frame))
+                    for answer in found:
                         if answer == CLOSE:
                             return
                         if isinstance(answer, Raw):
@@ -94,7 +100,7 @@ class FakeServer:
     def answers(self, request: Request) -> Iterator[Answer]:
         match request.type:
             case RequestType.LEADER:
-                yield Server(1 if self.leader else 0, self.leader)
+                yield from self._scripted("LEADER", Server(1 if self.leader else 0, self.leader))
             case RequestType.CLUSTER:
                 yield Servers((ServerEntry(1, self.address, 0),))
             case RequestType.OPEN:

@@ -14,7 +14,7 @@ from dqlite_py.errors import InterfaceError
 from dqlite_py.limits import CONNECT_TIMEOUT_MS, DQLITE_RESPONSE_BYTES_MAX
 from dqlite_py.model import Address
 from dqlite_py.wire.address import split_address
-from dqlite_py.wire.dqlite.frames import FrameReader, Version, encode_frame, encode_handshake
+from dqlite_py.wire.dqlite.frames import Frame, FrameReader, Version, encode_frame, encode_handshake
 from dqlite_py.wire.dqlite.requests import Request, RequestType, encode_request
 from dqlite_py.wire.dqlite.responses import Empty, Response, Server, decode_response
 from dqlite_py.wire.dqlite.rows import RowsBatch
@@ -52,23 +52,34 @@ class StockConnection(asyncio.Protocol):
         return await self.receive()
 
     def send(self, request: Request) -> None:
+        self.send_frame(encode_request(request))
+
+    def send_frame(self, frame: Frame) -> None:
         if self._transport is None or self._lost is not None:
             raise Doubtful(self._lost or "not connected")
-        self._transport.write(encode_frame(encode_request(request)))
+        self._transport.write(encode_frame(frame))
 
     async def receive(self) -> Response:
+        frame = await self.receive_frame()
+        try:
+            return decode_response(frame)
+        except ProtocolViolation as violation:
+            self.abort(f"it answered nonsense: {violation.message}")
+            raise Doubtful(self._lost or "") from None
+
+    async def receive_frame(self) -> Frame:
         try:
             while (frame := self._reader.next_frame()) is None:
                 if self._lost is not None:
                     raise Doubtful(self._lost)
                 await self._more()
-            if not self._reader.holds_frame:
-                self._read_on()  # so that its end is seen while nobody waits
-            self.frame_bytes = len(frame.body)
-            return decode_response(frame)
         except ProtocolViolation as violation:
             self.abort(f"it answered nonsense: {violation.message}")
             raise Doubtful(self._lost or "") from None
+        if not self._reader.holds_frame:
+            self._read_on()  # so that its end is seen while nobody waits
+        self.frame_bytes = len(frame.body)
+        return frame
 
     async def leader(self) -> Server:
         """Who leads, by this server."""
