@@ -31,9 +31,12 @@ _STATUS_S = 5.0
     help="Output of `dqlite-py verify --json` of another node's folder (repeat): refuses when that reaches further.",
 )
 @click.option("--scratch", type=click.Path(file_okay=False), help="Where databases are copied to be checked.")
+@click.option("--no-databases", is_flag=True, help="Do not look into the databases: no copies, no time.")
 @click.option("--dry-run", is_flag=True, help="Show what it would do; change nothing.")
 @click.option(
-    "--force", is_flag=True, help="Also when another folder reaches further: its newer writes are lost."
+    "--force",
+    is_flag=True,
+    help="Also when another folder reaches further (its newer writes are lost), or a spare's.",
 )
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON (with --dry-run or --yes).")
@@ -42,6 +45,7 @@ def recover(
     address: Address | None,
     compare: tuple[str, ...],
     scratch: str | None,
+    no_databases: bool,
     dry_run: bool,
     force: bool,
     yes: bool,
@@ -60,7 +64,13 @@ def recover(
         reports = recovery.read_reports(compare)
         with BytesBar(is_wanted=not as_json) as bar:
             plan = recovery.plan_recovery(
-                folder, address=address, others=reports, scratch=scratch, progress=bar.show
+                folder,
+                address=address,
+                others=reports,
+                force=force,
+                with_databases=not no_databases,
+                scratch=scratch,
+                progress=bar.show,
             )
         if not as_json:
             _show(plan)
@@ -92,7 +102,9 @@ def _show(plan: recovery.RecoveryPlan) -> None:
     if plan.interrupted is not None:
         click.echo(f"an interrupted recovery of {plan.folder} will be completed")
         return
-    click.echo(f"folder       {plan.folder}, node {plan.report.node_id} of cluster {plan.report.cluster_id}")
+    click.echo(
+        f"folder       {plan.folder}, node {plan.report.node_id} ({plan.role}) of cluster {plan.report.cluster_id}"
+    )
     click.echo(f"taken over   log up to index {plan.last_index} of term {plan.last_term}")
     if plan.newest_us:
         when = datetime.datetime.fromtimestamp(plan.newest_us / 1e6, datetime.UTC).isoformat(

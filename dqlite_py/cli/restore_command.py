@@ -10,6 +10,7 @@ from dqlite_py.cli.exits import CommandFailed, ExitCode, explain
 from dqlite_py.cli.options import AddressType, servers_option, tls_options, tls_settings
 from dqlite_py.cli.printing import print_json
 from dqlite_py.cli.progress import BytesBar
+from dqlite_py.cli.remote import Remote
 from dqlite_py.client import RemoteGateway
 from dqlite_py.client.shared import SharedLink
 from dqlite_py.command import check_database_name
@@ -38,6 +39,12 @@ _ADDRESS = Address("127.0.0.1:9001")
 )
 @click.option("--replace", is_flag=True, help="With -s: drop what the database holds, in the same step.")
 @click.option(
+    "--drop-first",
+    is_flag=True,
+    help="With -s: drop the database, then restore: for what is too large to be replaced at once. Until it is done, "
+    "others see it gone, or in part.",
+)
+@click.option(
     "--ignore-versions", is_flag=True, help="With -s: leave out PRAGMA user_version and application_id."
 )
 @click.option("--json", "as_json", is_flag=True, help="What was done, as JSON on stdout.")
@@ -57,6 +64,7 @@ def restore(
     database: str,
     address: Address,
     replace: bool,
+    drop_first: bool,
     ignore_versions: bool,
     as_json: bool,
     timeout_s: float,
@@ -76,8 +84,14 @@ def restore(
     settings = tls_settings(tls["tls_cert"], tls["tls_key"], tls["tls_ca"])
     if bool(servers) == bool(folder):
         raise click.UsageError("say where to: -s HOST:PORT of a running cluster, or --dir of a new one")
-    if folder and (replace or ignore_versions):
-        raise click.UsageError("--replace and --ignore-versions go with -s: a new cluster keeps all there is")
+    if folder and (replace or drop_first or ignore_versions):
+        raise click.UsageError(
+            "--replace, --drop-first and --ignore-versions go with -s: a new cluster keeps all"
+        )
+    if replace and drop_first:
+        raise click.UsageError(
+            "--replace keeps the old until the new is there, --drop-first does not: say one"
+        )
     try:
         check_database_name(database)
     except InterfaceError as error:
@@ -96,6 +110,8 @@ def restore(
                 text = f"{made.folder} is a new cluster with database {database}: start it with dqlite-py node --dir"
             else:
                 with SourceFile(file) as source:
+                    if drop_first:  # AFTER the file was found to be good
+                        _drop(Remote(settings), servers, database, timeout_s)
                     loaded = load_database(
                         RemoteGateway(SharedLink(servers, settings)),
                         database,
@@ -119,3 +135,11 @@ def restore(
         print_json({"database": database, "file": os.path.abspath(file), **facts})
     else:
         click.echo(text)
+
+
+def _drop(remote: Remote, servers: tuple[Address, ...], database: str, timeout_s: float) -> None:
+    """Through the log, if it is there; raises errors.Error."""
+    address, status = remote.any_status(servers, timeout_s)
+    if database in status.get("databases", ()):
+        body = {"database": database, "timeout_s": timeout_s}
+        remote.change(address, "sql.drop", body, timeout_s + 1.0)

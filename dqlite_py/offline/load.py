@@ -149,7 +149,7 @@ class _Load:
         if replace:
             raise RequestTooLarge(
                 f"{self._source.path} holds more than {ATOMIC_BYTES_MAX // MIB} MiB of rows, more than a database can "
-                "be replaced by in one step: restore it under a new name, or drop the database first"
+                "be replaced by in one step: restore it under a new name, or say --drop-first"
             )
         found = self._gateway.query(self._database, _OLD, (), LINEARIZABLE, self._timeout_s)
         if found.rows:

@@ -79,6 +79,7 @@ class RecoveryPlan:
     folder: str
     report: FolderReport
     address: Address
+    role: str  # in the old cluster; "none": it was no member any more
     last_term: int
     last_index: int
     certain_index: int
@@ -95,6 +96,7 @@ class RecoveryPlan:
             "old_cluster_id": self.report.cluster_id,
             "node_id": self.report.node_id,
             "address": str(self.address),
+            "role": self.role,
             "last_term": self.last_term,
             "last_index": self.last_index,
             "certain_index": self.certain_index,
@@ -118,12 +120,15 @@ def plan_recovery(
     *,
     address: Address | None = None,
     others: Sequence[dict[str, Any]] = (),
+    force: bool = False,
+    with_databases: bool = True,
     scratch: str | None = None,
     progress: Progress | None = None,
 ) -> RecoveryPlan:
     """Look at `folder` and change nothing. others: `verify --json` of other nodes' folders, to compare with.
 
-    address: where the node will be (default: where it was). Raises InterfaceError (no such member, reports of another
+    address: where the node will be (default: where it was). force: also for a spare, which was sent no data.
+    with_databases: False does not look into the databases. Raises InterfaceError (no such member, reports of another
     cluster, a recovery was interrupted under another address), CorruptState when the folder is damaged, and what
     `verify_folder` raises.
     """
@@ -132,7 +137,9 @@ def plan_recovery(
     interrupted = read_recovery(disk, path)
     if interrupted is not None:
         return _resumed(path, interrupted)
-    report = verify_folder(path, scratch=scratch, quick=True, progress=progress)
+    report = verify_folder(
+        path, scratch=scratch, quick=True, with_databases=with_databases, progress=progress
+    )
     if not report.is_sound:
         lines = "; ".join(f"{f.part}: {f.message}" for f in report.findings if f.severity == "damage")
         raise CorruptState(
@@ -142,6 +149,11 @@ def plan_recovery(
     identity = Identity.load(disk, path)
     assert identity is not None
     me = next((m for m in report.members if m["id"] == report.node_id), None)
+    role = str(me["role"]) if me else "none"
+    if role == "spare" and not force:
+        raise InterfaceError(
+            f"node {report.node_id} is a spare, which was sent no data: recover a voter or a stand-by"
+        )
     if address is None:
         if me is None:
             raise InterfaceError(
@@ -155,6 +167,7 @@ def plan_recovery(
         path,
         report,
         address,
+        role,
         last[0],
         last[1],
         certain,
@@ -167,7 +180,7 @@ def plan_recovery(
 
 def _resumed(path: str, interrupted: Recovery) -> RecoveryPlan:
     report = FolderReport(path, cluster_id=interrupted.old.hex())
-    return RecoveryPlan(path, report, interrupted.address, 0, 0, 0, 0, 0, (), (), interrupted)
+    return RecoveryPlan(path, report, interrupted.address, "", 0, 0, 0, 0, 0, (), (), interrupted)
 
 
 def _last(

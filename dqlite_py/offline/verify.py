@@ -50,9 +50,16 @@ class _Log:
 
 
 def verify_folder(
-    folder: str, *, scratch: str | None = None, quick: bool = False, progress: Progress | None = None
+    folder: str,
+    *,
+    scratch: str | None = None,
+    quick: bool = False,
+    with_databases: bool = True,
+    progress: Progress | None = None,
 ) -> FolderReport:
     """Look at all of `folder`. scratch: where copies of its databases are made (default: beside it).
+
+    with_databases: False leaves out what is in them (they must be there all the same).
 
     Raises what keeps from looking at all: InterfaceError (no such folder, or never in use), DirectoryLocked,
     UnknownFormat, StorageFull (no room for a copy), OSError.
@@ -70,6 +77,8 @@ def verify_folder(
             if log is not None:
                 _links(report, log, manifest, generation)
             names = _names(disk, generation, manifest, report)
+            if not with_databases:
+                names = []
             with tempfile.TemporaryDirectory(
                 prefix="dqlite-py-verify-", dir=_scratch(path, scratch)
             ) as place:

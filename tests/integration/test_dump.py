@@ -16,8 +16,9 @@ from click.testing import CliRunner
 from dqlite_py.cli.main import main
 from dqlite_py.client.dump import fetch_database
 from dqlite_py.model import Address
-from tests.integration.cluster import DATABASE, Cluster
-from tests.support.folders import fingerprint
+from tests.integration.cluster import DATABASE, Cluster, wait_until
+from tests.integration.embedded import embedded_cluster
+from tests.support.folders import fingerprint, flip
 from tests.support.sqlite_files import SCHEMA, contents
 
 ACCOUNTS = 50
@@ -158,6 +159,25 @@ def test_a_stopped_nodes_folder(cluster: Cluster, tmp_path: Path) -> None:
     assert other.exit_code == 3
     assert DATABASE in other.output
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cluster", "file.db"]
+
+
+def test_a_node_whose_file_is_damaged_hands_out_nothing(tmp_path: Path) -> None:
+    with embedded_cluster(tmp_path) as nodes:
+        with nodes[0].connect(DATABASE) as connection:
+            connection.execute("CREATE TABLE t(a INTEGER, b BLOB)")
+            connection.executemany("INSERT INTO t VALUES (?, ?)", [(i, bytes(3000)) for i in range(500)])
+            connection.commit()
+        for node in nodes:
+            wait_until(
+                lambda n=node: n.databases()[DATABASE] == nodes[0].databases()[DATABASE], "all have it"
+            )
+            node.compact()
+        [damaged] = (tmp_path / "n0" / "state").glob(f"g*/{DATABASE}.db")
+        flip(damaged, -100)  # in the midst of a blob, where SQLite sees nothing
+        addresses = [Address(node.address) for node in nodes]
+        found = fetch_database(addresses, DATABASE, str(tmp_path / "file.db"), timeout_s=30.0)
+        assert found.address in addresses[1:]
+        assert rows(tmp_path / "file.db", "SELECT count(*), sum(b = zeroblob(3000)) FROM t") == [(500, 500)]
 
 
 def test_a_database_that_is_not_there(cluster: Cluster, tmp_path: Path) -> None:

@@ -234,6 +234,11 @@ def test_larger_than_one_entry_with_the_leader_killed(
         with pytest.raises(RequestTooLarge):
             load_database(remote, DATABASE, source, replace=True)
     check_all(cluster, file, tmp_path)
+    address = cluster.followers()[0].address
+    again = run("restore", "-s", address, "--database", DATABASE, str(file), "--drop-first", "--json")
+    assert again.exit_code == 0, again.output
+    assert json.loads(again.stdout)["atomic"] is False
+    check_all(cluster, file, tmp_path)
 
 
 def test_rows_that_refer_to_each_other(cluster: Cluster, tmp_path: Path) -> None:
@@ -290,6 +295,7 @@ def test_wrong_usage(tmp_path: Path) -> None:
     for arguments in (
         ["--database", "app", "x.db"],
         ["-s", "127.0.0.1:1", "--dir", str(tmp_path), "--database", "app", "x.db"],
+        ["-s", "127.0.0.1:1", "--replace", "--drop-first", "--database", "app", "x.db"],
         ["--dir", str(tmp_path), "--replace", "--database", "app", "x.db"],
         ["--dir", str(tmp_path), "--database", "a/b", "x.db"],
     ):
