@@ -15,11 +15,16 @@ from typing import Any, Final, NamedTuple, TypeVar
 from dqlite_py.client.stock.gateway import AsyncStockGateway, StockGateway
 from dqlite_py.client.stock.work import no_keys
 from dqlite_py.config import TlsSettings
+from dqlite_py.errors import NoLeader
 from dqlite_py.model import Address
 
 T = TypeVar("T", StockGateway, AsyncStockGateway)
 _lock: Final = threading.Lock()
 _shared: weakref.WeakValueDictionary[tuple[type, Choice], Any] = weakref.WeakValueDictionary()
+
+
+class StockServers(NoLeader):
+    """The servers that answer are of dqlite itself: nothing was sent that is for nodes of ours."""
 
 
 class DqliteServerWarning(UserWarning):
@@ -60,11 +65,12 @@ class Choice(NamedTuple):
 
 
 class _Choosing:
-    """`remote` is the gateway for nodes of ours. Everything but `open_database` is the chosen gateway's."""
+    """`remote` makes the gateway for nodes of ours, which may say StockServers. Everything but `open_database` is the
+    chosen gateway's."""
 
-    def __init__(self, remote: Any, choice: Choice) -> None:
+    def __init__(self, remote: Callable[[], Any], choice: Choice) -> None:
         self._choice = choice
-        self._chosen = remote
+        self._chosen = remote()
         self._is_chosen = False
 
     def __getattr__(self, name: str) -> Any:
@@ -72,30 +78,43 @@ class _Choosing:
 
 
 class ChoosingGateway(_Choosing):
-    """Implements gateway.Gateway. `are_stock`: what the servers are, which costs them a question."""
+    """Implements gateway.Gateway. `are_stock`: a quick question to the servers, asked once."""
 
-    def __init__(self, remote: Any, choice: Choice, are_stock: Callable[[], bool]) -> None:
+    def __init__(
+        self, remote: Callable[[], Any], choice: Choice, are_stock: Callable[[], bool] | None = None
+    ) -> None:
         super().__init__(remote, choice)
         self._are_stock = are_stock
 
     def open_database(self, database: str, timeout_s: float) -> None:
-        if not self._is_chosen:
-            if self._are_stock():
-                self._chosen = self._choice.stock(StockGateway)
-            self._is_chosen = True
-        self._chosen.open_database(database, timeout_s)
+        if not self._is_chosen and self._are_stock is not None and self._are_stock():
+            self._chosen = self._choice.stock(StockGateway)
+        self._is_chosen = True
+        try:
+            self._chosen.open_database(database, timeout_s)
+        except StockServers:
+            self._chosen = self._choice.stock(StockGateway)
+            self._chosen.open_database(database, timeout_s)
 
 
 class AsyncChoosingGateway(_Choosing):
     """Implements gateway.AsyncGateway."""
 
-    def __init__(self, remote: Any, choice: Choice, are_stock: Callable[[], Awaitable[bool]]) -> None:
+    def __init__(
+        self,
+        remote: Callable[[], Any],
+        choice: Choice,
+        are_stock: Callable[[], Awaitable[bool]] | None = None,
+    ) -> None:
         super().__init__(remote, choice)
         self._are_stock = are_stock
 
     async def open_database(self, database: str, timeout_s: float) -> None:
-        if not self._is_chosen:
-            if await self._are_stock():
-                self._chosen = self._choice.stock(AsyncStockGateway)
-            self._is_chosen = True
-        await self._chosen.open_database(database, timeout_s)
+        if not self._is_chosen and self._are_stock is not None and await self._are_stock():
+            self._chosen = self._choice.stock(AsyncStockGateway)
+        self._is_chosen = True
+        try:
+            await self._chosen.open_database(database, timeout_s)
+        except StockServers:
+            self._chosen = self._choice.stock(AsyncStockGateway)
+            await self._chosen.open_database(database, timeout_s)

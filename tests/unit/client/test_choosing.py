@@ -15,6 +15,7 @@ from dqlite_py.client.stock.choosing import (
     Choice,
     ChoosingGateway,
     DqliteServerWarning,
+    StockServers,
 )
 from dqlite_py.client.stock.probe import are_stock
 from dqlite_py.errors import NotSupportedError
@@ -26,9 +27,16 @@ from tests.support.fakegateway import FakeGateway
 from tests.support.fakestock import CLOSE, SILENCE, Answer, FakeServer, Raw, servers
 
 
+class NotOurs:
+    """The remote gateway of a program whose servers do not know the extension."""
+
+    def open_database(self, database: str, timeout_s: float) -> None:
+        raise StockServers("stock")
+
+
 def connect(server: FakeServer, **options: Any) -> Any:
     choice = Choice.of([server.address], None, options)
-    return dbapi.connect(ChoosingGateway(None, choice, lambda: True), "app", **options)
+    return dbapi.connect(ChoosingGateway(NotOurs, choice), "app", **options)
 
 
 async def yes() -> bool:
@@ -38,7 +46,7 @@ async def yes() -> bool:
 def test_nodes_of_ours_are_left_alone() -> None:
     with FakeGateway() as fake:
         choice = Choice.of([Address("h:1")], None, {})
-        connection = dbapi.connect(ChoosingGateway(fake, choice, lambda: False), "app")
+        connection = dbapi.connect(ChoosingGateway(lambda: fake, choice, lambda: False), "app")
         assert connection.execute("SELECT 1").fetchone() == (1,)
         assert connection.server == OURS
         connection.close()
@@ -85,7 +93,7 @@ def test_connections_share_the_connections_to_servers() -> None:
 async def test_coroutines() -> None:
     with servers(1) as [server]:
         options = {"read_level": "leader"}
-        gateway = AsyncChoosingGateway(None, Choice.of([server.address], None, options), yes)
+        gateway = AsyncChoosingGateway(lambda: None, Choice.of([server.address], None, options), yes)
         async with aio.connect(gateway, "app", **options) as connection:
             await connection.execute("SELECT 1")
             assert connection.server.name == "dqlite"
