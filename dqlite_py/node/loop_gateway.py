@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 from dqlite_py.errors import Error
 from dqlite_py.gateway import (
@@ -24,10 +24,12 @@ from dqlite_py.gateway import (
     TransactionLimits,
     UnitResult,
 )
+from dqlite_py.limits import REQUEST_TIMEOUT_MS
 from dqlite_py.logs import event
 from dqlite_py.model import WriteKey
 from dqlite_py.node.async_gateway import SWEEP_S, Outbox
 from dqlite_py.node.async_reads import AsyncReads, Ending, on_reader
+from dqlite_py.node.cluster_view import ClusterView
 from dqlite_py.node.local_gateway import LocalGateway, how
 from dqlite_py.node.local_transactions import MARGIN_S, committed
 from dqlite_py.node.pending_write import PendingWrite, fence, unit_result
@@ -38,19 +40,28 @@ from dqlite_py.node.transaction_calls import HostedTransaction, LoopTransaction,
 from dqlite_py.node.transactions import Beginning
 
 log = logging.getLogger("dqlite_py.node")
+LEADERLESS_S: Final = REQUEST_TIMEOUT_MS / 1000  # nobody waits longer for a leader to be elected
 Written = Callable[[UnitResult | None, Error | None], None]
 """Hears what became of a write: its result, or an error whose outcome is true."""
+
+
+class Wait(NamedTuple):
+    """How long a write is waited for: altogether, and when nobody leads."""
+
+    deadline: Deadline
+    without_leader: Deadline
 
 
 class LoopGateway(AsyncReads):
     """Implements dqlite_py.gateway.AsyncGateway. The node's loop only."""
 
-    def __init__(self, gateway: LocalGateway, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, gateway: LocalGateway, loop: asyncio.AbstractEventLoop, view: ClusterView) -> None:
         super().__init__(gateway)
         self._gateway = gateway
         self._loop = loop
         self._box = Outbox(loop)
-        self._waiting: dict[PendingWrite, Deadline] = {}
+        self._view = view
+        self._waiting: dict[PendingWrite, Wait] = {}
         self._is_watched = False
 
     def _outbox(self) -> Outbox:
@@ -75,7 +86,7 @@ class LoopGateway(AsyncReads):
             _tell(written, result, error)
 
         write = PendingWrite(database, body, answered, Deadline(timeout_s), **how(once))
-        self._waiting[write] = Deadline(timeout_s + MARGIN_S)
+        self._waiting[write] = Wait(Deadline(timeout_s + MARGIN_S), Deadline(LEADERLESS_S))
         if not self._is_watched:
             self._is_watched = True
             self._loop.call_later(SWEEP_S, self._sweep)
@@ -83,8 +94,14 @@ class LoopGateway(AsyncReads):
         return write
 
     def _sweep(self) -> None:
-        """The log mostly answers in time by itself."""
-        for write in [write for write, deadline in self._waiting.items() if deadline.passed]:
+        """The log mostly answers in time by itself. What takes its time may, while there is a leader."""
+        leads = self._view.writing_leader is not None
+        late = [
+            write
+            for write, wait in self._waiting.items()
+            if wait.deadline.passed or (not leads and wait.without_leader.passed)
+        ]
+        for write in late:
             write.callback(None, write.give_up())
         self._is_watched = bool(self._waiting)
         if self._is_watched:
@@ -138,7 +155,7 @@ class LoopGateway(AsyncReads):
     async def _wait_fresh(
         self, database: str, freshness: Freshness, timeout_s: float, interrupt: Interrupt | None
     ) -> float:
-        half, deadline = self._read_half, Deadline(timeout_s)
+        half, deadline = self._read_half, Deadline(min(timeout_s, LEADERLESS_S))
         future = self._box.expect(deadline, lambda: half.reads.too_stale(database, freshness))
         if interrupt is not None:
             interrupt.set(lambda: settle(future)(None, interrupted()))
@@ -148,7 +165,7 @@ class LoopGateway(AsyncReads):
         finally:
             if interrupt is not None:
                 interrupt.set(None)
-        return deadline.left_s
+        return timeout_s - (deadline.timeout_s - deadline.left_s)
 
     # -- transactions -----------------------------------------------------------------------------------
 
@@ -171,7 +188,7 @@ class LoopGateway(AsyncReads):
     # -- databases ----------------------------------------------------------------------------------------
 
     async def open_database(self, database: str, timeout_s: float) -> None:
-        work = self._gateway.opening(database, Deadline(timeout_s))
+        work = self._gateway.opening(database, Deadline(min(timeout_s, LEADERLESS_S)))
         if work is not None:
             await work
 

@@ -57,7 +57,7 @@ class DqliteServer:
         self.loop = parts.loop
         self.now = parts.loop.time
         self.settings = settings or ServerSettings()
-        self.gateway = LoopGateway(parts.gateway, parts.loop)
+        self.gateway = LoopGateway(parts.gateway, parts.loop, parts.view)
         self.dumps = parts.dumps
         self.cluster = ClusterCalls(parts)
         self.extension: MakeExtension | None = None

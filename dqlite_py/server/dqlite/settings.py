@@ -7,7 +7,7 @@ from typing import Final
 
 from dqlite_py.errors import InterfaceError
 from dqlite_py.gateway import ReadLevel, TransactionLimits
-from dqlite_py.limits import KIB, MIB, REQUEST_TIMEOUT_MS
+from dqlite_py.limits import KIB, MIB
 
 REQUESTS_BYTES_MAX: Final = 256 * MIB  # received in part or waiting, of all connections
 READ_AHEAD_BYTES: Final = 64 * KIB  # what a client may send while a request of its is at work
@@ -24,9 +24,10 @@ HEARTBEAT_MS: Final = 15_000  # what WELCOME says; nothing is expected
 
 @dataclass(frozen=True, slots=True)
 class ServerSettings:
-    """`busy_timeout_s`: how long BEGIN IMMEDIATE and the first write of a transaction wait for the database."""
+    """`timeout_s`: how long a statement may take, each piece of its rows anew; clients give up when they like.
+    `busy_timeout_s`: how long BEGIN IMMEDIATE and the first write of a transaction wait for the database."""
 
-    timeout_s: float = REQUEST_TIMEOUT_MS / 1000
+    timeout_s: float = 60.0
     busy_timeout_s: float = 5.0
     limits: TransactionLimits = field(default=TransactionLimits(idle_s=30.0, hold_s=60.0))
     read_level: ReadLevel = ReadLevel.LINEARIZABLE
