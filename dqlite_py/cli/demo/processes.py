@@ -59,13 +59,14 @@ def _die_with_parent() -> Callable[[], None] | None:
 
 @dataclass(slots=True)
 class NodeProcess:
-    """One `dqlite-py node` with its folder and log. `options`: more arguments, as of TLS."""
+    """One `dqlite-py node` with its folder and log. `options`: more arguments, as of TLS; `program`: dqlite-py."""
 
     name: str
     address: Address
     folder: Path
     join: tuple[Address, ...]
     options: tuple[str, ...] = ()
+    program: tuple[str, ...] = (sys.executable, "-m", "dqlite_py.cli.main")
     process: subprocess.Popen[bytes] | None = field(default=None, init=False)
 
     @property
@@ -82,7 +83,7 @@ class NodeProcess:
 
     def start(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "dqlite_py.cli.main", "node"]
+        command = [*self.program, "node"]
         command += ["--dir", str(self.folder), "--listen", self.address]
         if self.join:
             command += ["--join", ",".join(self.join)]
