@@ -54,7 +54,7 @@ class Summary(NamedTuple):
         return {
             "count": self.done_count,
             "per_s": round(self.per_s, 1),
-            **{f"p{name:g}_ms": round(value, 3) for name, value in self.percentiles_ms.items()},
+            **{f"p{p:g}_ms".replace(".", "_"): round(value, 3) for p, value in self.percentiles_ms.items()},
             "max_ms": round(self.max_ms, 3),
             "errors": self.errors,
         }

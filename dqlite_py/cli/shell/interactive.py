@@ -29,6 +29,7 @@ from dqlite_py.sqltext import StatementKind, describe
 
 _MARKS: Final = {"none": "", "open": "*", "ended": "!"}
 _CONTINUED: Final = "...> "
+_GREETING_S: Final = 2.0
 
 
 def run_interactive(session: Session, history: str | None = None, **parts: Any) -> None:
@@ -106,7 +107,7 @@ def _offer(session: Session, ask: Callable[[str], str]) -> None:
 
 def _greet(session: Session) -> None:
     try:
-        _address, status = session.asked.status()
+        _address, status = session.asked._replace(timeout_s=_GREETING_S).status()
     except CommandFailed as error:
         click.echo(f"Warning: {error.message}", err=True)
     else:

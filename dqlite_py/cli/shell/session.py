@@ -78,6 +78,11 @@ class Session:
                 )
         return self._connection
 
+    def use(self, connection: Any) -> None:
+        """Another connection than the one that would be made."""
+        self.close()
+        self._connection = connection
+
     @property
     def is_connected(self) -> bool:
         return self._connection is not None
@@ -153,6 +158,8 @@ class Session:
         finally:
             if not piece.text.startswith(".once"):
                 self.output.command_done()
+            if self.cancel.is_requested and not self.is_interactive:
+                self.is_done = True  # Ctrl-C ends a script, not one statement of it
         return False
 
     def run_sql(self, sql: str) -> None:
@@ -167,7 +174,8 @@ class Session:
         connection = self.connection
         statement = describe(sql)
         is_lone_write = statement.kind in _WRITES and self.transaction == "none"
-        key = connection.new_key() if is_lone_write and self.is_interactive else None
+        is_keyed = is_lone_write and self.is_interactive and connection.server.exactly_once
+        key = connection.new_key() if is_keyed else None
         interrupt = None if is_lone_write else connection.interrupt
         try:
             with self.cancel.watching(interrupt):

@@ -98,6 +98,7 @@ def show(session: Session, _arguments: Sequence[str]) -> None:
     facts = {
         "database": session.database or "(none)",
         "servers": ",".join(session.asked.servers),
+        "server": session.connection.server.name if session.is_connected else "(not connected yet)",
         "transaction": session.transaction,
         "consistency": session.option("read_level") or ReadLevel.LINEARIZABLE.value,
         "mode": look.mode,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import pytest
 
 from dqlite_py.cli.shell import filecommands
 from dqlite_py.cli.shell.dotcommands import COMMANDS
+from dqlite_py.errors import OperationalError
+from dqlite_py.gateway import OURS
 from tests.support.fakepeer import FakePeer, member
 from tests.unit.cli.shell.shells import shell
 
@@ -267,6 +270,35 @@ def test_a_query_that_is_watched_until_ctrl_c(monkeypatch: pytest.MonkeyPatch) -
         shown = one.run(".watch 0.5 SELECT 'it''s';")
     assert pauses == [0.5] * 3
     assert shown.count("\nit's\n") == 3
+
+
+class Signalled:
+    """A connection whose statements are interrupted by Ctrl-C."""
+
+    in_transaction = False
+    server = OURS
+
+    def __init__(self) -> None:
+        self.interrupts = 0
+
+    def interrupt(self) -> None:
+        self.interrupts += 1
+
+    def execute(self, _sql: str) -> Any:
+        signal.raise_signal(signal.SIGINT)
+        raise OperationalError("interrupted", code=9)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+@pytest.mark.parametrize(("is_interactive", "runs"), [(False, 1), (True, 2)])
+def test_ctrl_c_ends_a_script_and_at_a_terminal_a_statement(is_interactive: bool, runs: int) -> None:
+    with shell(is_interactive=is_interactive) as one:
+        connection = Signalled()
+        one.session.use(connection)
+        one.run("SELECT 1;\nSELECT 2;")
+        assert connection.interrupts == one.session.failures == runs
 
 
 # -- the cluster ----------------------------------------------------------------------------------------------
