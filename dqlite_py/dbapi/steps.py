@@ -34,3 +34,31 @@ def drive(steps: Steps[Result]) -> Result:
     except StopIteration as done:
         result: Result = done.value
         return result
+
+
+def begun(steps: Steps[Result]) -> Steps[Result]:
+    """The same steps, with what comes before the first call done here and now: looking at a text, and encoding it."""
+    try:
+        first = next(steps)
+    except StopIteration as done:
+        return _over(done.value)
+    return _going_on(first, steps)
+
+
+def _over(result: Result) -> Steps[Result]:
+    return result
+    yield  # makes it steps
+
+
+def _going_on(call: Call, steps: Steps[Result]) -> Steps[Result]:
+    try:
+        while True:
+            try:
+                answer = yield call
+            except BaseException as error:  # noqa: BLE001  # the steps decide what to do with it
+                call = steps.throw(error)
+            else:
+                call = steps.send(answer)
+    except StopIteration as done:
+        result: Result = done.value
+        return result

@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 from dqlite_py.errors import Error
 from dqlite_py.gateway import (
@@ -39,6 +39,7 @@ from dqlite_py.node.transaction import Transaction, group_results
 from dqlite_py.node.transaction_calls import HostedTransaction, LoopTransaction, settle
 from dqlite_py.node.transactions import Beginning
 
+T = TypeVar("T")
 log = logging.getLogger("dqlite_py.node")
 LEADERLESS_S: Final = REQUEST_TIMEOUT_MS / 1000  # nobody waits longer for a leader to be elected
 Written = Callable[[UnitResult | None, Error | None], None]
@@ -184,6 +185,10 @@ class LoopGateway(AsyncReads):
         if isinstance(found, Transaction):
             found = HostedTransaction(found, self._gateway.transactions)
         return TransactionOnLoop(found)
+
+    async def off_loop(self, function: Callable[..., T], *args: Any) -> T:
+        """Run what takes time by itself on a thread of the transactions'."""
+        return await self._loop.run_in_executor(self._gateway.transactions.executor, function, *args)
 
     # -- databases ----------------------------------------------------------------------------------------
 

@@ -301,3 +301,26 @@ def test_settings_that_cannot_work() -> None:
             ServerSettings(**wrong)
     with pytest.raises(dqlite_py.InterfaceError, match="limits"):
         ServerSettings(limits=TransactionLimits(0, 1))
+
+
+def test_long_texts_are_looked_at_aside(client: DqliteClient) -> None:
+    rows = ", ".join(f"({number}, 'b{number}')" for number in range(2000))
+    assert client.done(f"INSERT INTO t (a, b) VALUES {rows}")[1] == 2000
+    assert client.values(f"SELECT count(*) FROM t WHERE a IN ({', '.join(map(str, range(5000)))})") == [
+        (2000,)
+    ]
+    script = "; ".join(f"UPDATE t SET c = ? WHERE a = {number}" for number in range(600))
+    assert client.done(script, 1, 2)[1] == 1
+    assert client.values("SELECT a, c FROM t WHERE c IS NOT NULL ORDER BY a") == [(0, 1), (1, 2)]
+    padding = " " * 20_000
+    assert client.failure(f"SELECT {padding} 1") == (1, "rows yielded when none expected for EXEC request")
+    assert client.failure(f"INSERT INTO t (a) {padding} VALUES (0)") == (
+        1555,
+        "UNIQUE constraint failed: t.a",
+    )
+    assert client.failure(f"COMMIT {padding}") == (1, "cannot commit - no transaction is active")
+    assert client.query(f"-- nothing {padding}") == Failure(0, "empty statement")
+    assert client.call(RequestType.PREPARE, 0, f"SELECT ? {padding}; SELECT 2") == Failure(
+        1, "nonempty statement tail"
+    )
+    assert client.call(RequestType.PREPARE, 0, f"SELECT ? {padding}") == Statement(0, 0, 1)

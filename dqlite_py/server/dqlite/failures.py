@@ -31,6 +31,7 @@ from dqlite_py.wire.dqlite.responses import Failure
 
 ERROR: Final = 1
 BUSY: Final = 5
+NOMEM: Final = 7
 READONLY: Final = 8
 INTERRUPT: Final = 9
 NOTFOUND: Final = 12

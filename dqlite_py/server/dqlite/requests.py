@@ -126,7 +126,7 @@ class Requests:
     def exec(self, request: Request) -> Work:
         self._server.cluster.check_leader()
         self.sql.core(_number(request, 0))
-        return self._execute(self.sql.statement(_number(request, 1)).sql, _values(request))
+        return self._execute(self.sql.statement(_number(request, 1)), _values(request))
 
     def exec_sql(self, request: Request) -> Work:
         self._server.cluster.check_leader()
@@ -160,7 +160,7 @@ class Requests:
     def query(self, request: Request) -> Work:
         self._server.cluster.check_leader()
         self.sql.core(_number(request, 0))
-        return self._query(self.sql.statement(_number(request, 1)).sql, _values(request))
+        return self._query(self.sql.statement(_number(request, 1)), _values(request))
 
     def query_sql(self, request: Request) -> Work:
         self._server.cluster.check_leader()

@@ -5,16 +5,17 @@ Knows requests and results, no frames. One request at a time; the node's loop.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 from dqlite_py.aio.steps import drive
 from dqlite_py.command import encode_statements
 from dqlite_py.dbapi.core import Core, only
 from dqlite_py.dbapi.results import Result
 from dqlite_py.dbapi.settings import Settings
-from dqlite_py.dbapi.statements import Control, Known, classify
+from dqlite_py.dbapi.statements import Control, Known
+from dqlite_py.dbapi.steps import begun
 from dqlite_py.errors import Error, OperationalError, TransactionEnded
 from dqlite_py.gateway import Freshness, UnitResult
 from dqlite_py.limits import DQLITE_STATEMENTS_MAX
@@ -24,23 +25,24 @@ from dqlite_py.server.dqlite.failures import (
     EMPTY_STATEMENT,
     NO_DATABASE,
     NO_STATEMENT,
+    NOMEM,
     PARAMETERS,
     READONLY,
     ROWS_YIELDED,
     TAIL,
     Refused,
 )
-from dqlite_py.server.dqlite.pragmas import carry_out, own_pragma
+from dqlite_py.server.dqlite.pragmas import carry_out
 from dqlite_py.server.dqlite.settings import STATEMENTS_BYTES_MAX, ServerSettings
-from dqlite_py.sqltext import StatementKind, first_end, split_script, tokens, word_of
+from dqlite_py.server.dqlite.texts import Text, first_of, is_long, look_at, statements_of
+from dqlite_py.sqltext import StatementKind
 from dqlite_py.wire.dqlite.responses import Failure, Statement
 
 Values = Sequence[Any]
+Looked = TypeVar("Looked")
 _SAVEPOINT: Final = "_rows_of_exec"
 _COMMIT: Final = Control("COMMIT")
 _ROLLBACK: Final = Control("ROLLBACK")
-_EMPTY: Final = StatementKind.EMPTY
-_READS: Final = (StatementKind.READ, StatementKind.ASK, StatementKind.EMPTY, StatementKind.TRANSACTION)
 _ALREADY_OPEN: Final = Failure(BUSY, "a database for this connection is already open")
 _READ_ONLY: Final = "attempt to write a readonly database"
 
@@ -50,11 +52,6 @@ class Changed(NamedTuple):
 
     rowid: int
     changes: int
-
-
-class Prepared(NamedTuple):
-    sql: str
-    known: Known
 
 
 class SqlSession:
@@ -77,7 +74,7 @@ class SqlSession:
         self._gateway = gateway
         self._settings = settings
         self._core: Core | None = None
-        self._statements: dict[int, Prepared] = {}
+        self._statements: dict[int, str] = {}
         self._statements_bytes = 0
         self._free_id = 0
         self.is_query_only = False
@@ -138,29 +135,27 @@ class SqlSession:
     async def prepare(self, sql: str, *, with_tail: bool) -> Statement:
         """Keep the first statement. Raises Refused and what SQLite says."""
         core = self.core(0)
-        end = first_end(sql)
-        text, tail = sql[:end], sql[end:]
-        if not with_tail and tail and classify(tail).kind is not _EMPTY:
+        text, size, has_more = await self._looked_at(first_of, sql)
+        if has_more and not with_tail:
             raise Refused(TAIL)
-        known = classify(text)
-        if known.kind is _EMPTY:
+        if text.is_empty:
             raise Refused(EMPTY_STATEMENT)
-        size = len(text)
         if (
             len(self._statements) >= DQLITE_STATEMENTS_MAX
             or self._statements_bytes + size > STATEMENTS_BYTES_MAX
         ):
-            raise Refused(Failure(7, "too many prepared statements on this connection: finalize some"))
-        if core.transaction is None and known.control is None and own_pragma(text) is None:
-            await self._gateway.check(core.database, text)
+            raise Refused(Failure(NOMEM, "too many prepared statements on this connection: finalize some"))
+        if core.transaction is None and text.known.control is None and text.pragma is None:
+            await self._gateway.check(core.database, text.sql)
         statement_id = self._free_id
-        self._statements[statement_id] = Prepared(text, known)
-        self._statements_bytes += size
+        self._statements[statement_id] = text.sql
+        self._statements_bytes += len(text.sql)
         while self._free_id in self._statements:
             self._free_id += 1
-        return Statement(0, statement_id, len(known.parameters), len(text.encode()) if with_tail else None)
+        return Statement(0, statement_id, len(text.known.parameters), size if with_tail else None)
 
-    def statement(self, statement_id: int) -> Prepared:
+    def statement(self, statement_id: int) -> str:
+        """The SQL of a prepared statement."""
         found = self._statements.get(statement_id)
         if found is None:
             raise Refused(NO_STATEMENT)
@@ -169,7 +164,7 @@ class SqlSession:
     def finalize(self, statement_id: int) -> None:
         found = self.statement(statement_id)
         del self._statements[statement_id]
-        self._statements_bytes -= len(found.sql)
+        self._statements_bytes -= len(found)
         self._free_id = min(self._free_id, statement_id)
 
     # -- writes ---------------------------------------------------------------------------------------
@@ -177,17 +172,15 @@ class SqlSession:
     def plain_write(self, sql: str, values: Values) -> bytes | None:
         """The body of a unit, when `sql` is one write outside a transaction and returns no rows; else None."""
         core = self._core
-        if core is None or core.transaction is not None or self.is_query_only:
+        if core is None or core.transaction is not None or self.is_query_only or is_long(sql):
             return None
-        known = classify(sql)
-        if not known.is_plain or known.kind in _READS or _may_return(sql):
-            return None
-        return encode_statements(((sql, _fitted(known, values)),))
+        text = look_at(sql)
+        return encode_statements(((sql, _fitted(text.known, values)),)) if text.is_plain_write else None
 
     def wrote(self, sql: str, unit: UnitResult) -> Changed:
         """The unit of `plain_write` is done."""
         done = only(sql, unit)
-        self._note(classify(sql), done.rowcount, done.last_insert_rowid)
+        self._note(look_at(sql).known, done.rowcount, done.last_insert_rowid)
         return Changed(self.rowid, self.changes)
 
     def _note(self, known: Known, rowcount: int, rowid: int | None) -> None:
@@ -199,32 +192,25 @@ class SqlSession:
     async def execute(self, database_id: int, sql: str, values: Values) -> Changed:
         """Run every statement of `sql`, one after the other as SQLite does; parameters are used up in that order."""
         core = self.core(database_id)
-        known = classify(sql)
-        if known.is_single:
-            await self._execute_one(core, sql, known, values)
-        else:
-            for text in split_script(sql):
-                about = classify(text)
-                await self._execute_one(core, text, about, values)
-                values = values[len(about.parameters) :]
+        for text in await self._looked_at(statements_of, sql):
+            await self._execute_one(core, text, values)
+            values = values[len(text.known.parameters) :]
         return Changed(self.rowid, self.changes)
 
-    async def _execute_one(self, core: Core, sql: str, known: Known, values: Values) -> None:
-        if known.kind is _EMPTY:
+    async def _execute_one(self, core: Core, text: Text, values: Values) -> None:
+        if text.is_empty:
             return
-        if _may_return(sql) and known.kind not in _READS:
-            result = await self._undone_if_rows(core, sql, known, values)
-        else:
-            result = await self._run(core, sql, known, values)
+        run = self._undone_if_rows if text.may_return else self._run
+        result = await run(core, text, values)
         if result is None:
             return
-        if result.columns is not None and result.rows:
+        if result.rows:
             if result.rest is not None:
                 await drive(result.rest.close())
             raise Refused(ROWS_YIELDED)
-        self._note(known, result.rowcount, result.lastrowid)
+        self._note(text.known, result.rowcount, result.lastrowid)
 
-    async def _undone_if_rows(self, core: Core, sql: str, known: Known, values: Values) -> Result | None:
+    async def _undone_if_rows(self, core: Core, text: Text, values: Values) -> Result | None:
         """What returns rows to EXEC must not take effect, and nothing stays open that was not."""
         transaction = core.transaction
         if transaction is None:
@@ -232,7 +218,7 @@ class SqlSession:
         else:
             await drive(transaction.savepoint(_SAVEPOINT))
         try:
-            result = await self._run(core, sql, known, values)
+            result = await self._run(core, text, values)
             if result is not None and result.rows:
                 raise Refused(ROWS_YIELDED)
         except BaseException:
@@ -251,29 +237,37 @@ class SqlSession:
     async def query(self, database_id: int, sql: str, values: Values) -> Result:
         """Run one statement; `columns` of the result are () when it returns none."""
         core = self.core(database_id)
-        known = classify(sql)
-        if not known.is_single:
+        text: Text = await self._looked_at(look_at, sql)
+        if not text.known.is_single:
             raise Refused(TAIL)
-        if known.kind is _EMPTY:
+        if text.is_empty:
             raise Refused(EMPTY_STATEMENT)
-        if len(values) > len(known.parameters):
+        if len(values) > len(text.known.parameters):
             raise Refused(PARAMETERS)
-        result = await self._run(core, sql, known, values)
+        result = await self._run(core, text, values)
         if result is None:
             return Result((), (), [], None)
-        self._note(known, result.rowcount, result.lastrowid)
+        self._note(text.known, result.rowcount, result.lastrowid)
         return result if result.columns is not None else Result((), (), [], None)
 
-    async def _run(self, core: Core, sql: str, known: Known, values: Values) -> Result | None:
-        if known.kind is StatementKind.ASK and (pragma := own_pragma(sql)) is not None:
-            return carry_out(self, *pragma)
-        if self.is_query_only and known.kind not in _READS:
+    # -- inside -----------------------------------------------------------------------------------------
+
+    async def _looked_at(self, look: Callable[[str], Looked], sql: str) -> Looked:
+        return await self._gateway.off_loop(look, sql) if is_long(sql) else look(sql)
+
+    async def _run(self, core: Core, text: Text, values: Values) -> Result | None:
+        if text.pragma is not None:
+            return carry_out(self, *text.pragma)
+        if self.is_query_only and not text.changes_nothing:
             raise OperationalError(_READ_ONLY, code=READONLY)
         core.settings.busy_timeout_s = self.busy_timeout_s
+        steps = core.execute(text.sql, _fitted(text.known, values), None, core.settings.timeout_s)
         try:
-            return await drive(core.execute(sql, _fitted(known, values), None, core.settings.timeout_s))
+            if is_long(text.sql):
+                return await drive(await self._gateway.off_loop(begun, steps))
+            return await drive(steps)
         except TransactionEnded:
-            if known.control == _COMMIT and core.transaction is not None:
+            if text.known.control == _COMMIT and core.transaction is not None:
                 # The client has heard that nothing of it happened; pools hand the connection on without a ROLLBACK.
                 await drive(core.control(_ROLLBACK))
             raise
@@ -285,10 +279,3 @@ def _fitted(known: Known, values: Values) -> Values:
     if len(values) == count:
         return values
     return [*values[:count], *[None] * (count - len(values))]
-
-
-def _may_return(sql: str) -> bool:
-    """Whether the word RETURNING is in it anywhere but in a string or comment."""
-    if "returning" not in sql.lower():
-        return False
-    return any(word_of(token) == "RETURNING" for token in tokens(sql))

@@ -1,0 +1,87 @@
+"""What a session must know of SQL's text before it runs: its statements, and of each where it goes. Pure, any thread.
+
+Looking at a text takes time by its length: long ones are looked at on a thread (`is_long`), short ones are remembered.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Final, NamedTuple
+
+from dqlite_py.dbapi.statements import Known, classify
+from dqlite_py.server.dqlite.pragmas import own_pragma
+from dqlite_py.sqltext import CACHED_LENGTH_MAX, StatementKind, first_end, split_script, tokens, word_of
+
+_LONG: Final = 4 * CACHED_LENGTH_MAX
+_UNCHANGING: Final = (
+    StatementKind.READ,
+    StatementKind.ASK,
+    StatementKind.EMPTY,
+    StatementKind.TRANSACTION,
+)
+
+
+class Text(NamedTuple):
+    """One statement, or none, with what stands behind it.
+
+    `is_plain_write`: a write that returns no rows. `may_return`: a write with RETURNING in it. `pragma`: one of ours.
+    """
+
+    sql: str
+    known: Known
+    is_plain_write: bool
+    may_return: bool
+    changes_nothing: bool
+    pragma: tuple[str, str | None] | None
+
+    @property
+    def is_empty(self) -> bool:
+        return self.known.kind is StatementKind.EMPTY
+
+
+def is_long(sql: str) -> bool:
+    return len(sql) > _LONG
+
+
+def look_at(sql: str) -> Text:
+    """Raises what sqlite3 or SQLite would."""
+    return _look_cached(sql) if len(sql) <= CACHED_LENGTH_MAX else _look(sql)
+
+
+def _look(sql: str) -> Text:
+    known = classify(sql)
+    changes_nothing = known.kind in _UNCHANGING
+    may_return = not changes_nothing and _says_returning(sql)
+    is_plain_write = known.is_plain and not changes_nothing and not may_return
+    pragma = own_pragma(sql) if known.kind is StatementKind.ASK else None
+    return Text(sql, known, is_plain_write, may_return, changes_nothing, pragma)
+
+
+_look_cached = lru_cache(maxsize=512)(_look)
+
+
+def statements_of(sql: str) -> list[Text]:
+    """Each statement of a text."""
+    whole = look_at(sql)
+    return [whole] if whole.known.is_single else [look_at(part) for part in split_script(sql)]
+
+
+class First(NamedTuple):
+    """The first statement of a text, its bytes, and whether another one follows."""
+
+    text: Text
+    size: int
+    has_more: bool
+
+
+def first_of(sql: str) -> First:
+    end = first_end(sql)
+    text, tail = sql[:end], sql[end:]
+    return First(look_at(text), len(text.encode()), bool(tail) and not look_at(tail).is_empty)
+
+
+def _says_returning(sql: str) -> bool:
+    """Anywhere but in a string or comment."""
+    if "returning" not in sql.lower():
+        return False
+    return any(word_of(token) == "RETURNING" for token in tokens(sql))
