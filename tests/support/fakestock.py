@@ -77,7 +77,12 @@ class FakeServer:
         try:
             if self._context is not None:
                 client = self._context.wrap_socket(client, server_side=True)
-            assert decode_handshake(client.recv(8)) is Version.V1
+            first = b""
+            while len(first) < 8:
+                if not (received := client.recv(8 - len(first))):
+                    return
+                first += received
+            assert decode_handshake(first) is Version.V1
             while received := client.recv(4096):
                 reader.feed(received)
                 while (frame := reader.next_frame()) is not None:

@@ -21,7 +21,10 @@ Found = tuple[QueryResult, "Stream | None"]
 
 @contextmanager
 def interruptible(connection: StockConnection, interrupt: Interrupt | None) -> Iterator[None]:
-    """`interrupt` closes the connection: dqlite reads nothing while it works. Any failure in between is then that."""
+    """`interrupt` closes the connection: dqlite reads nothing while it works. Any failure in between is then that.
+
+    One that came since the request began (`begin`), while nothing was waited for, counts as well.
+    """
     if interrupt is None:
         yield
         return
@@ -33,13 +36,25 @@ def interruptible(connection: StockConnection, interrupt: Interrupt | None) -> I
 
     interrupt.set(end)
     try:
+        if interrupt.is_requested:
+            raise _interrupted()
         yield
     except Doubtful:
         if interrupt.is_requested:
-            raise OperationalError("interrupted", code=_INTERRUPTED) from None
+            raise _interrupted() from None
         raise
     finally:
         interrupt.set(None)
+
+
+def begin(interrupt: Interrupt | None) -> None:
+    """A statement begins: what was asked for before does not concern it."""
+    if interrupt is not None:
+        interrupt.begin()
+
+
+def _interrupted() -> OperationalError:
+    return OperationalError("interrupted", code=_INTERRUPTED)
 
 
 async def ask_rows(connection: StockConnection, sql: Sql) -> tuple[QueryResult, bool]:

@@ -14,7 +14,7 @@ from dqlite_py.client.stock.connection import StockConnection
 from dqlite_py.client.stock.failures import Doubtful, Refused, checked
 from dqlite_py.client.stock.pool import Pauses, Pool
 from dqlite_py.client.stock.statements import Sql, decode_body, statement, written
-from dqlite_py.client.stock.streams import Found, Stream, all_rows, ask_rows, interruptible
+from dqlite_py.client.stock.streams import Found, Stream, all_rows, ask_rows, begin, interruptible
 from dqlite_py.errors import (
     Error,
     IntegrityError,
@@ -145,6 +145,7 @@ class Transaction:
         results: list[StatementResult] = []
         held = self._held
         held.work()
+        begin(interrupt)
         try:
             async with asyncio.timeout(timeout_s):
                 with interruptible(held.connection, interrupt):
@@ -255,6 +256,7 @@ class FrozenState:
     ) -> Found:
         held = self._held
         held.work()
+        begin(interrupt)
         try:
             async with asyncio.timeout(timeout_s):
                 await self._free()

@@ -17,7 +17,7 @@ from dqlite_py.client.stock.connection import StockConnection
 from dqlite_py.client.stock.failures import Doubtful, Refused, checked
 from dqlite_py.client.stock.pool import Pauses, Pool
 from dqlite_py.client.stock.statements import Sql, asks, decode_body, statement
-from dqlite_py.client.stock.streams import Found, Stream, ask_rows, interruptible
+from dqlite_py.client.stock.streams import Found, Stream, ask_rows, begin, interruptible
 from dqlite_py.client.stock.transactions import FrozenState, Transaction, begun, execute, run_statement
 from dqlite_py.errors import (
     DatabaseLocked,
@@ -121,6 +121,7 @@ class Stock:
     ) -> Found:
         """See Gateway.query."""
         self._check(freshness)
+        begin(interrupt)
         asked = statement(sql, params)
 
         async def work(connection: StockConnection) -> Found:

@@ -28,7 +28,7 @@ from dqlite_py.errors import (
     SnapshotConflict,
     TransactionEnded,
 )
-from dqlite_py.gateway import Freshness, ReadLevel, TransactionLimits
+from dqlite_py.gateway import Freshness, Interrupt, ReadLevel, TransactionLimits
 from dqlite_py.model import Address, WriteKey
 from dqlite_py.raft.tls import TlsContexts
 from dqlite_py.wire.dqlite.frames import Frame, encode_frame
@@ -233,6 +233,19 @@ def test_a_result_in_pieces(server: FakeServer, gateway: StockGateway) -> None:
     assert found.more.fetch() == []
     read(gateway)
     assert server.opened == 1
+
+
+def test_an_interrupt_between_two_pieces_ends_the_result(server: FakeServer, gateway: StockGateway) -> None:
+    server.script["SELECT"] = [RowsBatch(("x",), ((typed(1),),), False)]
+    interrupt = Interrupt()
+    interrupt.request()  # of before: does not count
+    found = gateway.query("app", "SELECT 1", (), LEADER, 5, interrupt)
+    assert found.more is not None
+    interrupt.request()
+    with pytest.raises(OperationalError, match="interrupted") as caught:
+        found.more.fetch()
+    assert caught.value.code == 9
+    assert found.more.fetch() == []
 
 
 def test_nonsense_is_no_answer(server: FakeServer, gateway: StockGateway) -> None:
