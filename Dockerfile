@@ -2,10 +2,10 @@
 #
 #   docker run --name n1 --network db -v n1:/data dqlite-py --advertise n1:9001 --insecure
 #   docker run --name n2 --network db -v n2:/data dqlite-py --advertise n2:9001 --insecure --join n1:9001
-#   docker exec n1 dqlite-py status --node n1:9001
+#   docker exec n1 dqlite-py status -s n1:9001
 #
-# --insecure only on a network of your own: elsewhere --tls-cert, --tls-key and --tls-ca, which the health check takes
-# from DQLITE_PY_STATUS_ARGS. Give a stop its time: docker stop --time 60 (docs/operations.md).
+# --insecure only on a network of your own: elsewhere --tls-cert, --tls-key and --tls-ca, and for the health check the same
+# files in DQLITE_PY_TLS_CERT, DQLITE_PY_TLS_KEY and DQLITE_PY_TLS_CA. A stop takes its time: docker stop --time 60.
 
 FROM python:3.13-slim-bookworm AS build
 RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
@@ -20,10 +20,10 @@ RUN /opt/dqlite-py/bin/pip install --disable-pip-version-check --no-cache-dir --
 FROM python:3.13-slim-bookworm
 RUN useradd --system --uid 900 --home-dir /data --shell /usr/sbin/nologin dqlite && install -d -m 0700 -o dqlite /data
 COPY --from=build /opt/dqlite-py /opt/dqlite-py
-ENV PATH=/opt/dqlite-py/bin:$PATH DQLITE_PY_STATUS_ARGS=""
+ENV PATH=/opt/dqlite-py/bin:$PATH
 USER dqlite
 VOLUME /data
 EXPOSE 9001
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=10s --timeout=10s --start-period=60s CMD dqlite-py status --node 127.0.0.1:9001 $DQLITE_PY_STATUS_ARGS
+HEALTHCHECK --interval=10s --timeout=10s --start-period=60s CMD dqlite-py status -s 127.0.0.1:9001
 ENTRYPOINT ["dqlite-py", "node", "--dir", "/data", "--listen", "0.0.0.0:9001"]

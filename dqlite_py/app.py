@@ -29,6 +29,7 @@ from dqlite_py.limits import REQUEST_TIMEOUT_MS
 from dqlite_py.logs import event
 from dqlite_py.model import NodeId
 from dqlite_py.node.change_streams import AsyncChangeStream, ChangeStream
+from dqlite_py.node.drain import drain
 from dqlite_py.node.forks import RunningNode, forked
 from dqlite_py.node.life_signs import life_sign
 from dqlite_py.node.loops import loop_factory
@@ -91,6 +92,7 @@ class Node:
         self._start_error: BaseException | None = None
         self._stop_request: asyncio.Event | None = None
         self._hand_over = True
+        self._drain_s = 0.0
         self._forked: NodeStopped | None = None
 
     # -- life cycle -------------------------------------------------------------------------------------------
@@ -110,13 +112,17 @@ class Node:
             raise self._start_error
         return self
 
-    def stop(self, *, hand_over: bool = True, timeout: float = 30.0) -> None:
-        """Stop cleanly: leadership is handed over first, waiting calls are answered. Idempotent; nothing in a fork."""
+    def stop(self, *, hand_over: bool = True, timeout: float = 30.0, drain_s: float = 0.0) -> None:
+        """Stop cleanly: leadership is handed over first, waiting calls are answered. Idempotent; nothing in a fork.
+
+        drain_s: seconds that transactions which are open on this leader may take to end by themselves before that.
+        """
         if self._thread is None or self._stopped.is_set():
             return
         self._hand_over = hand_over
+        self._drain_s = drain_s
         self._post(self._request_stop)
-        if not self._stopped.wait(timeout):
+        if not self._stopped.wait(timeout + drain_s):
             raise OperationalError(f"the node did not stop within {timeout:g} s")
         self._thread.join(timeout)
 
@@ -330,6 +336,7 @@ class Node:
             self._started.set()
             await self._stop_request.wait()
             try:
+                await drain(runtime.transactions, self._drain_s)
                 await server.stop()
                 await runtime.stop(hand_over=self._hand_over)
             finally:

@@ -58,6 +58,14 @@ from dqlite_py.server.dqlite.settings import ServerSettings
     metavar="SECONDS",
     help="How long transactions of clients wait for one another before they hear that the database is locked.",
 )
+@click.option(
+    "--drain",
+    type=click.FloatRange(min=0, max=3600),
+    default=5.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long a stop waits for transactions that are open on this leader.",
+)
 @click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.option("--log-level", type=click.Choice(list(logs.LEVELS)), default="info", show_default=True)
 def node(
@@ -71,6 +79,7 @@ def node(
     insecure: bool,
     keep_changes: int | None,
     busy_timeout: float,
+    drain: float,
     log_format: Literal["text", "json"],
     log_level: str,
 ) -> None:
@@ -99,7 +108,7 @@ def node(
     notifier = Notifier.from_environment(os.environ, os.getpid())
     try:
         with StopSignals() as stop:
-            serve(made, stop, sys.stdout, log_format, notifier)
+            serve(made, stop, sys.stdout, log_format, notifier, drain)
     finally:
         notifier.close()
         logs.unconfigure(handler)

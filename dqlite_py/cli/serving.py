@@ -35,7 +35,7 @@ class ServedNode(Protocol):
     """What is needed of app.Node."""
 
     def start(self) -> Any: ...
-    def stop(self) -> None: ...
+    def stop(self, *, drain_s: float) -> None: ...
     def wait_ready(self, timeout: float) -> None: ...
     def join_thread(self, timeout: float | None = None) -> bool: ...
     def status(self) -> dict[str, Any]: ...
@@ -93,7 +93,12 @@ class StopSignals:
 
 
 def serve(
-    node: ServedNode, stop: StopSignals, out: TextIO, form: Format, notifier: Notifier | None = None
+    node: ServedNode,
+    stop: StopSignals,
+    out: TextIO,
+    form: Format,
+    notifier: Notifier | None = None,
+    drain_s: float = 0.0,
 ) -> None:
     """Run `node` until a signal; raises CommandFailed when it cannot start, or fails."""
     service = Service(notifier or Notifier(None))
@@ -108,8 +113,8 @@ def serve(
         _tell_ready(node, out, form, service)
     while not stop.is_set and not node.join_thread(service.poll_s):
         service.poll(node.life_sign)
-    service.stopping(_STOP_S)
-    _finish(node, stop)
+    service.stopping(_STOP_S + drain_s)
+    _finish(node, stop, drain_s)
 
 
 def _tell_ready(node: ServedNode, out: TextIO, form: Format, service: Service) -> None:
@@ -137,14 +142,14 @@ def _wait_ready(node: ServedNode, stop: StopSignals, service: Service) -> None:
             return
 
 
-def _finish(node: ServedNode, stop: StopSignals) -> None:
+def _finish(node: ServedNode, stop: StopSignals, drain_s: float) -> None:
     failure = node.failure
     if failure is None and not stop.is_set:
         raise CommandFailed("the node stopped by itself without a reason", ExitCode.FAILED_RUNNING)
     if failure is None:
         event(log, logging.INFO, "stopping", signal=stop.name)
         try:
-            node.stop()
+            node.stop(drain_s=drain_s)
         except Error as error:
             failure = error
         else:

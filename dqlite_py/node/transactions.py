@@ -119,6 +119,7 @@ class Transactions:
         self._random = Random()
         self._beginning: dict[Beginning, None] = {}
         self._open: dict[Transaction, None] = {}
+        self.running = self._open.keys
         self._undoing: dict[asyncio.Future[None], str] = {}
         self._by_id: dict[bytes, Transaction] = {}
         self._ended: OrderedDict[bytes, Error] = OrderedDict()

@@ -88,7 +88,7 @@ def test_its_commands_make_a_node_that_runs(tmp_path: Path) -> None:
     try:
         address = node.ready()["address"]
         answer = subprocess.run(
-            [target / "bin/dqlite-py", "status", "--node", address], capture_output=True, check=False
+            [target / "bin/dqlite-py", "status", "-s", address], capture_output=True, check=False
         )
         assert answer.returncode == 0, answer.stderr
         assert node.end() == 0, node.log()
@@ -114,7 +114,7 @@ def test_the_image_becomes_healthy() -> None:
     docker("build", "--tag", name, str(ROOT))
     try:
         docker("run", "--detach", "--name", name, name, "--advertise", "127.0.0.1:9001", "--insecure")
-        docker("exec", name, "sh", "-c", "until dqlite-py status --node 127.0.0.1:9001; do sleep 1; done")
+        docker("exec", name, "sh", "-c", "until dqlite-py status -s 127.0.0.1:9001; do sleep 1; done")
         assert docker("exec", name, "id", "-un") == "dqlite"
         docker("stop", "--time", "60", name)
         assert docker("inspect", "--format", "{{.State.ExitCode}}", name) == "0"
