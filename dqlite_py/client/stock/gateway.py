@@ -38,9 +38,7 @@ from dqlite_py.raft.tls import TlsContexts
 T = TypeVar("T")
 
 
-STOCK: Final = ServerInfo(
-    "dqlite", exactly_once=False, read_levels=("leader", "session", "stale"), changes=False
-)
+STOCK: Final = ServerInfo("dqlite", exactly_once=False, read_levels=("stale",), changes=False)
 
 
 class _Base:
