@@ -7,12 +7,14 @@ asked for is refused. Any thread.
 from __future__ import annotations
 
 import threading
+import time
 import warnings
 import weakref
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Final, NamedTuple, TypeVar
 
 from dqlite_py.client.stock.gateway import AsyncStockGateway, StockGateway
+from dqlite_py.client.stock.probe import PROBE_S
 from dqlite_py.client.stock.work import no_keys
 from dqlite_py.config import TlsSettings
 from dqlite_py.errors import NoLeader
@@ -78,18 +80,20 @@ class _Choosing:
 
 
 class ChoosingGateway(_Choosing):
-    """Implements gateway.Gateway. `are_stock`: a quick question to the servers, asked once."""
+    """Implements gateway.Gateway. `are_stock`: a quick question to the servers, asked once, with its time in seconds."""
 
     def __init__(
-        self, remote: Callable[[], Any], choice: Choice, are_stock: Callable[[], bool] | None = None
+        self, remote: Callable[[], Any], choice: Choice, are_stock: Callable[[float], bool] | None = None
     ) -> None:
         super().__init__(remote, choice)
         self._are_stock = are_stock
 
     def open_database(self, database: str, timeout_s: float) -> None:
-        if not self._is_chosen and self._are_stock is not None and self._are_stock():
+        begun = time.monotonic()
+        if not self._is_chosen and self._are_stock is not None and self._are_stock(_probe_s(timeout_s)):
             self._chosen = self._choice.stock(StockGateway)
         self._is_chosen = True
+        timeout_s -= time.monotonic() - begun
         try:
             self._chosen.open_database(database, timeout_s)
         except StockServers:
@@ -104,17 +108,24 @@ class AsyncChoosingGateway(_Choosing):
         self,
         remote: Callable[[], Any],
         choice: Choice,
-        are_stock: Callable[[], Awaitable[bool]] | None = None,
+        are_stock: Callable[[float], Awaitable[bool]] | None = None,
     ) -> None:
         super().__init__(remote, choice)
         self._are_stock = are_stock
 
     async def open_database(self, database: str, timeout_s: float) -> None:
-        if not self._is_chosen and self._are_stock is not None and await self._are_stock():
+        begun = time.monotonic()
+        if not self._is_chosen and self._are_stock is not None and await self._are_stock(_probe_s(timeout_s)):
             self._chosen = self._choice.stock(AsyncStockGateway)
         self._is_chosen = True
+        timeout_s -= time.monotonic() - begun
         try:
             await self._chosen.open_database(database, timeout_s)
         except StockServers:
             self._chosen = self._choice.stock(AsyncStockGateway)
             await self._chosen.open_database(database, timeout_s)
+
+
+def _probe_s(timeout_s: float) -> float:
+    """Nobody who does not answer takes the time of those who do."""
+    return min(PROBE_S, timeout_s / 2)

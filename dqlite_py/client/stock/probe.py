@@ -23,12 +23,14 @@ _EXTEND: Final = 0xD0  # its answer, too
 _REFUSALS: Final = 0xD0_0000  # codes from here on are of nodes that know the extension
 _REQUEST: Final = Frame(_EXTEND, 0, encode_uint64(1) + encode_uint64(0) + encode_blob(b""))
 _ANSWER_S: Final = 0.3
-_PROBE_S: Final = 2.0
+PROBE_S: Final = 2.0
 
 
-async def are_stock(addresses: Iterable[Address], context: ssl.SSLContext | None) -> bool:
-    """Whether the first server that lets itself be known is one of dqlite's; False when none does."""
-    tasks = [asyncio.ensure_future(_is_stock(address, context)) for address in addresses]
+async def are_stock(
+    addresses: Iterable[Address], context: ssl.SSLContext | None, timeout_s: float = PROBE_S
+) -> bool:
+    """Whether the first server that lets itself be known is one of dqlite's; False when none does in time."""
+    tasks = [asyncio.ensure_future(_is_stock(address, context, timeout_s)) for address in addresses]
     try:
         for answered in asyncio.as_completed(tasks):
             if (found := await answered) is not None:
@@ -40,10 +42,10 @@ async def are_stock(addresses: Iterable[Address], context: ssl.SSLContext | None
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _is_stock(address: Address, context: ssl.SSLContext | None) -> bool | None:
+async def _is_stock(address: Address, context: ssl.SSLContext | None, timeout_s: float) -> bool | None:
     connection: StockConnection | None = None
     try:
-        async with asyncio.timeout(_PROBE_S):
+        async with asyncio.timeout(timeout_s):
             connection = await dial(address, context)
             connection.send_frame(_REQUEST)
             answer = asyncio.ensure_future(connection.receive_frame())
