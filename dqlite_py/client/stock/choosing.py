@@ -80,7 +80,7 @@ class _Choosing:
 
 
 class ChoosingGateway(_Choosing):
-    """Implements gateway.Gateway. `are_stock`: a quick question to the servers, asked once, with its time in seconds."""
+    """Implements gateway.Gateway. `are_stock`: a question to the servers, asked once, within so many seconds."""
 
     def __init__(
         self, remote: Callable[[], Any], choice: Choice, are_stock: Callable[[float], bool] | None = None
