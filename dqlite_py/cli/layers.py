@@ -23,7 +23,8 @@ CLIENT: Final = "client"
 CLIENT_KEYS: Final = ("servers", "timeout", "tls-cert", "tls-key", "tls-ca")
 _PREFIX: Final = "DQLITE_PY"
 _OTHER_VARIABLES: Final = frozenset({CONFIG_VARIABLE, f"{_PREFIX}_IMPL", f"{_PREFIX}_LOOP"})
-_BY_HAND: Final = frozenset({"config", "help", "yes", "force"})  # consent is given where it is needed
+# Consent is given where it is needed.
+_BY_HAND: Final = frozenset({"config", "help", "yes", "force", "replace", "drop-first"})
 _META: Final = "dqlite_py.config"
 
 
