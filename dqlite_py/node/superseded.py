@@ -139,8 +139,12 @@ async def watch_successor(runtime: NodeRuntime, disk: Disk) -> None:
                 continue
             reason = why_not(successors, has_leader, (runtime.core.log.last_term, runtime.core.last_index))
             if reason is None:
-                await _go_over(runtime, disk, successors[0])
-                return
+                try:
+                    await _go_over(runtime, disk, successors[0])
+                except OSError as error:  # a full disk: later
+                    reason = f"the note for its next start cannot be written: {error}"
+                else:
+                    return
             if reason != told:
                 told = reason
                 event(
