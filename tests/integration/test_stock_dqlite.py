@@ -13,7 +13,6 @@ import pytest
 
 from dqlite_py import aio, dbapi
 from dqlite_py.client.stock import AsyncStockGateway, StockGateway
-from dqlite_py.client.stock.probe import are_stock
 from dqlite_py.errors import (
     DatabaseLocked,
     IntegrityError,
@@ -251,10 +250,6 @@ def test_no_server_answers() -> None:
     [port] = stockdqlite.free_ports(1)
     with pytest.raises(NoLeader, match="no leader was found in time"):
         connect(StockGateway([Address(f"127.0.0.1:{port}")]), "app", timeout=0.3)
-
-
-async def test_a_real_server_is_known_by_what_it_says_to_the_extension(server: Address) -> None:
-    assert await are_stock([server], None)
 
 
 async def test_coroutines(server: Address, database: str) -> None:

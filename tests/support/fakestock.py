@@ -15,7 +15,6 @@ from dqlite_py.wire.dqlite.requests import Request, RequestType, decode_request
 from dqlite_py.wire.dqlite.responses import (
     Database,
     Empty,
-    Failure,
     Response,
     Result,
     Server,
@@ -25,7 +24,6 @@ from dqlite_py.wire.dqlite.responses import (
 )
 from dqlite_py.wire.dqlite.rows import RowsBatch
 
-EXTEND = 0xD0
 CLOSE = "close"
 SILENCE = "silence"
 DONE = Result(1, 1)
@@ -86,11 +84,7 @@ class FakeServer:
             while received := client.recv(4096):
                 reader.feed(received)
                 while (frame := reader.next_frame()) is not None:
-                    if frame.type == EXTEND:
-                        found = self._scripted("EXTEND", Failure(1005, "unrecognized request type"))
-                    else:
-                        found = self.answers(decode_request(frame))
-                    for answer in found:
+                    for answer in self.answers(decode_request(frame)):
                         if answer == CLOSE:
                             return
                         if isinstance(answer, Raw):

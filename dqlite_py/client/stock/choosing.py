@@ -10,17 +10,17 @@ import threading
 import time
 import warnings
 import weakref
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, NamedTuple, TypeVar
 
 from dqlite_py.client.stock.gateway import AsyncStockGateway, StockGateway
-from dqlite_py.client.stock.probe import PROBE_S
 from dqlite_py.client.stock.work import no_keys
 from dqlite_py.config import TlsSettings
 from dqlite_py.errors import NoLeader
 from dqlite_py.model import Address
 
 T = TypeVar("T", StockGateway, AsyncStockGateway)
+_AT_LEAST_S: Final = 1.0
 _lock: Final = threading.Lock()
 _shared: weakref.WeakValueDictionary[tuple[type, Choice], Any] = weakref.WeakValueDictionary()
 
@@ -73,59 +73,35 @@ class _Choosing:
     def __init__(self, remote: Callable[[], Any], choice: Choice) -> None:
         self._choice = choice
         self._chosen = remote()
-        self._is_chosen = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._chosen, name)
 
 
 class ChoosingGateway(_Choosing):
-    """Implements gateway.Gateway. `are_stock`: a question to the servers, asked once, within so many seconds."""
-
-    def __init__(
-        self, remote: Callable[[], Any], choice: Choice, are_stock: Callable[[float], bool] | None = None
-    ) -> None:
-        super().__init__(remote, choice)
-        self._are_stock = are_stock
+    """Implements gateway.Gateway."""
 
     def open_database(self, database: str, timeout_s: float) -> None:
         begun = time.monotonic()
-        if not self._is_chosen and self._are_stock is not None and self._are_stock(_probe_s(timeout_s)):
-            self._chosen = self._choice.stock(StockGateway)
-        self._is_chosen = True
-        timeout_s -= time.monotonic() - begun
         try:
             self._chosen.open_database(database, timeout_s)
         except StockServers:
             self._chosen = self._choice.stock(StockGateway)
-            self._chosen.open_database(database, timeout_s)
+            self._chosen.open_database(database, _left_s(begun, timeout_s))
 
 
 class AsyncChoosingGateway(_Choosing):
     """Implements gateway.AsyncGateway."""
 
-    def __init__(
-        self,
-        remote: Callable[[], Any],
-        choice: Choice,
-        are_stock: Callable[[float], Awaitable[bool]] | None = None,
-    ) -> None:
-        super().__init__(remote, choice)
-        self._are_stock = are_stock
-
     async def open_database(self, database: str, timeout_s: float) -> None:
         begun = time.monotonic()
-        if not self._is_chosen and self._are_stock is not None and await self._are_stock(_probe_s(timeout_s)):
-            self._chosen = self._choice.stock(AsyncStockGateway)
-        self._is_chosen = True
-        timeout_s -= time.monotonic() - begun
         try:
             await self._chosen.open_database(database, timeout_s)
         except StockServers:
             self._chosen = self._choice.stock(AsyncStockGateway)
-            await self._chosen.open_database(database, timeout_s)
+            await self._chosen.open_database(database, _left_s(begun, timeout_s))
 
 
-def _probe_s(timeout_s: float) -> float:
-    """Nobody who does not answer takes the time of those who do."""
-    return min(PROBE_S, timeout_s / 2)
+def _left_s(begun: float, timeout_s: float) -> float:
+    """Servers that were found out at the end of the time get a little more."""
+    return max(_AT_LEAST_S, timeout_s - (time.monotonic() - begun))

@@ -17,14 +17,11 @@ from dqlite_py.client.stock.choosing import (
     DqliteServerWarning,
     StockServers,
 )
-from dqlite_py.client.stock.probe import are_stock
 from dqlite_py.errors import NotSupportedError
 from dqlite_py.gateway import OURS
 from dqlite_py.model import Address
-from dqlite_py.wire.dqlite.frames import Frame, encode_frame
-from dqlite_py.wire.dqlite.responses import Empty, Failure
 from tests.support.fakegateway import FakeGateway
-from tests.support.fakestock import CLOSE, SILENCE, Answer, FakeServer, Raw, servers
+from tests.support.fakestock import FakeServer, servers
 
 
 class NotOurs:
@@ -39,14 +36,15 @@ def connect(server: FakeServer, **options: Any) -> Any:
     return dbapi.connect(ChoosingGateway(NotOurs, choice), "app", **options)
 
 
-async def yes(timeout_s: float) -> bool:
-    return True
+class AsyncNotOurs:
+    async def open_database(self, database: str, timeout_s: float) -> None:
+        raise StockServers("stock")
 
 
 def test_nodes_of_ours_are_left_alone() -> None:
     with FakeGateway() as fake:
         choice = Choice.of([Address("h:1")], None, {})
-        connection = dbapi.connect(ChoosingGateway(lambda: fake, choice, lambda _timeout_s: False), "app")
+        connection = dbapi.connect(ChoosingGateway(lambda: fake, choice), "app")
         assert connection.execute("SELECT 1").fetchone() == (1,)
         assert connection.server == OURS
         connection.close()
@@ -93,38 +91,8 @@ def test_connections_share_the_connections_to_servers() -> None:
 async def test_coroutines() -> None:
     with servers(1) as [server]:
         options = {"read_level": "leader"}
-        gateway = AsyncChoosingGateway(lambda: None, Choice.of([server.address], None, options), yes)
+        gateway = AsyncChoosingGateway(AsyncNotOurs, Choice.of([server.address], None, options))
         async with aio.connect(gateway, "app", **options) as connection:
             await connection.execute("SELECT 1")
             assert connection.server.name == "dqlite"
         gateway.close()
-
-
-@pytest.mark.parametrize(
-    ("answers", "expected"),
-    [
-        ([Failure(1005, "unrecognized request type")], True),
-        ([SILENCE], True),
-        ([Failure(0xD0_0001, "another cluster")], False),
-        ([Raw(encode_frame(Frame(0xD0, 0, bytes(16))))], False),
-        ([CLOSE], False),
-        ([Empty()], False),
-    ],
-)
-async def test_what_servers_answer_to_the_extension(answers: list[Answer], expected: bool) -> None:
-    with servers(1) as [server]:
-        server.script["EXTEND"] = answers
-        assert await are_stock([server.address], None) is expected
-
-
-async def test_a_server_that_says_nothing_at_all_is_not_known() -> None:
-    with servers(1) as [server]:
-        server.script["EXTEND"] = [SILENCE]
-        server.script["LEADER"] = [CLOSE]
-        assert not await are_stock([server.address], None)
-
-
-async def test_one_that_can_be_reached_is_enough() -> None:
-    with servers(1) as [server]:
-        server.script["EXTEND"] = [SILENCE]
-        assert await are_stock([Address("127.0.0.1:1"), server.address], None)
