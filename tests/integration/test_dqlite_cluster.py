@@ -187,7 +187,9 @@ def test_writes_and_transactions_over_a_change_of_leaders(nodes: list[dqlite_py.
         holder.done("BEGIN IMMEDIATE")
         holder.done("INSERT INTO t VALUES ('lost')")
         written = threading.Thread(target=lambda: writer.done("INSERT INTO t VALUES ('waits')"))
+        before = leader.status()["dqlite"]["requests"]
         written.start()
+        wait_until(lambda: leader.status()["dqlite"]["requests"] == before + 1, "the write waits")
         leader.transfer_leadership()
         written.join(20)
         assert not written.is_alive()
