@@ -42,9 +42,7 @@ def _database(_ctx: click.Context, _param: click.Parameter, value: str | None) -
 @click.option(
     "--level",
     type=click.Choice([level.value for level in ReadLevel]),
-    default=ReadLevel.LINEARIZABLE.value,
-    show_default=True,
-    help="How fresh reads are.",
+    help="How fresh reads are. Default: linearizable.",
 )
 @click.option(
     "--idle-limit",
@@ -68,7 +66,7 @@ def shell(
     nullvalue: str,
     bail: bool,
     interactive: bool,
-    level: str,
+    level: str | None,
     idle_limit: float,
     history: str | None,
     timeout_s: float,
@@ -98,7 +96,7 @@ def shell(
         tls=tls,
         look=look,
         is_interactive=is_typed,
-        options={"timeout": timeout_s, "read_level": level, **limits},
+        options={"timeout": timeout_s, **limits, **({} if level is None else {"read_level": level})},
     )
     session.is_bailing = bail
     try:
