@@ -24,7 +24,7 @@ _STYLES: Final = {
 
 def print_table(table: Table) -> None:
     console = Console(highlight=False)
-    if not console.is_terminal or _framed_width(table) > console.width:
+    if not console.is_terminal or framed_width(table) > console.width:
         for line in plain_lines(table):
             click.echo(line)
         return
@@ -41,7 +41,7 @@ def framed(table: Table) -> RichTable:
     return shown
 
 
-def _framed_width(table: Table) -> int:
+def framed_width(table: Table) -> int:
     """Columns of a terminal that the framed table fills; in a narrower one, cells would be cut up."""
     columns = zip(table.header, *table.rows, strict=True)
     return 1 + sum(3 + max(map(len, column)) for column in columns)

@@ -19,8 +19,8 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from dqlite_py.cli.cluster_view import database_table, member_addresses, summary
-from dqlite_py.cli.printing import framed, plain_value
+from dqlite_py.cli.cluster_view import Table, database_table, member_addresses, plain_lines, summary
+from dqlite_py.cli.printing import framed, framed_width, plain_value
 from dqlite_py.cli.remote import ask_statuses
 from dqlite_py.cli.watch_view import Look, as_object, best_view, line, watch_table
 from dqlite_py.client.caller import Status, open_caller
@@ -59,12 +59,18 @@ class LiveScreen:
 
     def show(self, before: Look | None, now: Look) -> None:
         parts: list[RenderableType] = [Text(text) for text in summary(now.view)]
-        parts.append(framed(watch_table(before, now)))
+        parts.append(self._shown(watch_table(before, now)))
         databases = database_table(now.answers)
         if databases.rows:
-            parts.append(framed(databases))
+            parts.append(self._shown(databases))
         parts.append(Text(f"{_time_text()}  Ctrl-C ends", style="dim"))
         self._live.update(Group(*parts), refresh=True)
+
+    def _shown(self, table: Table) -> RenderableType:
+        """Without frames where they do not fit; what is still too wide is cut at the right."""
+        if framed_width(table) <= self._live.console.width:
+            return framed(table)
+        return Text("\n".join(plain_lines(table)), no_wrap=True, overflow="crop")
 
     def close(self) -> None:
         self._live.stop()

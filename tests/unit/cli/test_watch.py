@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import sys
 from typing import Any
 
 import pytest
@@ -19,6 +21,7 @@ from dqlite_py.cli.watch_view import (
     size_text,
     watch_table,
 )
+from dqlite_py.cli.watching import LiveScreen
 from dqlite_py.errors import NoLeader
 from tests.support.fakepeer import FakePeer, member
 
@@ -106,6 +109,28 @@ def test_how_far_a_member_has_caught_up(status: dict[str, Any], shown: str) -> N
 )
 def test_sizes(size: int, text: str) -> None:
     assert size_text(size) == text
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(("width", "has_frames"), [("200", True), ("60", False)])
+def test_the_live_screen(width: str, has_frames: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = Terminal()
+    monkeypatch.setenv("COLUMNS", width)
+    monkeypatch.setenv("LINES", "40")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys, "stdout", out)
+    screen = LiveScreen()
+    screen.show(BEFORE, NOW)
+    screen.close()
+    text = out.getvalue()
+    assert "unreachable" in text
+    assert "Ctrl-C ends" in text
+    assert ("entries/s" in text) is has_frames
+    assert ("┃" in text) is has_frames
 
 
 def test_the_command_writes_lines_and_objects() -> None:
