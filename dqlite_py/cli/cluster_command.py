@@ -21,7 +21,8 @@ from dqlite_py.cli.options import (
 from dqlite_py.cli.printing import print_json, print_table
 from dqlite_py.cli.recover_command import recover, rejoin
 from dqlite_py.cli.remote import Remote
-from dqlite_py.model import Address
+from dqlite_py.errors import InterfaceError
+from dqlite_py.model import Address, RoleSettings
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -111,6 +112,45 @@ def assign(asked: Asked, as_json: bool, member: int, role: str) -> None:
     Waits, at most --timeout, until a new voter has caught up; refused when the rest would have no majority.
     """
     _tell(changes.assign(asked, member, role), as_json)
+
+
+@cluster.command()
+@asks_cluster
+@member_argument()
+@click.option("--weight", type=click.IntRange(0, 2**64 - 1), help="Of several, the lightest gets a role.")
+@click.option(
+    "--domain", type=click.IntRange(0, 2**64 - 1), help="Members of one are expected to fail together."
+)
+def describe(asked: Asked, as_json: bool, member: int, weight: int | None, domain: int | None) -> None:
+    """Set the weight or the failure domain of the member with this ID."""
+    if weight is None and domain is None:
+        raise click.UsageError("name a --weight, a --domain, or both")
+    _tell(changes.describe(asked, member, weight, domain), as_json)
+
+
+@cluster.command()
+@asks_cluster
+@click.argument(
+    "kept", metavar="automatic|manual|all-vote", type=click.Choice(("automatic", "manual", "all-vote"))
+)
+@click.option("--voters", default=3, show_default=True, type=int, help="How many voters to keep; odd.")
+@click.option("--standbys", default=3, show_default=True, type=int, help="How many stand-bys to keep.")
+@click.option(
+    "--gone-after",
+    "gone_after_s",
+    default=10.0,
+    show_default=True,
+    help="Seconds until a member is replaced.",
+)
+def roles(asked: Asked, as_json: bool, kept: str, voters: int, standbys: int, gone_after_s: float) -> None:
+    """Who decides the members' roles: the leader by numbers, you by `assign`, or nobody: every member votes."""
+    settings: RoleSettings | None = None
+    if kept != "all-vote":
+        try:
+            settings = RoleSettings(kept == "automatic", voters, standbys, round(gone_after_s * 1000))
+        except InterfaceError as error:
+            raise click.UsageError(error.message) from None
+    _tell(changes.roles(asked, settings), as_json)
 
 
 @cluster.command()

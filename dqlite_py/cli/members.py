@@ -5,6 +5,7 @@ Each function asks once, raises CommandFailed, and returns what was done, for pe
 
 from __future__ import annotations
 
+from dataclasses import asdict, astuple
 from typing import Any, Final, NamedTuple
 
 from dqlite_py.cli.cluster_view import members_of, number_of
@@ -12,7 +13,7 @@ from dqlite_py.cli.exits import CommandFailed, explain
 from dqlite_py.cli.remote import Remote
 from dqlite_py.client.caller import Status
 from dqlite_py.errors import Error
-from dqlite_py.model import Address
+from dqlite_py.model import Address, RoleSettings
 
 ROLES: Final = ("voter", "standby", "spare")
 ANSWER_S: Final = 2.0  # of a command's time, for the answer to come
@@ -77,7 +78,7 @@ def add(asked: Asked, new: Address) -> Done:
             f"empty folder and start it with --join {address}"
         )
     node_id = joining.get("node_id")
-    asked.change("join", {"id": node_id, "address": new}, at_leader=True)
+    asked.change("join", {"id": node_id, "address": new, "formats": joining.get("formats")}, at_leader=True)
     return Done(
         f"added {node_id} at {new}; it becomes a voter when it has caught up", {"id": node_id, "address": new}
     )
@@ -94,6 +95,28 @@ def assign(asked: Asked, member: int, role: str) -> Done:
         raise CommandFailed(f"there is no role {role!r:.40}: {', '.join(ROLES)}")
     asked.change("assign", {"id": member, "role": role, "timeout_s": max(0.1, asked.timeout_s - ANSWER_S)})
     return Done(f"{member} is a {role} now", {"id": member, "role": role})
+
+
+def describe(asked: Asked, member: int, weight: int | None, domain: int | None) -> Done:
+    fields = {"id": member, "weight": weight, "domain": domain}
+    asked.change("describe", fields)
+    said = [f"{name} {fields[name]}" for name in ("weight", "domain") if fields[name] is not None]
+    return Done(f"{member} has {', '.join(said)} now", fields)
+
+
+def roles(asked: Asked, settings: RoleSettings | None) -> Done:
+    """None: every member votes."""
+    wire = None if settings is None else list(astuple(settings))
+    asked.change("roles", {"settings": wire})
+    if settings is None:
+        return Done("every member gets a vote", {"settings": None})
+    if not settings.automatic:
+        return Done("roles change by hand only", asdict(settings))
+    return Done(
+        f"the leader keeps {settings.voters} voters and {settings.standbys} stand-bys; a member that is gone for "
+        f"{settings.gone_after_ms / 1000:g} s is replaced",
+        asdict(settings),
+    )
 
 
 def transfer(asked: Asked, member: int | None) -> Done:

@@ -72,7 +72,7 @@ class ConfigurationChange:
 
     def _is_committed(self, new: Configuration, term: Term, index: LogIndex) -> bool:
         committed = self._core.committed_configuration
-        if committed.index == index and committed.members == new.members:
+        if committed.index == index and committed.is_same(new):
             return True
         # Only in our own term is what stands at `index` certainly ours.
         return committed.index >= index and self._core.is_leader and self._core.term == term

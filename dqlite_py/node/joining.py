@@ -12,6 +12,7 @@ from dqlite_py.errors import Error, InterfaceError, MemberRefused, NotLeader, Op
 from dqlite_py.limits import REQUEST_TIMEOUT_MS
 from dqlite_py.logs import event
 from dqlite_py.model import Address, NodeId
+from dqlite_py.node.formats import FORMATS
 from dqlite_py.node.settings import check_address
 from dqlite_py.node.startup import NO_CLUSTER
 from dqlite_py.node.succession import Predecessor, predecessors_from_wire
@@ -38,7 +39,7 @@ async def join_cluster(
     Raises MemberRefused or WrongCluster at once, OperationalError with the last reason when the time is over.
     """
     deadline = time.monotonic() + timeout_s
-    body = {"id": node_id, "address": transport.advertised_address()}
+    body = {"id": node_id, "address": transport.advertised_address(), "formats": FORMATS}
     asked = list(members)
     last: BaseException = OperationalError("nobody was asked")
     while time.monotonic() < deadline:

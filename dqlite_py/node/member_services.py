@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-from dqlite_py.errors import MalformedMessage, OperationalError, OutcomeUnknown
-from dqlite_py.model import NodeId, Role
+from dqlite_py.errors import MalformedMessage, MembershipRefused, OperationalError, OutcomeUnknown
+from dqlite_py.model import NodeId, Role, RoleSettings, settings_from_wire
 from dqlite_py.node.fields import TIMEOUT_S, address_of, field, member_id_of, timeout_of
+from dqlite_py.node.formats import FORMATS, check_joiner_reads
 from dqlite_py.node.membership import Membership
 from dqlite_py.node.runtime_parts import Parts
 from dqlite_py.node.tickets import Deadline
@@ -27,6 +28,19 @@ def _role(body: Any, default: Role | None = None) -> Role:
     return role
 
 
+def _u64(body: Any, name: str) -> int | None:
+    value = body.get(name)
+    if value is not None and not (type(value) is int and 0 <= value < 2**64):
+        raise MalformedMessage(f"field {name!r} must be a whole number below 2**64", what=name)
+    return value
+
+
+def _settings(body: Any) -> RoleSettings | None:
+    if not isinstance(body, dict) or "settings" not in body:
+        raise MalformedMessage("field 'settings' is missing", what="settings")
+    return settings_from_wire(body["settings"])
+
+
 class MemberServices:
     """Registers the handlers on the transport."""
 
@@ -39,7 +53,10 @@ class MemberServices:
             "leader.remove": self.leader_remove,
             "leader.assign": self.leader_assign,
             "leader.add": self.leader_add,
+            "leader.describe": self.leader_describe,
+            "leader.roles": self.leader_roles,
             "raft.configuration": self.configuration,
+            "raft.formats": self.formats,
         }.items():
             add(method, handler)
         for method, handler in {
@@ -47,6 +64,8 @@ class MemberServices:
             "members": self.members,
             "add": self.add,
             "assign": self.assign,
+            "describe": self.describe,
+            "roles": self.roles,
             "remove": self.remove,
             "transfer": self.transfer,
         }.items():
@@ -67,6 +86,17 @@ class MemberServices:
         await self._parts.membership.join(node_id, address, Deadline(timeout_of(body)), role)
         return self._parts.membership.view()
 
+    async def leader_describe(self, _ctx: Any, body: Any) -> Any:
+        node_id, weight, domain = member_id_of(body), _u64(body, "weight"), _u64(body, "domain")
+        deadline = Deadline(timeout_of(body))
+        await self._parts.membership.describe(node_id, deadline, weight=weight, domain=domain)
+
+    async def leader_roles(self, _ctx: Any, body: Any) -> Any:
+        await self._parts.membership.set_roles(_settings(body), Deadline(timeout_of(body)))
+
+    async def formats(self, _ctx: Any, _body: Any) -> Any:
+        return FORMATS
+
     async def configuration(self, _ctx: Any, _body: Any) -> Any:
         """The committed configuration, for a member that was away."""
         committed = self._parts.core.committed_configuration
@@ -75,6 +105,8 @@ class MemberServices:
     async def join(self, _ctx: Any, body: Any) -> Any:
         """Answered by the leader; others name it (the joiner asks there)."""
         node_id, address = member_id_of(body), address_of(body)
+        formats = body.get("formats")
+        check_joiner_reads(self._parts.core.configuration, formats)
         configuration = await self._parts.membership.join(node_id, address, Deadline(TIMEOUT_S))
         return {
             "cluster_id": self._parts.cluster_id,
@@ -98,6 +130,12 @@ class MemberServices:
     async def assign(self, _ctx: Any, body: Any) -> Any:
         """Give a member a role; waits, in `timeout_s`, until a new voter has caught up."""
         node_id, role = member_id_of(body), _role(body)
+        settings = self._parts.view.configuration.settings
+        if settings is not None and settings.automatic:
+            raise MembershipRefused(
+                f"roles are kept automatically ({settings.voters} voters, {settings.standbys} stand-bys): change the "
+                "numbers or the weights, or switch to roles by hand"
+            )
         request = {"id": node_id, "role": role.name.lower()}
         return await self._at_leader(
             "leader.assign", request, lambda m, deadline: m.assign(node_id, role, deadline), timeout_of(body)
@@ -123,6 +161,20 @@ class MemberServices:
         if chosen is None:
             raise OperationalError("leadership was not taken over in time; this node still leads")
         return {"target": chosen}
+
+    async def describe(self, _ctx: Any, body: Any) -> Any:
+        """Set a member's `weight`, failure `domain`, or both."""
+        node_id, weight, domain = member_id_of(body), _u64(body, "weight"), _u64(body, "domain")
+        request = {"id": node_id, "weight": weight, "domain": domain}
+        return await self._at_leader(
+            "leader.describe", request, lambda m, end: m.describe(node_id, end, weight=weight, domain=domain)
+        )
+
+    async def roles(self, _ctx: Any, body: Any) -> Any:
+        """Set what the members are to be: `settings` nil (all vote) or four values as in the configuration."""
+        settings = _settings(body)
+        request = {"settings": body.get("settings")}
+        return await self._at_leader("leader.roles", request, lambda m, end: m.set_roles(settings, end))
 
     async def _at_leader(
         self,

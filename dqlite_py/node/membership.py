@@ -1,8 +1,7 @@
 """Members: join, promotion of the caught-up, removal. Runs on the leader; loop thread.
 
 A joining node is a stand-by first and becomes a voter when its log has caught up, so a new node never weakens the
-quorum (thesis 4.2.1). Promotion is decided from the configuration and the progress alone, so any later leader
-continues it. One change at a time; each waits until it is committed.
+quorum (thesis 4.2.1); role_manager.py sees to that. One change at a time; each waits until it is committed.
 """
 
 from __future__ import annotations
@@ -13,12 +12,13 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
-from dqlite_py.errors import Error, MemberRefused, MembershipRefused, RaftInvariantBroken
+from dqlite_py.errors import MemberRefused, MembershipRefused
 from dqlite_py.limits import MEMBERS_MAX
 from dqlite_py.logs import event
-from dqlite_py.model import Address, Configuration, Member, NodeId, Role
+from dqlite_py.model import Address, Configuration, Member, NodeId, Role, RoleSettings
 from dqlite_py.node.cluster_view import ClusterView
 from dqlite_py.node.configuration_change import ConfigurationChange
+from dqlite_py.node.formats import Call, check_members_read
 from dqlite_py.node.tickets import Deadline
 from dqlite_py.raft.core import RaftCore
 
@@ -28,7 +28,7 @@ CAUGHT_UP_ENTRIES = 256
 QUORUM_WAIT_S = (
     2.0  # for the next answers, and connections that are just being made, before a change is refused
 )
-PROMOTE_EVERY_S = 0.1
+DECIDED_S = 5.0
 
 
 class Membership:
@@ -42,6 +42,7 @@ class Membership:
         now_ms: Callable[[], float],
         is_connected: Callable[[NodeId], bool],
         hand_over: Callable[[], Awaitable[bool]],
+        call: Call,
     ) -> None:
         self._loop = loop
         self._core = core
@@ -50,8 +51,9 @@ class Membership:
         self.changes = ConfigurationChange(core=core, view=view, pump=pump, now_ms=now_ms)
         self._is_connected = is_connected
         self._hand_over = hand_over
+        self._call = call
+        self.leaving: dict[NodeId, Deadline] = {}  # members that asked to be relieved of their roles
         self.lock = asyncio.Lock()
-        self._promoter: asyncio.Task[None] | None = None
 
     # -- requests -----------------------------------------------------------------------------------------
 
@@ -108,6 +110,9 @@ class Membership:
         reason: a member that would vote and has not caught up in time is a stand-by by then.
         """
         member = self._member(self._core.configuration, node_id)
+        if role is Role.STANDBY and self._core.configuration.settings is None:
+            # Without settings whoever has caught up gets a vote.
+            await self.set_roles(RoleSettings(automatic=False), deadline)
         if role is not Role.VOTER and member.role is Role.VOTER:
             await self._leave_leadership(node_id)
         if role is Role.VOTER and member.role is Role.SPARE:
@@ -138,12 +143,58 @@ class Membership:
             )
             return self._core.configuration
 
+    async def decided(self, seen: Configuration, node_id: NodeId, role: Role) -> None:
+        """What the role manager decided by `seen`; nothing if that is not in force any more."""
+        async with self.lock:
+            configuration = await self.changes.settled(Deadline(DECIDED_S))
+            member = configuration.get(node_id)
+            if configuration.index != seen.index or member is None:
+                return
+            new = configuration.with_member(replace(member, role=role))
+            if member.role is Role.VOTER:
+                await self._check_quorum_without(node_id, new, Deadline(QUORUM_WAIT_S), "a vote")
+            await self.changes.carry_out(new, Deadline(DECIDED_S))
+
+    async def describe(
+        self, node_id: NodeId, deadline: Deadline, *, weight: int | None = None, domain: int | None = None
+    ) -> Configuration:
+        """Set a member's weight, failure domain, or both. Raises NotLeader, MembershipRefused."""
+        async with self.lock:
+            configuration = await self.changes.settled(deadline)
+            member = self._member(configuration, node_id)
+            changed = replace(
+                member,
+                weight=member.weight if weight is None else weight,
+                domain=member.domain if domain is None else domain,
+            )
+            if changed == member:
+                return configuration
+            return await self._described(configuration.with_member(changed), deadline)
+
+    async def weight(self, node_id: NodeId, weight: int, deadline: Deadline) -> Configuration:
+        return await self.describe(node_id, deadline, weight=weight)
+
+    async def set_roles(self, settings: RoleSettings | None, deadline: Deadline) -> Configuration:
+        """What the members are to be; None: all of them vote. Raises NotLeader, MembershipRefused."""
+        async with self.lock:
+            configuration = await self.changes.settled(deadline)
+            if configuration.settings == settings:
+                return configuration
+            new = Configuration(configuration.members, settings=settings)
+            return await self._described(new, deadline)
+
+    async def _described(self, new: Configuration, deadline: Deadline) -> Configuration:
+        if new.format > self._core.configuration.format:
+            await check_members_read(new, self._core.node_id, self._call)
+        await self.changes.carry_out(new, deadline)
+        return self._core.configuration
+
     async def _wait_caught_up(self, node_id: NodeId, deadline: Deadline) -> None:
         """Return when it may be given a vote."""
         while True:
             self.changes.check_leader()
             member = self._member(self._core.configuration, node_id)
-            if member.role is Role.VOTER or self._is_caught_up(node_id):
+            if member.role is Role.VOTER or self.is_caught_up(node_id):
                 return
             if deadline.passed:
                 peer = self._core.peers.get(node_id)
@@ -153,7 +204,7 @@ class Membership:
                 )
             await self._view.wait_change(0.02)
 
-    def _is_caught_up(self, node_id: NodeId) -> bool:
+    def is_caught_up(self, node_id: NodeId) -> bool:
         """Its log ends near ours, and it can be reached."""
         peer = self._core.peers.get(node_id)
         return (
@@ -204,48 +255,14 @@ class Membership:
         peer = self._core.peers.get(node_id)
         return peer is not None and peer.last_reply_ms >= since_ms and self._is_connected(node_id)
 
-    # -- promotion ----------------------------------------------------------------------------------------
-
-    def start_promoting(self) -> None:
-        """We became the leader: promote caught-up stand-bys until we are not."""
-        if self._promoter is None or self._promoter.done():
-            self._promoter = self._loop.create_task(self._promote_all())
-
-    async def _promote_all(self) -> None:
-        while self._core.is_leader:
-            await asyncio.sleep(PROMOTE_EVERY_S)
-            if self._view.is_ready_leader:
-                try:
-                    await self._promote_one()
-                except RaftInvariantBroken:
-                    raise
-                except Error as error:
-                    event(log, logging.DEBUG, "promotion postponed", reason=error)
-
-    async def _promote_one(self) -> None:
-        if self.lock.locked():
-            return
-        for member in self._core.configuration.members:
-            if member.role is not Role.STANDBY:
-                continue
-            if not self._is_caught_up(member.id):
-                continue
-            async with self.lock:
-                now = self._core.configuration.get(member.id)
-                if now is None or now.role is not Role.STANDBY:
-                    return
-                new = self._core.configuration.with_member(replace(now, role=Role.VOTER))
-                await self.changes.carry_out(new, Deadline(5.0))
-            event(log, logging.INFO, "member is a voter now", member=member.id, address=member.address)
-            return
-
-    async def stop(self) -> None:
-        if self._promoter is not None:
-            self._promoter.cancel()
-            await asyncio.wait([self._promoter], timeout=1.0)
-
     def view(self) -> list[dict[str, Any]]:
         return [
-            {"id": m.id, "address": m.address, "role": m.role.name.lower()}
+            {
+                "id": m.id,
+                "address": m.address,
+                "role": m.role.name.lower(),
+                "weight": m.weight,
+                "domain": m.domain,
+            }
             for m in self._core.configuration.members
         ]

@@ -31,7 +31,7 @@ class RaftEvents:
 
     def on_became_leader(self, term: Term) -> None:
         event(log, logging.INFO, "became the leader", term=term)
-        self._node.membership.start_promoting()
+        self._node.role_manager.start()
 
     def on_lost_leadership(self) -> None:
         event(log, logging.INFO, "leadership lost", term=self._node.core.term)

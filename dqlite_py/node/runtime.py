@@ -34,6 +34,7 @@ from dqlite_py.node.raft_events import RaftEvents
 from dqlite_py.node.read_services import ReadServices
 from dqlite_py.node.reads import ReadBarriers
 from dqlite_py.node.registration import register_services
+from dqlite_py.node.role_manager import RoleManager
 from dqlite_py.node.settings import NodeSettings
 from dqlite_py.node.snapshot_fetch import SnapshotFetcher
 from dqlite_py.node.snapshot_install import SnapshotInstall
@@ -144,6 +145,16 @@ class NodeRuntime:
             now_ms=clock.monotonic_ms,
             is_connected=transport.is_connected,
             hand_over=self.leadership.hand_over,
+            call=self.call,
+        )
+        self.role_manager = RoleManager(
+            loop=loop,
+            core=self.core,
+            view=self.view,
+            membership=self.membership,
+            now_ms=clock.monotonic_ms,
+            is_connected=transport.is_connected,
+            transfer=self.leadership.transfer,
         )
         self.presence = Presence(
             core=self.core,
@@ -260,7 +271,7 @@ class NodeRuntime:
             self.snapshot_install,
             self.compaction,
             self.storage_watch,
-            self.membership,
+            self.role_manager,
             self.divergence,
             self.dumps,
         ):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from dqlite_py.node.formats import FORMATS
 from dqlite_py.storage.engine import sqlite_identity
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ def node_status(node: NodeRuntime) -> dict[str, Any]:
         "applied_index": applier.applied_index,
         "first_index": core.first_index,
         "snapshot_index": node.opened.state.manifest.index,
+        "roles": node.role_manager.status(),
+        "formats": FORMATS,
         "members": [_member(node, m) for m in core.configuration.members],
         "databases": {
             name: {
@@ -62,6 +65,9 @@ def _member(node: NodeRuntime, member: Any) -> dict[str, Any]:
         "id": member.id,
         "address": member.address,
         "role": member.role.name.lower(),
+        "weight": member.weight,
+        "domain": member.domain,
+        **node.role_manager.member_status(member.id),
         "match_index": node.core.last_index if is_self else (peer.match_index if peer else 0),
         "progress": peer.state.value if peer else "",
         "connected": is_self or node.transport.is_connected(member.id),

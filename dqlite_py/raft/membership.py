@@ -2,7 +2,8 @@
 
 The configuration in force is the latest in log or snapshot, from the moment it is appended (thesis 4.1); it
 goes back when its entry is truncated. Changes touch one member at a time, hence at most one voter, so that
-old and new majorities overlap. CONFIGURATION payload: msgpack [1, [[id, address, role], ...]].
+old and new majorities overlap. CONFIGURATION payload: msgpack [1, rows] or [2, rows, settings], the oldest that can say
+it (model.Configuration has both forms).
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ import msgpack
 from dqlite_py.errors import MalformedMessage, MembershipRefused, UnknownFormat
 from dqlite_py.model import Address, Configuration, Entry, LogIndex, Member, NodeId, Role
 
-CONFIGURATION_VERSION = 1
+CONFIGURATION_VERSION = 2  # the newest that is read
 
 
 def encode_configuration(configuration: Configuration) -> bytes:
-    return bytes(msgpack.packb([CONFIGURATION_VERSION, configuration.to_wire()], use_bin_type=True))
+    wire = configuration.to_wire()
+    return bytes(msgpack.packb([1, wire] if configuration.format == 1 else wire, use_bin_type=True))
 
 
 def decode_configuration(entry: Entry) -> Configuration:
@@ -28,17 +30,22 @@ def decode_configuration(entry: Entry) -> Configuration:
         value = msgpack.unpackb(entry.payload, raw=False, strict_map_key=True, max_ext_len=0)
     except (ValueError, msgpack.UnpackException, RecursionError, TypeError) as error:
         raise MalformedMessage(f"configuration entry {entry.index}: {error}", what="configuration") from None
-    if not (isinstance(value, list) and len(value) == 2):
+    if not (isinstance(value, list) and value):
         raise MalformedMessage(
-            f"configuration entry {entry.index} is not [version, members]", what="configuration"
+            f"configuration entry {entry.index} is not [version, ...]", what="configuration"
         )
-    if value[0] != CONFIGURATION_VERSION or type(value[0]) is not int:
+    if type(value[0]) is not int or not 0 < value[0] <= CONFIGURATION_VERSION:
         raise UnknownFormat(
             f"configuration format {value[0]!r} in entry {entry.index} is not known to this release "
-            f"(it knows {CONFIGURATION_VERSION})",
+            f"(it knows 1 to {CONFIGURATION_VERSION})",
             version=repr(value[0])[:40],
         )
-    return Configuration.from_wire(value[1], entry.index)
+    if len(value) != 1 + value[0]:
+        raise MalformedMessage(
+            f"configuration entry {entry.index} of version {value[0]} has {len(value)} fields",
+            what="configuration",
+        )
+    return Configuration.from_wire(value[1] if value[0] == 1 else value, entry.index)
 
 
 class ConfigurationHistory:
@@ -81,11 +88,16 @@ class ConfigurationHistory:
 
 
 def check_change(current: Configuration, new: Configuration, members_max: int) -> Member | None:
-    """Raise MembershipRefused unless exactly one member differs; returns its new entry (None: removed).
+    """Raise MembershipRefused unless exactly one member differs, or the settings only; returns its new entry (None:
+    removed, or settings).
 
     Addresses of several may change at once, when nothing else does: they are no part of a quorum.
     """
     changed = {m.id for m in set(current.members) ^ set(new.members)}
+    if new.settings != current.settings:
+        if changed:
+            raise MembershipRefused("members and settings cannot change together")
+        return None
     if not changed:
         raise MembershipRefused("the configuration would not change")
     if len(changed) > 1 and not _only_addresses_differ(current, new):

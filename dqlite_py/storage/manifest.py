@@ -3,7 +3,9 @@
 A sealed file (storage.sealedfile) with the body
   [cluster id (16 bytes), index, term, configuration index, [[id, address, role], ...],
    [[database, applied index, state hash (8 bytes, big-endian), page count], ...]]
-and, in format version 2, [..., newest time] behind that: version 1 is written while no time is known.
+and, in format version 2, [..., newest time] behind that: version 1 is written while no time is known. Version 3 is
+version 2 with a configuration that has weights, domains or settings: [2, rows, settings] (model.Configuration), which
+earlier releases refuse by the version.
 
 Pure values: it reads no file and knows nothing of generations or SQLite. The same bytes travel in
 snapshot.begin. Used by storage.state_folder and node.snapshot_*; any thread.
@@ -24,6 +26,7 @@ from dqlite_py.storage.sealedfile import seal, unseal
 MANIFEST_MAGIC: Final = b"dqlpyMAN"
 MANIFEST_VERSION: Final = 1
 TIMED_VERSION: Final = 2
+SETTINGS_VERSION: Final = 3  # the configuration has weights, domains or settings; with a time
 _VERSION_AT: Final = slice(len(MANIFEST_MAGIC), len(MANIFEST_MAGIC) + 4)
 CLUSTER_ID_BYTES: Final = 16
 PAGES_MAX: Final = 2**32 - 2
@@ -99,30 +102,40 @@ class Manifest:
             self.configuration.index,
             self.configuration.to_wire(),
             rows,
-            *((self.now_us,) if self.now_us else ()),
         ]
-        return seal(MANIFEST_MAGIC, TIMED_VERSION if self.now_us else MANIFEST_VERSION, body)
+        version = MANIFEST_VERSION
+        if self.configuration.format > 1:
+            version = SETTINGS_VERSION
+        elif self.now_us:
+            version = TIMED_VERSION
+        if version > MANIFEST_VERSION:
+            body.append(self.now_us)
+        return seal(MANIFEST_MAGIC, version, body)
 
     @classmethod
     def from_bytes(cls, data: bytes, source: str) -> Manifest:
         """Decode with every check; raises MalformedMessage or UnknownFormat."""
         if len(data) > MANIFEST_BYTES_MAX:
             raise MalformedMessage(f"{source} is over {MANIFEST_BYTES_MAX} bytes", what=source)
-        is_untimed = data[_VERSION_AT] == MANIFEST_VERSION.to_bytes(4, "little")
-        body = unseal(MANIFEST_MAGIC, MANIFEST_VERSION if is_untimed else TIMED_VERSION, data, source)
-        if is_untimed and isinstance(body, list):
+        known = int.from_bytes(data[_VERSION_AT], "little")
+        version = known if known in (MANIFEST_VERSION, TIMED_VERSION) else SETTINGS_VERSION
+        body = unseal(MANIFEST_MAGIC, version, data, source)
+        if version == MANIFEST_VERSION and isinstance(body, list):
             body.append(0)
         if not (isinstance(body, list) and len(body) == 7 and isinstance(body[5], list)):
             raise MalformedMessage(f"{source} has the wrong fields", what=source)
         cluster_id, index, term, configuration_index, members, rows, now_us = body
         if type(cluster_id) is not bytes or not _integers((index, term, configuration_index, now_us)):
             raise MalformedMessage(f"{source} has a field of the wrong type", what=source)
+        configuration = Configuration.from_wire(members, configuration_index)
+        if configuration.format > 1 and version < SETTINGS_VERSION:
+            raise MalformedMessage(f"{source} of version {version} has a later configuration", what=source)
         try:
             return cls(
                 cluster_id,
                 LogIndex(index),
                 Term(term),
-                Configuration.from_wire(members, configuration_index),
+                configuration,
                 tuple(_database_from_wire(row, source) for row in rows),
                 now_us,
             )

@@ -71,7 +71,10 @@ def _decode_configuration(value: Any) -> Configuration:
         or len(value[0]) > MEMBERS_MAX
     ):
         raise ValueError("a configuration is [members, index]")
-    return Configuration.from_wire(value[0], int(U63.decode(value[1])))
+    configuration = Configuration.from_wire(value[0], int(U63.decode(value[1])))
+    if len(configuration.members) > MEMBERS_MAX:
+        raise ValueError(f"a configuration has at most {MEMBERS_MAX} members")
+    return configuration
 
 
 def _encode_configuration(configuration: Configuration) -> list[Any]:

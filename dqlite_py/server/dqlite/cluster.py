@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from dqlite_py.errors import InterfaceError, MembershipRefused, OutcomeUnknown
+from dqlite_py.errors import InterfaceError, OutcomeUnknown
 from dqlite_py.limits import REQUEST_TIMEOUT_MS
 from dqlite_py.model import Address, NodeId, Role
 from dqlite_py.node.runtime_parts import Parts
@@ -94,7 +94,16 @@ class ClusterCalls:
         """Of this node. Raises Refused for an unknown format."""
         if form != 0:
             raise Refused(Failure(PROTOCOL, "bad format version"))
-        return Metadata(0, 0)
+        me = self._parts.view.configuration.get(self._parts.core.node_id)
+        return Metadata(0, 0) if me is None else Metadata(me.domain, me.weight)
 
     async def set_weight(self, weight: int) -> None:
-        raise MembershipRefused(f"weight {weight} cannot be set here")
+        """Of this node, as clients mean it."""
+        parts, deadline = self._parts, Deadline(TIMEOUT_S)
+        node_id = parts.core.node_id
+        await parts.writes.on_leader(
+            "leader.describe",
+            {"id": node_id, "weight": weight, "domain": None},
+            deadline,
+            lambda: parts.membership.weight(node_id, weight, deadline),
+        )

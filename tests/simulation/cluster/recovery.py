@@ -22,6 +22,7 @@ OPERATION_LIMIT_S: Final = 6.0
 TRANSACTION_LIMIT_S: Final = 20.0
 FOLLOW_LIMIT_S: Final = 20.0
 ANSWER_LIMIT_S: Final = 10.0
+CALM_S: Final = 5
 
 
 class Recovery:
@@ -33,6 +34,7 @@ class Recovery:
     def run(self) -> None:
         """Raises SafetyViolation."""
         self.world.scheduler.call_later(1.0, self._replace_damaged)
+        self._settle_roles()
         self.world.scheduler.call_later(0.5, self.world.roles.restore)
         if not self.world.run_until(
             lambda: (
@@ -92,6 +94,21 @@ class Recovery:
         self.world.checks.members.final(
             {self.world.checks.node_id(m.name) or 0: m.address for m in self.world.machines}
         )
+
+    def _settle_roles(self) -> None:
+        """Where they are kept automatically they come to rest, and stay so."""
+        world = self.world
+        if world.checks.members.configuration.settings is None:
+            return
+        calm = 0
+        end = world.scheduler.now + HEAL_LIMIT_S
+        while calm < CALM_S:
+            if world.scheduler.now >= end:
+                raise SafetyViolation(f"the roles do not settle: {world.describe()}")
+            before = world.checks.members.changes
+            world.run_for(1.0)
+            calm = calm + 1 if world.roles.settled() and world.checks.members.changes == before else 0
+        world.coverage.hit("roles settled")
 
     def _unanswered(self) -> dict[str, list[str]]:
         """Per machine what callers wait for, where it is anything."""

@@ -9,9 +9,10 @@ import random
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from dqlite_py.model import NodeId, Role
+from dqlite_py.model import Configuration, NodeId, Role, RoleSettings
 from dqlite_py.node.runtime import NodeRuntime
 from dqlite_py.node.tickets import Deadline
+from dqlite_py.raft.roles import Action
 
 if TYPE_CHECKING:
     from tests.simulation.cluster.machine import Machine
@@ -21,6 +22,8 @@ ASSIGN: Final = "assign"
 SHARE: Final = 0.3  # of the worlds
 PER_S: Final = (0.3, 2.0)
 DEADLINE_S: Final = 3.0
+SETTINGS: Final = 0.25  # shares of what an operator does
+DESCRIBED: Final = 0.25
 RESTORE_S: Final = 1.0
 
 
@@ -39,6 +42,15 @@ async def assign(runtime: NodeRuntime, node_id: int, role: Role) -> Any:
     )
 
 
+def drawn_settings(rng: random.Random) -> RoleSettings | None:
+    kind = rng.random()
+    if kind < 0.2:
+        return None
+    return RoleSettings(
+        kind < 0.85, rng.choice((1, 3, 3, 5)), rng.choice((0, 1, 2)), rng.choice((1000, 1500, 3000))
+    )
+
+
 class RoleRequests:
     """The operator's hand for roles."""
 
@@ -46,12 +58,72 @@ class RoleRequests:
         self.world = world
 
     def one(self, rng: random.Random) -> None:
-        """Give somebody some role; never so that those who can vote are no majority of the machines' data."""
+        """Change somebody's role, weight or domain, or what the roles are to be."""
         machine = self.world.any_up(rng, prefer_leader=0.4)
         nodes = [node for m in self.world.machines if (node := self.world.checks.node_id(m.name))]
         if machine is None or not machine.serves or not nodes:
             return
-        self.assign(machine, rng.choice(nodes), rng.choice((Role.VOTER, Role.STANDBY, Role.SPARE)))
+        kind = rng.random()
+        if kind < SETTINGS:
+            self.set_roles(machine, drawn_settings(rng))
+        elif kind < SETTINGS + DESCRIBED:
+            self.describe(
+                machine, rng.choice(nodes), rng.choice((None, 0, 1, 2)), rng.choice((None, 0, 1, 2))
+            )
+        else:
+            self.assign(machine, rng.choice(nodes), rng.choice((Role.VOTER, Role.STANDBY, Role.SPARE)))
+
+    def set_roles(
+        self,
+        machine: Machine,
+        settings: RoleSettings | None,
+        done: Callable[[BaseException | None], None] = lambda _: None,
+    ) -> None:
+        wire = Configuration(settings=settings).to_wire()[2] if settings is not None else None
+
+        async def ask(runtime: NodeRuntime) -> None:
+            end = Deadline(DEADLINE_S)
+            await runtime.writes.on_leader(
+                "leader.roles", {"settings": wire}, end, lambda: runtime.membership.set_roles(settings, end)
+            )
+
+        def told(error: BaseException | None) -> None:
+            if error is None:
+                self.world.coverage.hit(
+                    "roles automatic" if settings and settings.automatic else "roles by hand"
+                )
+            done(error)
+
+        self.world.operator.ask(machine, ask, told)
+
+    def describe(self, machine: Machine, node_id: int, weight: int | None, domain: int | None) -> None:
+        async def ask(runtime: NodeRuntime) -> None:
+            end, target = Deadline(DEADLINE_S), NodeId(node_id)
+            await runtime.writes.on_leader(
+                "leader.describe",
+                {"id": target, "weight": weight, "domain": domain},
+                end,
+                lambda: runtime.membership.describe(target, end, weight=weight, domain=domain),
+            )
+
+        self.world.operator.ask(machine, ask, lambda _: None)
+
+    def settled(self) -> bool:
+        """Roles that are kept automatically are as they are to be; True where they are not."""
+        leader = self.world.leader()
+        runtime = leader.runtime if leader is not None else None
+        if runtime is None or runtime.core.configuration.index > runtime.core.commit_index:
+            return False
+        configuration = runtime.core.configuration
+        settings = configuration.settings
+        if settings is None or not settings.automatic:
+            return True
+        if len(configuration.members) != len(self.world.machines):
+            return False
+        change = runtime.role_manager.next_change(configuration)
+        aim = min(settings.voters, len(configuration.members))
+        aim = aim if aim <= 2 or aim % 2 else aim - 1
+        return change is not None and change.action is Action.NOTHING and len(configuration.voters) == aim
 
     def assign(
         self,
@@ -69,6 +141,9 @@ class RoleRequests:
 
     def restore(self) -> None:
         """After all: everybody votes again. Asks until it is so."""
+        leader = self.world.leader()
+        if leader is not None and self.world.checks.members.configuration.settings is not None:
+            self.set_roles(leader, None)
         for member in self.world.checks.members.configuration.members:
             leader = self.world.leader()
             if member.role is Role.SPARE and leader is not None:

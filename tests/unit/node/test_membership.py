@@ -25,6 +25,9 @@ class Bench:
         self.view = ClusterView(loop, self.solo.core)
         self.view.ready_term = self.solo.core.term
 
+        async def nobody(*_args: object) -> None:
+            raise AssertionError
+
         async def keep() -> bool:
             return False
 
@@ -36,6 +39,7 @@ class Bench:
             now_ms=lambda: self.solo.now,
             is_connected=lambda _node: True,
             hand_over=keep,
+            call=nobody,
         )
         self.removal = loop.create_task(self.membership.remove(NodeId(3), Deadline(timeout_s)))
 

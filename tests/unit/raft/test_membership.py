@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
+import msgpack
 import pytest
 
 from dqlite_py.errors import MalformedMessage, MembershipRefused, NotLeader, UnknownFormat
-from dqlite_py.model import Address, Configuration, Entry, EntryKind, LogIndex, Member, NodeId, Role, Term
+from dqlite_py.model import (
+    Address,
+    Configuration,
+    Entry,
+    EntryKind,
+    LogIndex,
+    Member,
+    NodeId,
+    Role,
+    RoleSettings,
+    Term,
+)
 from dqlite_py.raft.effects import RaftState
 from dqlite_py.raft.membership import (
     ConfigurationHistory,
@@ -26,6 +41,56 @@ def test_bytes_and_back() -> None:
     assert decode_configuration(stored(encode_configuration(configuration))) == configuration.at(LogIndex(7))
 
 
+def test_the_oldest_form_that_can_say_it_is_written() -> None:
+    plain = members(1, standbys=(2,))
+    old = msgpack.packb([1, [[m.id, m.address, int(m.role)] for m in plain.members]])
+    assert encode_configuration(plain) == old, "byte for byte what earlier releases wrote"
+    assert decode_configuration(stored(old)) == plain.at(LogIndex(7))
+
+
+@pytest.mark.parametrize("settings", [None, RoleSettings(False, 5, 0, 1_000)])
+@pytest.mark.parametrize(("weight", "domain"), [(0, 0), (1, 0), (0, 2**64 - 1), (7, 8)])
+def test_weights_domains_and_settings_and_back(
+    settings: RoleSettings | None, weight: int, domain: int
+) -> None:
+    heavy = tuple(replace(m, weight=weight, domain=domain) for m in members(1, 2).members[:1])
+    configuration = Configuration((*heavy, *members(1, 2).members[1:]), settings=settings)
+    assert decode_configuration(stored(encode_configuration(configuration))) == configuration.at(LogIndex(7))
+    assert Configuration.from_wire(configuration.to_wire()) == configuration
+
+
+@pytest.mark.parametrize(
+    "wire",
+    [
+        [2, [], None, None],
+        [2, None, None],
+        [2, [[1, "a:1", 0, 5]], None],
+        [2, [[1, "a:1", 0, 5, -1]], None],
+        [2, [[1, "a:1", 0, 5, 2**64]], None],
+        [2, [[1, "a:1", 0, True, 0]], None],
+        [2, [[1, "a:1", 0]], [True, 3, 3]],
+        [2, [[1, "a:1", 0]], [1, 3, 3, 5000]],
+        [2, [[1, "a:1", 0]], [True, 4, 3, 5000]],
+        [2, [[1, "a:1", 0]], [True, 3, -1, 5000]],
+        [2, [[1, "a:1", 0]], [True, 3, 3, 999]],
+        [2, [[1, "a:1", 0]], [True, 3, 3, 5000.0]],
+        [3, [[1, "a:1", 0]], None],
+        [[1, "a:1", 0, 5, 5]],
+    ],
+)
+def test_what_is_not_a_configuration_is_refused(wire: list[Any]) -> None:
+    with pytest.raises(MalformedMessage):
+        Configuration.from_wire(wire)
+
+
+def test_settings_change_alone() -> None:
+    before = members(1, 2)
+    settings = RoleSettings(True, 3, 1, 5_000)
+    assert check_change(before, replace(before, settings=settings), 9) is None
+    with pytest.raises(MembershipRefused, match="together"):
+        check_change(before, replace(members(1, 2, 3), settings=settings), 9)
+
+
 @pytest.mark.parametrize("payload", [b"", b"\xc1", b"\x91\x01", b"\x92\x01\xa0", b"\x92\x01\x91\x90"])
 def test_damaged_bytes_are_named(payload: bytes) -> None:
     with pytest.raises(MalformedMessage):
@@ -33,8 +98,8 @@ def test_damaged_bytes_are_named(payload: bytes) -> None:
 
 
 def test_an_unknown_version_is_refused_by_name() -> None:
-    with pytest.raises(UnknownFormat, match="2"):
-        decode_configuration(stored(b"\x92\x02\x90"))
+    with pytest.raises(UnknownFormat, match="3"):
+        decode_configuration(stored(b"\x92\x03\x90"))
 
 
 def test_history_goes_forward_back_and_up() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from dqlite_py.errors import InterfaceError, MalformedMessage, UnknownFormat
 from dqlite_py.limits import DATABASES_MAX, MANIFEST_BYTES_MAX
-from dqlite_py.model import Address, Configuration, LogIndex, Member, NodeId, Role, Term
+from dqlite_py.model import Address, Configuration, LogIndex, Member, NodeId, Role, RoleSettings, Term
 from dqlite_py.storage.manifest import (
     MANIFEST_MAGIC,
     MANIFEST_VERSION,
@@ -82,6 +82,28 @@ def test_a_time_that_is_none_is_malformed(value: object) -> None:
         Manifest.from_bytes(seal(MANIFEST_MAGIC, TIMED_VERSION, value), "MANIFEST")
 
 
+def test_weights_and_settings_need_the_third_format() -> None:
+    settings = RoleSettings(True, 3, 1, 5_000)
+    heavy = tuple(replace(member, weight=2**64 - 1, domain=7) for member in MEMBERS)
+    for configuration in (
+        Configuration(MEMBERS, LogIndex(5), settings),
+        Configuration(heavy, LogIndex(5)),
+        Configuration(heavy, LogIndex(5), settings),
+    ):
+        known = replace(MANIFEST, configuration=configuration)
+        written = known.to_bytes()
+        assert written[8:12] == (3).to_bytes(4, "little")
+        assert Manifest.from_bytes(written, "MANIFEST") == known
+    assert MANIFEST.to_bytes()[8:12] == (1).to_bytes(4, "little"), "as earlier releases wrote it"
+
+
+def test_a_configuration_of_later_form_in_an_old_manifest_is_damage() -> None:
+    value = body()
+    value[4] = [2, [[1, "a:1", 0, 1, 1]], None]
+    with pytest.raises(MalformedMessage, match="later configuration"):
+        Manifest.from_bytes(seal(MANIFEST_MAGIC, TIMED_VERSION, [*value, 9]), "MANIFEST")
+
+
 def test_snapshot_and_lookup() -> None:
     assert MANIFEST.snapshot == (700, 3, Configuration(MEMBERS, LogIndex(5)))
     assert MANIFEST.get("other") == MANIFEST.databases[1]
@@ -109,8 +131,8 @@ def test_a_cut_or_longer_file_is_damage() -> None:
 
 
 def test_a_newer_format_is_refused_by_name() -> None:
-    with pytest.raises(UnknownFormat, match="MANIFEST has format 3; this release knows 2"):
-        Manifest.from_bytes(seal(MANIFEST_MAGIC, 3, body()), "MANIFEST")
+    with pytest.raises(UnknownFormat, match="MANIFEST has format 4; this release knows 3"):
+        Manifest.from_bytes(seal(MANIFEST_MAGIC, 4, body()), "MANIFEST")
 
 
 @pytest.mark.parametrize(

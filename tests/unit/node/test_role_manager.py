@@ -1,0 +1,162 @@
+"""Which role change the leader decides on, and when a member counts as gone: by its clock, in its leadership."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from dqlite_py.errors import MemberRefused, MembershipRefused, NotSupportedError
+from dqlite_py.model import Configuration, NodeId, Role, RoleSettings
+from dqlite_py.node.cluster_view import ClusterView
+from dqlite_py.node.formats import check_joiner_reads, check_members_read
+from dqlite_py.node.membership import Membership
+from dqlite_py.node.role_manager import RoleManager
+from dqlite_py.raft.roles import Action
+from tests.unit.raft.solo import Solo, members
+
+SETTINGS = RoleSettings(True, 3, 1, 5_000)
+
+
+class Bench:
+    def __init__(self, configuration: Configuration) -> None:
+        self.solo = Solo(configuration).elect(2)
+        loop = asyncio.get_running_loop()
+        view = ClusterView(loop, self.solo.core)
+        self.connected = {m.id for m in configuration.members}
+
+        async def nobody(*_args: object) -> None:
+            raise AssertionError
+
+        self.membership = Membership(
+            loop=loop,
+            core=self.solo.core,
+            view=view,
+            pump=lambda: None,
+            now_ms=lambda: self.solo.now,
+            is_connected=lambda node_id: node_id in self.connected,
+            hand_over=nobody,  # type: ignore[arg-type]
+            call=nobody,
+        )
+        self.manager = RoleManager(
+            loop=loop,
+            core=self.solo.core,
+            view=view,
+            membership=self.membership,
+            now_ms=lambda: self.solo.now,
+            is_connected=lambda node_id: node_id in self.connected,
+            transfer=nobody,  # type: ignore[arg-type]
+        )
+
+    def live(self, ms: float, *answering: int) -> None:
+        end = self.solo.now + ms
+        while self.solo.now < end:
+            for node in answering:
+                self.solo.ack(node, self.solo.core.last_index)
+            self.solo.tick(50).settle()
+            self.manager._look()
+
+    def decide(self) -> tuple[Action, int, Role | None] | None:
+        change = self.manager.next_change(self.solo.core.configuration)
+        return None if change is None else (change.action, change.member, change.role)
+
+
+def kept(configuration: Configuration, settings: RoleSettings | None = SETTINGS) -> Configuration:
+    return replace(configuration, settings=settings)
+
+
+async def test_a_voter_is_replaced_when_it_is_gone_for_long_enough_and_not_before() -> None:
+    bench = Bench(kept(members(1, 2, 3, standbys=(4,))))
+    bench.live(3_000, 2, 3, 4)
+    assert bench.decide() == (Action.NOTHING, 0, None)
+    bench.live(5_000, 2, 4)
+    assert bench.decide() == (Action.NOTHING, 0, None), "its patience began when the last answer was old"
+    bench.live(1_500, 2, 4)
+    assert bench.decide() == (Action.ASSIGN, 4, Role.VOTER)
+
+
+async def test_a_connection_that_is_gone_counts_as_well_as_silence() -> None:
+    bench = Bench(kept(members(1, 2, 3, standbys=(4,))))
+    bench.live(3_000, 2, 3, 4)
+    bench.connected.discard(NodeId(3))
+    bench.live(5_100, 2, 3, 4)
+    assert bench.decide() == (Action.ASSIGN, 4, Role.VOTER)
+
+
+async def test_who_has_just_come_is_not_chosen_yet() -> None:
+    bench = Bench(kept(members(1, 2, standbys=(4,))))
+    bench.live(1_000, 2, 4)
+    assert bench.decide() == (Action.NOTHING, 0, None)
+    bench.live(1_500, 2, 4)
+    assert bench.decide() == (Action.ASSIGN, 4, Role.VOTER)
+
+
+async def test_a_stand_by_that_is_behind_is_waited_for() -> None:
+    bench = Bench(kept(members(1, 2, standbys=(4,))))
+    bench.live(3_000, 2)
+    assert bench.decide() == (Action.NOTHING, 0, None)
+
+
+async def test_by_hand_nothing_is_decided() -> None:
+    bench = Bench(kept(members(1, 2, standbys=(4,)), replace(SETTINGS, automatic=False)))
+    bench.live(3_000, 2, 4)
+    assert bench.decide() is None
+
+
+async def test_without_settings_whoever_has_caught_up_votes() -> None:
+    bench = Bench(members(1, 2, 3, standbys=(4,), spares=(6,)))
+    bench.live(200, 2, 3)
+    assert bench.decide() is None
+    bench.live(200, 2, 3, 4)
+    assert bench.decide() == (Action.ASSIGN, 4, Role.VOTER)
+
+
+async def test_status_says_since_when_and_how_far() -> None:
+    bench = Bench(kept(members(1, 2, standbys=(4,))))
+    bench.live(3_000, 2)
+    found = bench.manager.member_status(NodeId(4))
+    assert found["reachable"] is False
+    assert found["catch_up"] == {"match": 0, "target": bench.solo.core.last_index, "percent": 0}
+    assert bench.manager.member_status(NodeId(2))["catch_up"]["percent"] == 100
+    assert bench.manager.status()["voters"] == 3
+
+
+NEW = kept(members(1, 2, 3))
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        ({"configuration": 2}, None),
+        ({"configuration": 1}, "member 2 reads format 1"),
+        (NotSupportedError("this release has no method 'raft.formats'"), "member 2 reads format 1"),
+        ({}, "member 2 reads format 1"),
+        ("nonsense", "member 2 reads format 1"),
+        (MembershipRefused("away"), "member 2 reads them is not known: away"),
+    ],
+)
+async def test_a_newer_format_waits_until_all_read_it(answer: Any, why: str | None) -> None:
+    async def call(node_id: NodeId, method: str, _body: Any, _timeout_s: float) -> Any:
+        assert method == "raft.formats"
+        if node_id == 3:
+            return {"configuration": 9}
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    await check_members_read(members(1, 2, 3), NodeId(1), call)
+    if why is None:
+        await check_members_read(NEW, NodeId(1), call)
+    else:
+        with pytest.raises(MembershipRefused, match=why):
+            await check_members_read(NEW, NodeId(1), call)
+
+
+def test_a_node_that_does_not_read_what_is_in_force_may_not_join() -> None:
+    check_joiner_reads(members(1), None)
+    check_joiner_reads(NEW, {"configuration": 2})
+    for formats in (None, {}, {"configuration": 1}, {"configuration": "2"}):
+        with pytest.raises(MemberRefused, match="format 2"):
+            check_joiner_reads(NEW, formats)
