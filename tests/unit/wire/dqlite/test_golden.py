@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import random
-import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -35,6 +32,7 @@ from dqlite_py.wire.dqlite.responses import (
 from dqlite_py.wire.dqlite.rows import RowsBatch
 from dqlite_py.wire.dqlite.tuples import params_schema
 from dqlite_py.wire.dqlite.values import ValueType, WireValue, typed
+from tests.foreign import python313env
 
 HERE: Final = Path(__file__).parent
 PARAMS: Final = (
@@ -176,17 +174,6 @@ def test_what_dqlite_answers() -> None:
     assert [value.value for value in table.rows[0]] == [1, 7, 1700000000, 2.5]
 
 
-@functools.cache
-def oracle() -> str | None:
-    """A Python that has dqlite-wire: this one, or one on the path."""
-    for python in (sys.executable, *map(shutil.which, ("python3.13", "python3.14", "dqlite-wire-python"))):
-        if python is not None:
-            found = subprocess.run([python, "-c", "import dqlitewire"], capture_output=True, check=False)
-            if found.returncode == 0:
-                return python
-    return None
-
-
 def random_messages(count: int) -> list[Request | Response]:
     chance = random.Random(7)
 
@@ -213,10 +200,12 @@ def random_messages(count: int) -> list[Request | Response]:
     return made
 
 
+@pytest.mark.timeout(300)  # the first time, packages are fetched
 def test_dqlite_wire_reads_ours_and_says_the_same() -> None:
-    python = oracle()
-    if python is None:
-        pytest.skip("no Python with dqlite-wire (which needs 3.13) on the path")
+    try:
+        python = python313env.python()
+    except python313env.NotAvailable as error:
+        pytest.skip(f"dqlite-wire needs Python 3.13: {error}")
     ours = [encode(message) for message in (*MEANING.values(), *random_messages(200))]
     requests = [isinstance(message, Request) for message in (*MEANING.values(), *random_messages(200))]
     fed = "".join(
