@@ -64,7 +64,7 @@ from dqlite_py.gateway import ReadLevel, WriteKey
 
 if TYPE_CHECKING:
     from dqlite_py.app import Node
-    from dqlite_py.client import connect, connect_async
+    from dqlite_py.client import RemoteCluster, connect, connect_async
 
 __version__ = "0.1.0"
 
@@ -98,6 +98,7 @@ __all__ = [
     "PrepareProtocol",
     "ProgrammingError",
     "ReadLevel",
+    "RemoteCluster",
     "ResultNotKept",
     "Row",
     "SessionExpired",
@@ -131,7 +132,7 @@ def __getattr__(name: str) -> Any:
         from dqlite_py.app import Node
 
         return Node
-    if name in ("connect", "connect_async"):
+    if name in ("RemoteCluster", "connect", "connect_async"):
         from dqlite_py import client
 
         return getattr(client, name)

@@ -39,8 +39,8 @@ from dqlite_py.node.settings import node_settings
 from dqlite_py.node.tickets import Deadline
 from dqlite_py.ports import SystemDisk
 from dqlite_py.raft.journal import lock_folder
-from dqlite_py.server.dqlite.server import DqliteServer
 from dqlite_py.server.dqlite.settings import ServerSettings
+from dqlite_py.server.protocols import ClientProtocols
 from dqlite_py.storage.changelog.cursor import Cursor
 
 log = logging.getLogger("dqlite_py.node")
@@ -322,22 +322,22 @@ class Node:
         settings = self._settings
         disk.mkdir(settings.directory)
         lock = lock_folder(disk, settings.directory)
+        protocols = ClientProtocols()
         try:
             runtime = await open_node(
-                disk, settings, self._start_timeout, on_fatal=lambda _error: self._request_stop()
+                disk, settings, self._start_timeout, lambda _error: self._request_stop(), protocols.serve
             )
         except BaseException:
             lock.close()
             raise
-        server = DqliteServer(runtime, self._clients)
-        runtime.sections["dqlite"] = server.status
+        protocols.started(runtime, self._clients)
         self._runtime = runtime
         with RunningNode(runtime, self._leave_to_parent):
             self._started.set()
             await self._stop_request.wait()
             try:
                 await drain(runtime.transactions, self._drain_s)
-                await server.stop()
+                await protocols.stop()
                 await runtime.stop(hand_over=self._hand_over)
             finally:
                 lock.close()

@@ -94,6 +94,13 @@ DQLITE_CONNECTIONS_MAX: Final = 64  # of a program to a stock server
 DQLITE_IDLE_CONNECTIONS_MAX: Final = 8  # of these, kept without work
 DQLITE_BATCH_BYTES: Final = 4096  # a batch of rows is sent when it has grown to this size
 
+# -- programs' connections (the extension of dqlite's protocol)
+EXTENSION_FRAGMENT_BYTES: Final = 128 * KIB  # a longer body is sent in pieces of this size
+EXTENSION_MESSAGE_BYTES_MAX: Final = FRAME_BYTES_MAX  # a call's or an answer's body
+EXTENDED_CONNECTIONS_MAX: Final = 8192  # per node, and not more than its descriptors allow
+FOLLOWERS_MAX: Final = 1024  # programs that follow changes, per node
+STREAM_CREDITS_MAX: Final = 1024  # pieces of a stream that a client may allow in advance
+
 # -- snapshots
 SNAPSHOT_CHUNK_BYTES: Final = 1 * MIB
 SNAPSHOT_KEEP_MS: Final = 120_000  # an unused outgoing copy is dropped after this

@@ -10,7 +10,7 @@ from dqlite_py.client.caller import ClusterCaller, Status, open_caller
 from dqlite_py.config import TlsSettings
 from dqlite_py.errors import Error, NoLeader, OperationalError, OutcomeUnknown
 from dqlite_py.model import Address
-from dqlite_py.raft.rpc import RpcLost, RpcNotSent
+from dqlite_py.wire.rpc import RpcLost, RpcNotSent
 
 T = TypeVar("T")
 

@@ -11,14 +11,14 @@ from collections.abc import Iterable
 from typing import Any
 
 from dqlite_py import aio, dbapi
-from dqlite_py.client.addresses import Target, parse_addresses, parse_target
+from dqlite_py.client.cluster import RemoteCluster, as_target, open_link
 from dqlite_py.client.gateway import AsyncRemoteGateway, RemoteGateway
-from dqlite_py.client.shared import SharedLink, shared_link
+from dqlite_py.client.shared import SharedLink
+from dqlite_py.client.stock.choosing import AsyncChoosingGateway, Choice, ChoosingGateway
 from dqlite_py.command import check_database_name
-from dqlite_py.config import TlsSettings
 from dqlite_py.errors import InterfaceError
 
-__all__ = ["AsyncRemoteGateway", "RemoteGateway", "connect", "connect_async"]
+__all__ = ["AsyncRemoteGateway", "RemoteCluster", "RemoteGateway", "connect", "connect_async"]
 
 
 def connect(target: str | Iterable[str], database: str | None = None, **options: Any) -> Any:
@@ -30,35 +30,23 @@ def connect(target: str | Iterable[str], database: str | None = None, **options:
     timeout, WrongCluster for the nodes of several clusters.
     """
     link, name = _open(target, database, options)
-    return dbapi.connect(RemoteGateway(link), name, **options)
+    choice = Choice.of(link.addresses, link.tls, options)
+    return dbapi.connect(ChoosingGateway(lambda: RemoteGateway(link), choice), name, **options)
 
 
 def connect_async(target: str | Iterable[str], database: str | None = None, **options: Any) -> Any:
     """As `connect`, for asyncio: to be awaited, or to be entered by `async with` (dqlite_py.aio.connect)."""
     link, name = _open(target, database, options)
-    return aio.connect(AsyncRemoteGateway(link), name, **options)
+    choice = Choice.of(link.addresses, link.tls, options)
+    return aio.connect(AsyncChoosingGateway(lambda: AsyncRemoteGateway(link), choice), name, **options)
 
 
 def _open(
     target: str | Iterable[str], database: str | None, options: dict[str, Any]
 ) -> tuple[SharedLink, str]:
     """The link and the database's name; takes what is about TLS out of `options`."""
-    found = parse_target(target) if isinstance(target, str) else Target(parse_addresses(target))
+    found = as_target(target)
     name = check_database_name(database if database is not None else found.database)
     if found.database not in ("", name):
         raise InterfaceError(f"two databases are named: {found.database!r} and {name!r}")
-    tls = options.pop("tls", None)
-    files = {part: options.pop(f"tls_{part}", None) for part in ("cert", "key", "ca")}
-    given = {f"tls_{part}": path for part, path in files.items() if path is not None}
-    if given and (tls is not None or len(given) < len(files)):
-        raise InterfaceError(
-            f"TLS is given as tls=, or as tls_cert, tls_key and tls_ca, not {', '.join(given)}"
-        )
-    if given:
-        tls = TlsSettings(**{part: str(path) for part, path in files.items()})
-    if tls is not None and not isinstance(tls, TlsSettings):
-        raise InterfaceError(f"tls must be TlsSettings, not {type(tls).__name__}")
-    try:
-        return shared_link(found.addresses, tls), name
-    except OSError as error:  # ssl.SSLError, too: not PEM, or a key of another certificate
-        raise InterfaceError(f"the TLS files cannot be used: {error}") from None
+    return open_link(found, options), name

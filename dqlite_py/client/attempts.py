@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
 from dqlite_py.client.link import MARGIN_S, TIMEOUT_MAX_S, Link
+from dqlite_py.client.stock.choosing import StockServers
 from dqlite_py.errors import (
     DivergenceDetected,
     Error,
@@ -29,7 +30,7 @@ from dqlite_py.errors import (
     is_database_missing,
 )
 from dqlite_py.model import Address
-from dqlite_py.raft.rpc import RpcError, RpcLost
+from dqlite_py.wire.rpc import RpcError, RpcLost
 
 TRIAL_S: Final = 2.5  # for a node that is not known to lead: it may be cut off from the others
 T = TypeVar("T")
@@ -110,7 +111,7 @@ class Attempts:
         """Return when the request may be asked again; raises what settles it."""
         target, directory = self.target, self._directory
         if target is None:
-            if not isinstance(error, NoLeader):
+            if not isinstance(error, NoLeader) or isinstance(error, StockServers):
                 raise error  # none of the addresses is the cluster's
         elif isinstance(error, RpcError):
             directory.failed(target, error)
@@ -140,6 +141,8 @@ class Attempts:
         """Wait a little before the next attempt; raises when the time is over."""
         if self.left_s <= self._pause_s:
             text = f"no answer within {self._timeout_s:g} s; the last attempt: {self._last}"
-            raise OutcomeUnknown(text) if self.is_uncertain else NoLeader(text)
+            if self.is_uncertain:
+                raise OutcomeUnknown(text)
+            raise NoLeader(text)
         await asyncio.sleep(self._pause_s)
         self._pause_s = min(_PAUSE_MAX_S, 2 * self._pause_s)

@@ -32,9 +32,12 @@ class Background(Generic[R]):
         open: Callable[[], Coroutine[Any, Any, R]],
         close: Callable[[R], Coroutine[Any, Any, None]],
         name: str,
+        descriptors: Callable[[R], list[int]] = lambda _: [],
     ) -> None:
+        """`descriptors`: what a forked child has to let go of."""
         self._pid = os.getpid()
         self._open, self._close = open, close
+        self._descriptors = descriptors
         self._lock = threading.RLock()  # finalizers come here, too
         self._ended = False
         self._loop: asyncio.AbstractEventLoop
@@ -110,8 +113,15 @@ class Background(Generic[R]):
             await self._close(self.resource)
 
     def leave_to_parent(self) -> None:
-        """In a forked child: nothing of the loop may ever be closed here, or the parent's would suffer."""
+        """In a forked child: nothing of the loop may ever be closed here, or the parent's would suffer. The sockets are
+        let go, or they would stay open while the child lives; their numbers stay taken, as their owners know them."""
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._loop))
+        numbers = self._descriptors(self.resource)
+        if numbers:
+            null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+            for number in numbers:
+                os.dup2(null, number, inheritable=False)
+            os.close(null)
 
 
 def _end_all() -> None:

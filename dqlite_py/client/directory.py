@@ -11,11 +11,14 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from dqlite_py.client.caller import ClusterCaller, Status
+from dqlite_py.client.stock.choosing import StockServers
+from dqlite_py.client.wire import StockAnswer
 from dqlite_py.errors import Error, InterfaceError, NoLeader, WrongCluster
 from dqlite_py.limits import MEMBERS_MAX
 from dqlite_py.model import Address
-from dqlite_py.raft.rpc import RpcError
 from dqlite_py.wire.address import split_address
+from dqlite_py.wire.handshake import NO_CLUSTER
+from dqlite_py.wire.rpc import RpcError
 
 HEAD_START_S: Final = 0.15  # of an address over the next one, when it does not answer
 STATUS_TIMEOUT_S: Final = 2.0
@@ -67,8 +70,17 @@ class Directory:
         if leader is not None and leader != by and leader not in self._failures:
             self.leader = leader
 
+    @property
+    def are_stock(self) -> bool:
+        """Whether those that answer are servers of dqlite itself, as far as this process has ever heard."""
+        return self._caller.cluster_id == NO_CLUSTER and any(
+            isinstance(error, StockAnswer) for error in self._failures.values()
+        )
+
     def _nobody(self) -> Error:
         reasons = "; ".join(f"{address}: {_text(error)}" for address, error in self._failures.items())
+        if self.are_stock:
+            return StockServers(f"these are servers of dqlite itself ({reasons})")
         if all(isinstance(self._failures.get(address), WrongCluster) for address in self.given):
             return WrongCluster(f"these are nodes of another cluster than before ({reasons})")
         return NoLeader(f"no node of the cluster answers ({reasons})")
@@ -109,13 +121,9 @@ class Directory:
 
     async def _ask(self, address: Address) -> Address | None:
         """Note what the node at `address` says; who leads, if that is another one."""
-        cluster_id = self._caller.cluster_id
         try:
             status = await self._caller.status(address, STATUS_TIMEOUT_S)
-            self._caller.learn(status, address)
         except (Error, RpcError) as error:
-            if cluster_id != self._caller.cluster_id:  # learned meanwhile, which ends older connections
-                return await self._ask(address)
             self.failed(address, error)
             return None
         self._failures.pop(address, None)

@@ -31,7 +31,7 @@ from dqlite_py.gateway import LINEARIZABLE, Freshness, ReadLevel
 from dqlite_py.limits import SNAPSHOT_CHUNK_BYTES, SNAPSHOT_CHUNKS_INFLIGHT
 from dqlite_py.model import Address
 from dqlite_py.nativelib import crc32c
-from dqlite_py.raft.rpc import RpcError
+from dqlite_py.wire.rpc import RpcError
 
 Progress = Callable[[str, int, int], None]
 _TRY_S: Final = 5.0  # for one answer

@@ -135,7 +135,12 @@ class RemoteTransaction:
         return self._calls.run(lambda _: self._transaction.run(body, timeout_s, interrupt))
 
     def commit(self, timeout_s: float) -> UnitResult:
-        return self._calls.run(lambda _: self._transaction.commit(timeout_s))
+        """A KeyboardInterrupt carries the COMMIT's key (attribute `write_key`), for `resolve`."""
+        try:
+            return self._calls.run(lambda _: self._transaction.commit(timeout_s))
+        except BaseException as error:
+            _with_key(error, self._transaction)
+            raise
 
     def rollback(self) -> None:
         with contextlib.suppress(Error):
@@ -257,7 +262,12 @@ class AsyncRemoteTransaction:
         return await self._calls.wait(lambda _: self._transaction.run(body, timeout_s, interrupt))
 
     async def commit(self, timeout_s: float) -> UnitResult:
-        return await self._calls.wait(lambda _: self._transaction.commit(timeout_s))
+        """A CancelledError carries the COMMIT's key (attribute `write_key`), for `resolve`."""
+        try:
+            return await self._calls.wait(lambda _: self._transaction.commit(timeout_s))
+        except BaseException as error:
+            _with_key(error, self._transaction)
+            raise
 
     async def rollback(self) -> None:
         with contextlib.suppress(Error):
@@ -265,6 +275,16 @@ class AsyncRemoteTransaction:
 
     def __del__(self) -> None:
         self._calls.soon(self._transaction.abandon)
+
+
+def _with_key(error: BaseException, transaction: transactions.Transaction) -> None:
+    """Who breaks a COMMIT off can ask what became of it. OutcomeUnknown has the key in its details."""
+    key = transaction.commit_key
+    if key is not None and not isinstance(error, Error):
+        error.write_key = key  # type: ignore[attr-defined]
+        error.add_note(
+            f"a COMMIT was under way; its key: session {key.session.hex()}, sequence {key.sequence}"
+        )
 
 
 def _with_rest(calls: Calls, found: reads.Found, kind: Any = RemoteStream) -> QueryResult:

@@ -18,7 +18,7 @@ from dqlite_py.config import TlsSettings
 from dqlite_py.errors import Error, MalformedMessage, OutcomeUnknown
 from dqlite_py.gateway import UnitResult
 from dqlite_py.model import Address
-from dqlite_py.raft.rpc import RpcError
+from dqlite_py.wire.rpc import RpcError
 
 T = TypeVar("T")
 MARGIN_S: Final = 0.5  # a node answers at its own deadline, and knows more than we do
@@ -69,6 +69,10 @@ class Link:
     async def close(self) -> None:
         await self.caller.stop()
 
+    def descriptors(self) -> list[int]:
+        """Of open sockets."""
+        return self.caller.descriptors()
+
 
 class Opened:
     """What an id stands for at one node: a result, a frozen state, a transaction. Its requests are not repeated.
@@ -105,7 +109,7 @@ class Opened:
         until the result is called (once)."""
         if self.address is None:
             return lambda: None
-        return self._link.caller.transport.callers.keep_open(self.address)
+        return self._link.caller.keep_open(self.address)
 
     def tell(self, method: str) -> None:
         """Ask for what the node would come to by itself, later. Loop thread."""

@@ -30,17 +30,17 @@ class SharedLink:
 
     def __init__(self, addresses: Sequence[Address], tls: TlsSettings | None) -> None:
         self.addresses = tuple(addresses)
-        self._tls = tls
+        self.tls = tls
         self._opening = threading.Lock()
         self._background = self._open()
 
     def _open(self) -> Background[Link]:
-        addresses, tls = self.addresses, self._tls
+        addresses, tls = self.addresses, self.tls
 
         async def open() -> Link:
             return Link(addresses, tls)
 
-        background = Background(open, Link.close, "dqlite-client")
+        background = Background(open, Link.close, "dqlite-client", Link.descriptors)
         weakref.finalize(self, background.end, wait=False)
         return background
 

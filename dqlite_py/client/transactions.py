@@ -56,6 +56,7 @@ class Transaction:
 
     def __init__(self, link: Link, opened: Opened, database: str, log_time_us: int) -> None:
         self.is_open = True
+        self.commit_key: WriteKey | None = None  # of a COMMIT that was asked for
         self._log_time_us = log_time_us  # of its entry
         self._link = link
         self._opened = opened
@@ -85,15 +86,17 @@ class Transaction:
         return found
 
     async def commit(self, timeout_s: float) -> UnitResult:
-        """Cancelled: whether it was committed is not known."""
+        """Cancelled: it goes on, and whether it was committed is not known; `commit_key` tells when it is asked for."""
         self._check_open()
         deadline = asyncio.get_running_loop().time() + timeout_s
-        key = self._link.sessions.take_at(self._database, self._log_time_us)
+        key = self.commit_key = self._link.sessions.take_at(self._database, self._log_time_us)
+        asked = self._link.spawn(
+            self._opened.ask("tx.commit", {"key": [*key]}, timeout_s, OutcomeUnknown, answers.index_answer)
+        )
         try:
-            index = await self._opened.ask(
-                "tx.commit", {"key": [*key]}, timeout_s, OutcomeUnknown, answers.index_answer
-            )
+            index = await asyncio.shield(asked)
         except IntegrityError:  # deferred foreign keys: it is still open
+            self.commit_key = None
             self._link.sessions.give_back(self._database, key)
             raise
         except Error as error:
@@ -104,11 +107,18 @@ class Transaction:
             left_s = deadline - asyncio.get_running_loop().time()
             return await self._what_became(key, error, left_s)
         except asyncio.CancelledError:
-            self._over()
+            self.is_open = False
+            asked.add_done_callback(self._left_alone)
             raise
         self._over()
         self._link.sessions.give_back(self._database, key)
         return UnitResult(index, [])
+
+    def _left_alone(self, asked: asyncio.Task[int]) -> None:
+        """A COMMIT whose caller is gone was answered: one that cannot be leaves nothing open."""
+        self._let_go()
+        if asked.cancelled() or isinstance(asked.exception(), IntegrityError):
+            self._opened.tell("tx.rollback")
 
     async def _what_became(self, key: WriteKey, error: Error, left_s: float) -> UnitResult:
         if left_s <= 0:
@@ -130,7 +140,7 @@ class Transaction:
                 )
 
     def abandon(self) -> None:
-        """Nobody goes on with it."""
+        """Nobody goes on with it; a COMMIT under way is left alone."""
         if self.is_open:
             self._over()
             self._opened.tell("tx.interrupt")

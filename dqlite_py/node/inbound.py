@@ -10,6 +10,7 @@ import logging
 from typing import Protocol
 
 from dqlite_py.model import Address, NodeId
+from dqlite_py.node.programs import ProgramMethods
 from dqlite_py.raft.host import RaftHost
 from dqlite_py.raft.messages import Message
 from dqlite_py.storage.engine import sqlite_identity
@@ -30,6 +31,7 @@ class Inbound:
     def __init__(self, cluster_id: bytes, node_id: NodeId) -> None:
         self._receiver: Receiver | None = None
         self._node_id = node_id
+        self.programs = ProgramMethods()  # filled by the runtime
         self.learned: dict[NodeId, Address] = {}
         self.set_cluster(cluster_id)
 

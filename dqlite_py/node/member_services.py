@@ -13,6 +13,7 @@ from dqlite_py.model import NodeId, Role, RoleSettings, settings_from_wire
 from dqlite_py.node.fields import TIMEOUT_S, address_of, field, member_id_of, timeout_of
 from dqlite_py.node.formats import FORMATS, check_joiner_reads
 from dqlite_py.node.membership import Membership
+from dqlite_py.node.programs import Handler
 from dqlite_py.node.runtime_parts import Parts
 from dqlite_py.node.tickets import Deadline
 
@@ -49,7 +50,7 @@ class MemberServices:
 
     def register(self) -> None:
         add = self._parts.transport.register
-        for method, handler in {
+        for_nodes: dict[str, Handler] = {
             "leader.remove": self.leader_remove,
             "leader.assign": self.leader_assign,
             "leader.add": self.leader_add,
@@ -57,10 +58,9 @@ class MemberServices:
             "leader.roles": self.leader_roles,
             "raft.configuration": self.configuration,
             "raft.formats": self.formats,
-        }.items():
-            add(method, handler)
-        for method, handler in {
-            "join": self.join,
+        }
+        add("join", self.join, open_to_joiners=True)
+        for_programs: dict[str, Handler] = {
             "members": self.members,
             "add": self.add,
             "assign": self.assign,
@@ -68,8 +68,10 @@ class MemberServices:
             "roles": self.roles,
             "remove": self.remove,
             "transfer": self.transfer,
-        }.items():
-            add(method, handler, open_to_joiners=True)
+        }
+        for method, handler in (for_nodes | for_programs).items():
+            add(method, handler)
+        self._parts.programs.add(for_programs)
 
     # -- the leader's -----------------------------------------------------------------------------------------
 

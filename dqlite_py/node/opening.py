@@ -42,9 +42,16 @@ log = logging.getLogger("dqlite_py.node")
 
 
 async def open_node(
-    disk: Disk, settings: NodeSettings, join_timeout_s: float, on_fatal: Callable[[BaseException], None]
+    disk: Disk,
+    settings: NodeSettings,
+    join_timeout_s: float,
+    on_fatal: Callable[[BaseException], None],
+    serve: Callable[[PeerTransport, Inbound], None] = lambda _transport, _inbound: None,
 ) -> NodeRuntime:
-    """The started runtime of the folder in `settings`, whose lock the caller holds. Nothing runs when it raises."""
+    """The started runtime of the folder in `settings`, whose lock the caller holds. Nothing runs when it raises.
+
+    `serve` registers the protocols of programs, before anybody can connect.
+    """
     clock = SystemClock()
     check_not_recovering(disk, settings.directory)
     rejoin = set_aside(disk, settings.directory)
@@ -62,6 +69,7 @@ async def open_node(
         on_learned=inbound.on_learned,
         accept_sender=inbound.accept_sender,
     )
+    serve(transport, inbound)
     await transport.start()
     try:
         opened = await _membership(disk, settings, join_timeout_s, identity, transport, inbound, rejoin)

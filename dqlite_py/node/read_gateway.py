@@ -133,6 +133,19 @@ class ReadGateway:
         found = self.query(database, sql, params, Freshness(level), timeout_s)
         return found if found.more is None else _whole(found)
 
+    def read_here(
+        self,
+        database: str,
+        sql: str,
+        params: SqlParams,
+        freshness: Freshness,
+        timeout_s: float,
+        interrupt: Interrupt,
+    ) -> QueryResult:
+        """The same without its barrier."""
+        found = self.query_here(database, sql, params, freshness, timeout_s, interrupt)
+        return found if found.more is None else _whole(found)
+
     def is_read(self, sql: str, database: str) -> bool:
         return self.pool(database).classify(sql) == "read"
 

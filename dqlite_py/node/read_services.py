@@ -9,23 +9,34 @@ sql.fetch {id, timeout_s} -> [rows, is last]
 sql.begin_read {id, database, level, log_index, max_staleness_s|nil, idle_s, hold_s, timeout_s} -> log index
 sql.interrupt {id}, sql.close {id} -> nil: both end a statement that runs, the second also what is open
 sql.is_read {database, sql} -> true or false
+sql.read {database, sql, params, level, timeout_s} -> [columns, rows]: the whole of a small result
 `id`: 16 bytes of the caller's choice, known from the moment the request is read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 from dqlite_py.command import check_params
-from dqlite_py.errors import Busy, InterfaceError, OperationalError, RequestTooLarge
+from dqlite_py.errors import (
+    Busy,
+    InterfaceError,
+    NotSupportedError,
+    OperationalError,
+    RequestTooLarge,
+)
 from dqlite_py.gateway import (
+    Freshness,
     Interrupt,
     QueryResult,
+    ReadLevel,
     ReadTransaction,
     Row,
     RowStream,
+    SqlParams,
     TransactionLimits,
 )
 from dqlite_py.limits import RPC_VALUES_MAX
@@ -38,8 +49,10 @@ from dqlite_py.node.fields import (
     seconds_of,
     timeout_of,
 )
+from dqlite_py.node.programs import Caller, Handler
 from dqlite_py.node.runtime_parts import Parts
-from dqlite_py.raft.connection import Connection
+from dqlite_py.node.tickets import Deadline
+from dqlite_py.node.transaction_calls import settle
 
 THREADS: Final = 16
 OPEN_MAX: Final = 4096  # of all programs: queries under way, unread results, frozen states
@@ -62,12 +75,28 @@ class _Ending(Interrupt):
 class _Opened:
     """What an id stands for."""
 
-    def __init__(self, owner: Connection) -> None:
+    def __init__(self, owner: Caller) -> None:
         self.owner = owner
         self.interrupt = _Ending()
         self.stream: RowStream | None = None
         self.transaction: ReadTransaction | None = None
         self.is_closed = False
+        self._found: Any = None  # by a thread, for a handler that may be gone
+
+    def run(self, function: Callable[..., Any], *args: Any) -> Any:
+        """On a thread: what it opens is closed when nobody wants it any more."""
+        self._found = found = function(*args)
+        if self.is_closed:  # looked at AFTER it was noted: whoever closes looks the other way round
+            self.close_found()
+            raise _interrupted()
+        return found
+
+    def close_found(self) -> None:
+        """What `run` opened, if anything; any thread."""
+        found = self._found
+        held = found.more if isinstance(found, QueryResult) else found
+        if held is not None:
+            held.close()
 
 
 class ReadServices:
@@ -79,16 +108,21 @@ class ReadServices:
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="dqlite-read")
 
     def register(self) -> None:
-        for method, handler in {
+        ended: dict[str, Handler] = {
+            "sql.read": self.read,
             "sql.query": self.query,
             "sql.fetch": self.fetch,
             "sql.begin_read": self.begin_read,
-            "sql.interrupt": self.interrupt,
-            "sql.close": self.close_one,
             "sql.is_read": self.is_read,
-        }.items():
-            self._parts.transport.register(method, handler, open_to_joiners=True)
-        self._parts.transport.watch_callers(self._caller_gone)
+        }
+        finished: dict[str, Handler] = {"sql.interrupt": self.interrupt, "sql.close": self.close_one}
+        transport, programs = self._parts.transport, self._parts.programs
+        for method, handler in (ended | finished).items():
+            transport.register(method, handler)
+        programs.add(ended, ends_when_cancelled=True)
+        programs.add(finished)
+        transport.watch_callers(self._caller_gone)
+        programs.watch_callers(self._caller_gone)
 
     def close(self) -> None:
         """The reader pools have ended what was open."""
@@ -105,18 +139,12 @@ class ReadServices:
             if transaction is None:
                 raise InterfaceError("'transaction' names something else")
             opened = self._open(number, context)
-            work = self._on_thread(transaction.query, sql, params, timeout_s, opened.interrupt)
+            work = self._on_thread(opened.run, transaction.query, sql, params, timeout_s, opened.interrupt)
         else:
             database, freshness = database_of(body), freshness_of(body)
             opened = self._open(number, context)
-            work = self._on_thread(
-                self._parts.gateway.query, database, sql, params, freshness, timeout_s, opened.interrupt
-            )
-        try:
-            found: QueryResult = await work
-        except BaseException:
-            self._forget(number, opened)
-            raise
+            work = self._query(opened, database, sql, params, freshness, timeout_s)
+        found: QueryResult = await self._finished(number, opened, work)
         opened.stream = found.more
         if opened.is_closed:
             self._end(number, opened)
@@ -137,6 +165,9 @@ class ReadServices:
         is_last = True
         try:
             rows, is_last = await self._on_thread(_pieces, stream)
+        except asyncio.CancelledError:
+            opened.interrupt.request()
+            raise
         finally:
             if is_last or opened.is_closed:
                 self._forget(number, opened)
@@ -148,17 +179,13 @@ class ReadServices:
     async def begin_read(self, context: Any, body: Any) -> Any:
         number, database, freshness = id_of(body), database_of(body), freshness_of(body)
         limits = TransactionLimits(seconds_of(body, "idle_s"), seconds_of(body, "hold_s"))
+        timeout_s = timeout_of(body)
         opened = self._open(number, context)
-        try:
-            begin = self._parts.gateway.begin_read
-            found = await self._on_thread(begin, database, freshness, timeout_of(body), limits)
-            if opened.is_closed:
-                self._threads.submit(found.close)
-                raise _interrupted()
-        except BaseException:
-            self._forget(number, opened)
-            raise
-        opened.transaction = found
+        work = self._begin_read(opened, database, freshness, timeout_s, limits)
+        opened.transaction = found = await self._finished(number, opened, work)
+        if opened.is_closed:
+            self._end(number, opened)
+            raise _interrupted()
         return found.log_index
 
     async def interrupt(self, context: Any, body: Any) -> Any:
@@ -176,7 +203,84 @@ class ReadServices:
         database, sql = database_of(body), field(body, "sql", str)
         return await self._on_thread(self._parts.gateway.is_read, sql, database)
 
+    async def read(self, _context: Any, body: Any) -> Any:
+        """[columns, rows], whole."""
+        database, sql = database_of(body), field(body, "sql", str)
+        try:
+            params = check_params(body.get("params", []))
+            freshness = Freshness(ReadLevel(field(body, "level", str, "linearizable")))
+        except ValueError:
+            raise NotSupportedError(f"read level {body.get('level')!r} is not known") from None
+        interrupt = _Ending()
+        left_s = await self._wait_fresh(database, freshness, timeout_of(body), interrupt)
+        read_here = self._parts.gateway.read_here
+        found = await self._on_thread(read_here, database, sql, params, freshness, left_s, interrupt)
+        return [list(found.columns), [list(row) for row in found.rows]]
+
     # -- inside ---------------------------------------------------------------------------------------------------
+
+    async def _query(
+        self,
+        opened: _Opened,
+        database: str,
+        sql: str,
+        params: SqlParams,
+        freshness: Freshness,
+        timeout_s: float,
+    ) -> Any:
+        left_s = await self._wait_fresh(database, freshness, timeout_s, opened.interrupt)
+        query_here = self._parts.gateway.query_here
+        return await self._on_thread(
+            opened.run, query_here, database, sql, params, freshness, left_s, opened.interrupt
+        )
+
+    async def _begin_read(
+        self,
+        opened: _Opened,
+        database: str,
+        freshness: Freshness,
+        timeout_s: float,
+        limits: TransactionLimits,
+    ) -> Any:
+        left_s = await self._wait_fresh(database, freshness, timeout_s, opened.interrupt)
+        return await self._on_thread(
+            opened.run, self._parts.gateway.begin_read_here, database, left_s, limits
+        )
+
+    async def _wait_fresh(
+        self, database: str, freshness: Freshness, timeout_s: float, interrupt: Interrupt
+    ) -> float:
+        """Until a read here is as fresh as asked for; occupies no thread. Returns what is left of the time."""
+        reads = self._parts.reads
+        if freshness.level is not ReadLevel.LINEARIZABLE and reads.is_fresh(database, freshness):
+            return timeout_s
+        deadline = Deadline(timeout_s)
+        future: asyncio.Future[Any] = self._parts.loop.create_future()
+        put = settle(future)
+        reads.barrier(database, put, deadline, freshness)
+        interrupt.set(lambda: put(None, _interrupted()))
+        try:
+            async with asyncio.timeout(deadline.left_s):
+                await future
+        except TimeoutError:
+            raise reads.too_stale(database, freshness) from None
+        finally:
+            interrupt.set(None)
+        return deadline.left_s
+
+    async def _finished(self, number: bytes, opened: _Opened, work: Awaitable[Any]) -> Any:
+        """What `work` gives. When it fails or is cancelled nothing stays open, and nothing goes on running."""
+        try:
+            return await work
+        except asyncio.CancelledError:
+            opened.is_closed = True
+            opened.interrupt.request()
+            opened.close_found()
+            self._forget(number, opened)
+            raise
+        except BaseException:
+            self._forget(number, opened)
+            raise
 
     def _open(self, number: bytes, context: Any) -> _Opened:
         if number in self._opened:
@@ -222,7 +326,7 @@ class ReadServices:
                 )
         return rows
 
-    def _caller_gone(self, connection: Connection) -> None:
+    def _caller_gone(self, connection: Caller) -> None:
         for number, opened in list(self._opened.items()):
             if opened.owner is connection:
                 self._end(number, opened)

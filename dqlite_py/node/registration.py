@@ -20,5 +20,6 @@ def register_services(node: NodeRuntime) -> None:
     TransactionServices(node).register()
     node.read_services.register()
     node.dumps.register()
+    node.change_services.register(node.programs)
     node.transport.register("snapshot.begin", node.snapshot_source.begin)
     node.transport.register("snapshot.chunk", node.snapshot_source.chunk)

@@ -21,6 +21,7 @@ from dqlite_py.node.applier import Applier
 from dqlite_py.node.background import BackgroundTasks
 from dqlite_py.node.change_followers import ChangeFollowers, follow_all
 from dqlite_py.node.change_hub import ChangeHub
+from dqlite_py.node.change_services import ChangeServices
 from dqlite_py.node.cluster_view import ClusterView
 from dqlite_py.node.compaction import Compaction
 from dqlite_py.node.divergence import Divergence
@@ -75,6 +76,7 @@ class NodeRuntime:
         self.opened = opened
         self.transport = transport
         self.inbound = inbound
+        self.programs = inbound.programs
         self.cluster_id = opened.identity.cluster_id
         self.node_id = opened.identity.node_id
         self.failed: BaseException | None = None
@@ -232,6 +234,7 @@ class NodeRuntime:
         self.followers = ChangeFollowers(
             self._changes, gateway=self.gateway, workers=lambda: self._applier.workers
         )
+        self.change_services = ChangeServices(self.followers)
 
     # -- life cycle -------------------------------------------------------------------------------------------
 
@@ -286,6 +289,7 @@ class NodeRuntime:
         await self._applier.close()
         self._changes.close()
         self.read_services.close()
+        self.change_services.close()
         await self.on_worker(self.opened.journal.close)
         self._workers.shutdown(wait=False)
         self.write_path.close()

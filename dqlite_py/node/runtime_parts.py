@@ -13,6 +13,7 @@ from dqlite_py.node.divergence import Divergence
 from dqlite_py.node.local_gateway import LocalGateway
 from dqlite_py.node.membership import Membership
 from dqlite_py.node.presence import Presence
+from dqlite_py.node.programs import ProgramMethods
 from dqlite_py.node.reads import ReadBarriers
 from dqlite_py.node.startup import OpenFolder
 from dqlite_py.node.transactions import Transactions
@@ -28,6 +29,7 @@ class Parts(Protocol):
     loop: asyncio.AbstractEventLoop
     core: RaftCore
     transport: PeerTransport
+    programs: ProgramMethods
     writes: Writes
     reads: ReadBarriers
     membership: Membership

@@ -10,14 +10,12 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from dqlite_py.command import check_params, check_unit, is_transaction
+from dqlite_py.command import check_unit, is_transaction
 from dqlite_py.errors import (
     Error,
     MalformedMessage,
-    NotSupportedError,
     OutcomeUnknown,
 )
-from dqlite_py.gateway import ReadLevel
 from dqlite_py.node.database_worker import unit_error
 from dqlite_py.node.fields import (
     RESULTS_BYTES_MAX,
@@ -44,7 +42,7 @@ class Services:
 
     def register(self) -> None:
         add = self._parts.transport.register
-        for method, handler in {
+        for_nodes: dict[str, Handler] = {
             "leader.write": self.leader_write,
             "leader.open": self.leader_open,
             "leader.drop": self.leader_drop,
@@ -52,19 +50,19 @@ class Services:
             "raft.lease_index": self.lease_index,
             "state.hash_at": self.state_hash_at,
             "state.suspect": self.state_suspect,
-        }.items():
-            add(method, handler)
+        }
+        add("status", self.status, open_to_joiners=True)  # of nodes that do not belong to the cluster yet
         # Open to programs that are no members: with TLS they hold a certificate of the cluster's authority, without
         # it the node listens on loopback only or its operator said --insecure (node.settings).
-        for method, handler in {
-            "status": self.status,
+        for_programs: dict[str, Handler] = {
             "sql.write": self.sql_write,
-            "sql.read": self.sql_read,
             "sql.open": self.sql_open,
             "sql.drop": self.sql_drop,
             "state.hash": self.state_hash,
-        }.items():
-            add(method, handler, open_to_joiners=True)
+        }
+        for method, handler in (for_nodes | for_programs).items():
+            add(method, handler)
+        self._parts.programs.add(for_programs)
 
     # -- the leader's -----------------------------------------------------------------------------------------
 
@@ -105,19 +103,6 @@ class Services:
         if error is not None:
             raise error
         return result[1]
-
-    async def sql_read(self, _ctx: Any, body: Any) -> Any:
-        """[columns, rows]; runs on a worker thread."""
-        database, sql = database_of(body), field(body, "sql", str)
-        try:
-            params = check_params(body.get("params", []))
-            level = ReadLevel(field(body, "level", str, "linearizable"))
-        except ValueError:
-            raise NotSupportedError(f"read level {body.get('level')!r} is not known") from None
-        found = await self._parts.on_worker(
-            self._parts.gateway.read, database, sql, params, level, timeout_of(body)
-        )
-        return [list(found.columns), [list(row) for row in found.rows]]
 
     async def sql_open(self, _ctx: Any, body: Any) -> Any:
         """Through the log, whatever is here; answers when it is here, too, or when the time is over: the log's time as

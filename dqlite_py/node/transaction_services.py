@@ -20,6 +20,7 @@ from dqlite_py.node.database_worker import pack_result, unit_error
 from dqlite_py.node.fields import RESULTS_BYTES_MAX, database_of, field, id_of, seconds_of, timeout_of
 from dqlite_py.node.local_transactions import MARGIN_S
 from dqlite_py.node.pending_write import PendingWrite, fence
+from dqlite_py.node.programs import Handler
 from dqlite_py.node.runtime_parts import Parts
 from dqlite_py.node.tickets import Deadline
 from dqlite_py.node.transaction_calls import HostedTransaction, settle
@@ -35,17 +36,24 @@ class TransactionServices:
         self._parts = parts
 
     def register(self) -> None:
-        for method, handler in {
+        ended: dict[str, Handler] = {
             "tx.begin": self.begin,
+            "sql.execute": self.execute,
+            "sql.resolve": self.resolve,
+        }
+        finished: dict[str, Handler] = {
             "tx.run": self.run,
             "tx.commit": self.commit,
             "tx.rollback": self.rollback,
             "tx.interrupt": self.interrupt,
-            "sql.execute": self.execute,
-            "sql.resolve": self.resolve,
-        }.items():
-            self._parts.transport.register(method, handler, open_to_joiners=True)
-        self._parts.transport.watch_callers(self._parts.transactions.caller_gone)
+        }
+        transport, programs = self._parts.transport, self._parts.programs
+        for method, handler in (ended | finished).items():
+            transport.register(method, handler)
+        programs.add(ended, ends_when_cancelled=True)
+        programs.add(finished)
+        transport.watch_callers(self._parts.transactions.caller_gone)
+        programs.watch_callers(self._parts.transactions.caller_gone)
 
     # -- transactions -----------------------------------------------------------------------------------------
 
@@ -138,6 +146,9 @@ class TransactionServices:
                 index, result = await done
         except TimeoutError:
             raise write.give_up() from None
+        except asyncio.CancelledError:
+            self._parts.writes.withdraw(write)
+            raise
         error = unit_error(result)
         if error is not None:
             raise error

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import resource
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final, cast
 
 from dqlite_py.limits import INCOMING_CONNECTIONS_MAX, LISTEN_BACKLOG
@@ -27,6 +27,8 @@ log = QuietLog(logging.getLogger(__name__))
 _FIRST_BYTES_MAX: Final = 64
 Predicate = Callable[[bytes], bool | None]
 """First bytes of a connection: ours, not ours, or None for too few to tell."""
+Stop = Callable[[], Awaitable[None]]
+"""Ends the connections of a protocol, when the listener stops."""
 
 
 class Listener:
@@ -45,13 +47,19 @@ class Listener:
         self._timing = timing
         self._server: asyncio.Server | None = None
         self._protocols: list[tuple[Predicate, Callable[[], asyncio.Protocol]]] = []
+        self._stops: list[Stop] = []
         self._incoming: dict[Incoming, None] = {}  # in the order of arrival
         self._foreign: set[Incoming] = set()  # handed over to other protocols: thousands, perhaps
         self.incoming_max = INCOMING_CONNECTIONS_MAX
         self.address = Address("")
 
-    def register_protocol(self, predicate: Predicate, factory: Callable[[], asyncio.Protocol]) -> None:
+    def register_protocol(
+        self, predicate: Predicate, factory: Callable[[], asyncio.Protocol], stop: Stop | None = None
+    ) -> None:
+        """Hand connections whose first bytes satisfy `predicate` to `factory()`; the first one that agrees has it."""
         self._protocols.append((predicate, factory))
+        if stop is not None:
+            self._stops.append(stop)
 
     async def start(self, listen: Address) -> None:
         """Raises OSError when the address cannot be used."""
@@ -83,6 +91,8 @@ class Listener:
     async def stop(self) -> None:
         if self._server is not None:
             self._server.close()
+        for stop in self._stops:
+            await stop()
         for incoming in [*self._incoming, *self._foreign]:
             incoming.drop()
         if self._server is not None:

@@ -43,22 +43,19 @@ from dqlite_py.wire.rpc import (
     pack_value,
     unpack_value,
 )
+from dqlite_py.wire.rpc import (
+    RpcError as RpcError,
+)
+from dqlite_py.wire.rpc import (
+    RpcLost as RpcLost,
+)
+from dqlite_py.wire.rpc import (
+    RpcNotSent as RpcNotSent,
+)
 from dqlite_py.wire.sendqueue import Lane, Queued
 
 log = logging.getLogger(__name__)
 _NEVER: Final = math.inf
-
-
-class RpcError(Exception):
-    """A call that got no answer; internal: node/ maps it to an errors.Error."""
-
-
-class RpcNotSent(RpcError):
-    """The request was certainly not delivered."""
-
-
-class RpcLost(RpcError):
-    """The request was sent and no answer came: it may have been executed."""
 
 
 class RpcContext(NamedTuple):
@@ -241,6 +238,11 @@ class RpcServer:
                 )
 
         task.add_done_callback(finished)
+
+    def open_method(self, method: str) -> Handler | None:
+        """The handler of a method that is also for callers who are no nodes of this cluster."""
+        handler, is_open = self._methods.get(method, (None, False))
+        return handler if is_open else None
 
     async def stop(self) -> None:
         """Cancel the handlers and wait for them."""

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Any, Final, cast
 
 from dqlite_py.config import TlsSettings
+from dqlite_py.tlscontexts import client_context, server_context
 from dqlite_py.wire.frames import starts_like_a_frame
 
 TLS_FIRST_BYTE: Final = 0x16  # a handshake record
@@ -26,19 +27,8 @@ class TlsContexts:
     """The two sides' contexts; raises ssl.SSLError or OSError for unusable files."""
 
     def __init__(self, settings: TlsSettings) -> None:
-        self.server = _context(ssl.PROTOCOL_TLS_SERVER, settings)
-        self.client = _context(ssl.PROTOCOL_TLS_CLIENT, settings)
-        self.client.check_hostname = True
-
-
-def _context(protocol: int, settings: TlsSettings) -> ssl.SSLContext:
-    context = ssl.SSLContext(protocol)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
-    context.load_cert_chain(settings.cert, settings.key)
-    context.load_verify_locations(settings.ca)
-    context.verify_mode = ssl.CERT_REQUIRED
-    return context
+        self.server = server_context(settings)
+        self.client = client_context(settings)
 
 
 def certified_names(certificate: dict[str, Any] | None) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ from dqlite_py.raft.connection import Connection, TransportTiming
 from dqlite_py.raft.dialer import Dialer, DialFailed
 from dqlite_py.raft.idle import check_idle
 from dqlite_py.raft.links import PeerLink, PeerStatus, Search
-from dqlite_py.raft.listener import Listener, Predicate
+from dqlite_py.raft.listener import Listener
 from dqlite_py.raft.messages import Message
 from dqlite_py.raft.refusals import Refusals
 from dqlite_py.raft.rpc import Handler, PendingCalls, RpcNotSent, RpcServer
@@ -49,7 +49,8 @@ class PeerTransport:
     connection only; on_all_received(): what arrived together has been handed over.
     on_connected / on_disconnected(peer): our connection TO the peer is there / gone.
     on_learned(peer, address): a handshake showed a node of our cluster at a new address. accept_sender(peer):
-    whether raft messages of this node may be delivered now. `send`, `send_all`: see raft/sender.py.
+    whether raft messages of this node may be delivered now. `send`, `send_all`: see raft/sender.py;
+    `register_protocol`: raft/listener.py; `open_method`: raft/rpc.py.
     """
 
     def __init__(
@@ -82,8 +83,10 @@ class PeerTransport:
         contexts = TlsContexts(tls) if tls is not None else None
         self._dialer = Dialer(self, self._timing, contexts)
         self._listener = Listener(lambda: Connection(self), self._is_member, self._timing, contexts)
+        self.register_protocol = self._listener.register_protocol
         self._search = Search(self._dialer, self._timing, self._random, self._learn)
         self._server = RpcServer()
+        self.open_method = self._server.open_method
         self._links: dict[NodeId, PeerLink] = {}
         self._sender = MessageSender(self._links)
         self.send = self._sender.send
@@ -153,10 +156,6 @@ class PeerTransport:
             return self._advertise
         bound_port = split_address(self.bound_address)[1] if self.bound_address else 0
         return Address(f"{self._advertise.rpartition(':')[0]}:{bound_port}")
-
-    def register_protocol(self, predicate: Predicate, factory: Callable[[], asyncio.Protocol]) -> None:
-        """Hand connections whose first bytes satisfy `predicate` (None: too few to tell) to `factory()`."""
-        self._listener.register_protocol(predicate, factory)
 
     def identity_changed(self) -> None:
         """This node's cluster id is another one now: every connection has to be made anew."""

@@ -21,6 +21,18 @@ _REQUEST: Final = 1
 _RESPONSE: Final = 2
 
 
+class RpcError(Exception):
+    """A call that got no answer; internal: node/ maps it to an errors.Error."""
+
+
+class RpcNotSent(RpcError):
+    """The request was certainly not delivered."""
+
+
+class RpcLost(RpcError):
+    """The request was sent and no answer came: it may have been executed."""
+
+
 class Request(NamedTuple):
     """`body`: a packed value (`pack_value`)."""
 

@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import Any, Self
 
 from dqlite_py.cli.demo.processes import NodeProcess, Processes
-from dqlite_py.client.caller import ClusterCaller
 from dqlite_py.command import encode_unit
 from dqlite_py.errors import Error
 from dqlite_py.model import Address, NodeId
 from dqlite_py.raft.rpc import RpcError
 from dqlite_py.raft.transport import PeerTransport
-from dqlite_py.wire.handshake import LocalIdentity
+from dqlite_py.wire.handshake import NO_CLUSTER, LocalIdentity
 
 DATABASE = "app"
 WAIT_S = 60.0
@@ -43,19 +42,29 @@ def wait_until(condition: Callable[[], Any], what: str, timeout_s: float = WAIT_
         time.sleep(0.03)
 
 
-class MemberCaller(ClusterCaller):
-    """Says that it is a node of the cluster: the methods that nodes have for each other answer too."""
+class MemberCaller:
+    """Says that it is a node of the cluster: the methods that nodes have for each other answer."""
 
     def __init__(self) -> None:
-        super().__init__()
         node_id, nowhere = NodeId(random.randrange(1, 2**63)), Address("127.0.0.1:1")
-        self.transport = PeerTransport(
-            identity=lambda: LocalIdentity(self.cluster_id, node_id),
+        self._cluster_id = NO_CLUSTER
+        self._transport = PeerTransport(
+            identity=lambda: LocalIdentity(self._cluster_id, node_id),
             listen=nowhere,
             advertise=nowhere,
             on_message=lambda _sender, _message: None,
             accept_sender=lambda _sender: False,
         )
+
+    async def call(self, target: Address, method: str, body: Any, timeout_s: float) -> Any:
+        if self._cluster_id == NO_CLUSTER:
+            status = await self._transport.call(target, "status", {}, timeout_s)
+            self._cluster_id = bytes.fromhex(status["cluster_id"])
+            self._transport.identity_changed()
+        return await self._transport.call(target, method, body, timeout_s)
+
+    async def stop(self) -> None:
+        await self._transport.stop()
 
 
 class Client:
@@ -67,7 +76,7 @@ class Client:
         self._thread.start()
         self._caller = self._run(self._open())
 
-    async def _open(self) -> ClusterCaller:
+    async def _open(self) -> MemberCaller:
         return MemberCaller()
 
     def _run(self, coroutine: Coroutine[Any, Any, Any], timeout_s: float = 30.0) -> Any:

@@ -11,8 +11,10 @@ from typing import Any
 from dqlite_py.config import TlsSettings
 from dqlite_py.errors import Error
 from dqlite_py.model import Address, NodeId
+from dqlite_py.node.programs import ProgramMethods
 from dqlite_py.raft.rpc import RpcContext
 from dqlite_py.raft.transport import PeerTransport
+from dqlite_py.server.extended import ExtendedServer
 from dqlite_py.wire.handshake import LocalIdentity
 
 CLUSTER_ID = bytes(range(16))
@@ -73,8 +75,11 @@ class FakePeer:
             transport.register(method, self._changing(method), open_to_joiners=True)
         for method in self.methods:
             transport.register(method, self._answering(method), open_to_joiners=True)
+        self.programs = ExtendedServer(ProgramMethods(), transport.local_identity)
+        self.programs.serve_on(transport)
         await transport.start()
         self.transport = transport
+        self.transport_loop = asyncio.get_running_loop()
         self.address = transport.bound_address
         return transport
 
@@ -105,6 +110,8 @@ class FakePeer:
     def cut(self) -> None:
         """Break all connections; on the peer's own thread."""
         self.transport.identity_changed()
+        for connection in list(self.programs.connections):
+            connection.abort("cut")
 
 
 async def _end(transport: PeerTransport) -> None:

@@ -18,7 +18,7 @@ from dqlite_py.cli.demo.screen import Screen, make_screen
 from dqlite_py.cli.demo.verdict import Verdict
 from dqlite_py.client.caller import open_caller
 from dqlite_py.errors import Error
-from dqlite_py.raft.rpc import RpcError
+from dqlite_py.wire.rpc import RpcError
 
 INTERRUPTED = 130
 

@@ -17,7 +17,7 @@ from dqlite_py.cli.demo.screen import DemoState, NodeView, Screen
 from dqlite_py.cli.demo.verdict import NodeContent, Verdict, judge
 from dqlite_py.cli.demo.writers import Writers
 from dqlite_py.errors import Error
-from dqlite_py.raft.rpc import RpcError
+from dqlite_py.wire.rpc import RpcError
 
 POLL_S = 0.1
 START_TIMEOUT_S = 30.0

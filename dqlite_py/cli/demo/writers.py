@@ -14,7 +14,7 @@ from typing import Protocol
 from dqlite_py.cli.demo.ledger import Ledger, RowKey
 from dqlite_py.errors import Error, Outcome
 from dqlite_py.model import Address
-from dqlite_py.raft.rpc import RpcLost, RpcNotSent
+from dqlite_py.wire.rpc import RpcLost, RpcNotSent
 
 LANES = 4  # writers per node, so that one write that waits does not hide that others pass
 PAUSE_AFTER_REFUSAL_S = 0.02

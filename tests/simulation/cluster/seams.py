@@ -25,6 +25,7 @@ THREADING = (
     "dqlite_py.gateway",
     "dqlite_py.node.change_followers",
     "dqlite_py.node.change_hub",
+    "dqlite_py.node.change_services",
     "dqlite_py.node.change_streams",
     "dqlite_py.node.database_worker",
     "dqlite_py.node.gates",
@@ -43,6 +44,7 @@ THREADING = (
 QUEUE = ("dqlite_py.node.database_worker", "dqlite_py.raft.journal.thread")
 FUTURE = ("dqlite_py.node.database_worker",)
 EXECUTOR = (
+    "dqlite_py.node.change_services",
     "dqlite_py.node.read_services",
     "dqlite_py.node.runtime",
     "dqlite_py.node.write_path",

@@ -267,9 +267,59 @@ def test_its_connection_is_kept_until_it_is_over() -> None:
     with nodes(methods()) as peers:
         remote = gateway(*peers)
         transaction = remote.begin("app", 3.0, LIMITS)
-        callers = Calls(shared_link([peers[0].address], None)).background.resource.caller.transport.callers
-        [connection] = (task.result() for task in callers._tasks.values())
+        caller = Calls(shared_link([peers[0].address], None)).background.resource.caller
+        connection = caller.connections.open_to(peers[0].address)
+        assert connection is not None
         assert connection.keepers == 1
         transaction.rollback()
         transaction.rollback()
         assert connection.keepers == 0
+
+
+class Held:
+    """An answer to COMMIT that comes when the test says so."""
+
+    def __init__(self, answer: Any) -> None:
+        self.begun = threading.Event()
+        self.open = asyncio.Event()
+        self._answer = answer
+
+    async def __call__(self, _body: Any) -> Any:
+        self.loop = asyncio.get_running_loop()
+        self.begun.set()
+        await self.open.wait()
+        if isinstance(self._answer, Error):
+            raise self._answer
+        return self._answer
+
+    def go(self) -> None:
+        self.loop.call_soon_threadsafe(self.open.set)
+
+
+@pytest.mark.parametrize("is_violated", [True, False])
+async def test_a_cancelled_commit_tells_its_key_and_leaves_nothing_open(is_violated: bool) -> None:
+    held = Held(IntegrityError("FOREIGN KEY constraint failed", code=787) if is_violated else 9)
+    with nodes(methods(commit=held)) as peers:
+        remote = AsyncRemoteGateway(shared_link([peers[0].address], None))
+        transaction = await remote.begin("app", 3.0, LIMITS)
+        committing = asyncio.create_task(transaction.commit(WAIT_S))
+        assert await asyncio.to_thread(held.begun.wait, WAIT_S)
+        committing.cancel()
+        with pytest.raises(asyncio.CancelledError) as caught:
+            await committing
+        [sent] = asked(peers[0], "tx.commit")
+        assert [*caught.value.write_key] == sent["key"]  # type: ignore[attr-defined]
+        assert sent["key"][0].hex() in caught.value.__notes__[0]
+        await asyncio.to_thread(wait_until, lambda: not transaction.is_open)
+        assert not asked(peers[0], "tx.rollback")  # it may be committed yet
+        connection = Calls(
+            shared_link([peers[0].address], None)
+        ).background.resource.caller.connections.open_to(peers[0].address)
+        assert connection is not None
+        assert connection.keepers == 1
+        held.go()
+        await asyncio.to_thread(wait_until, lambda: connection.keepers == 0)
+        if is_violated:
+            await asyncio.to_thread(wait_until, lambda: bool(asked(peers[0], "tx.rollback")))
+        else:
+            assert not asked(peers[0], "tx.rollback")
