@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -73,3 +74,38 @@ def test_a_boolean_is_bound_as_0_or_1() -> None:
 def test_any_bytes_are_a_request_or_a_violation(kind: int, schema: int, body: bytes) -> None:
     with contextlib.suppress(ProtocolViolation):
         assert decode_request(Frame(kind, schema, body), 10).type == kind
+
+
+U32, U64 = st.integers(0, 2**32 - 1), st.integers(0, 2**64 - 1)
+TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=40)
+SOME = st.one_of(
+    st.none(), st.integers(-(2**63), 2**63 - 1), st.floats(allow_nan=False), TEXT, st.binary(max_size=20)
+)
+PARAMS = st.lists(SOME.map(typed), max_size=9).map(tuple)
+R = RequestType
+FIELDS: dict[RequestType, tuple[st.SearchStrategy[Any], ...]] = {
+    **dict.fromkeys((R.LEADER, R.CLIENT, R.HEARTBEAT, R.INTERRUPT, R.REMOVE, R.CLUSTER), (U64,)),
+    **dict.fromkeys((R.TRANSFER, R.DESCRIBE, R.WEIGHT), (U64,)),
+    R.OPEN: (TEXT, U64, TEXT),
+    R.PREPARE: (U64, TEXT),
+    **dict.fromkeys((R.EXEC, R.QUERY), (U32, U32, PARAMS)),
+    R.FINALIZE: (U32, U32),
+    **dict.fromkeys((R.EXEC_SQL, R.QUERY_SQL), (U64, TEXT, PARAMS)),
+    **dict.fromkeys((R.CONNECT, R.ADD), (U64, TEXT)),
+    R.ASSIGN: (U64, U64),
+    R.DUMP: (TEXT,),
+}
+
+
+@given(st.data(), st.sampled_from(RequestType), st.booleans())
+def test_every_request_comes_back_and_none_with_more_behind_it(
+    data: st.DataObject, kind: RequestType, wide: bool
+) -> None:
+    fields = tuple(data.draw(field) for field in FIELDS[kind])
+    has_params = FIELDS[kind][-1] is PARAMS
+    request = Request(kind, fields, int(wide and has_params))
+    frame = encode_request(request)
+    assert decode_request(frame, 9) == request
+    if not has_params:
+        with pytest.raises(ProtocolViolation):
+            decode_request(frame._replace(body=frame.body + bytes(8)), 9)
