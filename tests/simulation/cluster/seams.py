@@ -76,11 +76,14 @@ SECRETS = (
     "dqlite_py.node.snapshot_source",
     "dqlite_py.node.transaction_calls",
     "dqlite_py.raft.journal.journal",
+    "dqlite_py.server.dqlite.dump",
+    "dqlite_py.storage.founding",
 )
 # Modules that import one of these names for something that needs no replacement.
 HARMLESS = {
     "dqlite_py.cli": "commands; no part of a node",
     "dqlite_py.client": "programs outside the nodes; the simulation has its own (remote.py)",
+    "dqlite_py.offline": "commands that read and fill files of no running node",
     "dqlite_py.ports": "the real clock and disk, which are replaced as a whole",
     "dqlite_py.dbapi.adapting": "conversion of UUIDs",
     "dqlite_py.dbapi.guard": "who calls, and turns of threads that share a connection, which no client does",
