@@ -10,7 +10,7 @@ import pytest
 
 import dqlite_py
 from dqlite_py.cli.demo.processes import NodeProcess
-from dqlite_py.errors import Error
+from dqlite_py.errors import Error, MembershipRefused
 from dqlite_py.raft.rpc import RpcError
 from dqlite_py.storage.manifest import MANIFEST_MAGIC
 from tests.integration.cluster import Cluster, wait_until
@@ -53,6 +53,11 @@ def lead(cluster: Cluster, node: NodeProcess) -> None:
     wait_until(handed, f"{node.name} leads")
 
 
+def give_weight(cluster: Cluster, node: NodeProcess) -> None:
+    body = {"id": cluster.status(node)["node_id"], "weight": 1, "domain": 0}
+    cluster.client.call(node.address, "describe", body)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_rolling_upgrade_and_no_way_back(cluster: Cluster, tmp_path: Path) -> None:
@@ -78,6 +83,10 @@ def test_rolling_upgrade_and_no_way_back(cluster: Cluster, tmp_path: Path) -> No
             for leader in cluster.nodes:  # each release leads the other
                 lead(cluster, leader)
                 writes_go_on()
+            if node is not cluster.nodes[-1]:  # what one of them could not read is not written
+                lead(cluster, node)
+                with pytest.raises(MembershipRefused, match="format 2"):
+                    give_weight(cluster, node)
     finally:
         for writer in writers:
             writer.stopping.set()
@@ -85,6 +94,7 @@ def test_rolling_upgrade_and_no_way_back(cluster: Cluster, tmp_path: Path) -> No
             writer.join(60)
     check_rows(cluster, writers)
     assert not any(cluster.status(node)["divergences"] for node in cluster.nodes)
+    give_weight(cluster, cluster.leader())  # a configuration of format 2
 
     victim = cluster.nodes[2]
     victim.terminate()
@@ -96,11 +106,11 @@ def test_rolling_upgrade_and_no_way_back(cluster: Cluster, tmp_path: Path) -> No
         wait_until(lambda: node.status()["healthy"], "it serves")
         node.connect("app", isolation_level=None).execute("INSERT INTO rows VALUES ('last', 0)")
         node.compact()
-    assert manifest_version(victim.folder) == 2
+    assert manifest_version(victim.folder) == 3
 
     victim.program = old
     victim.start()
     assert victim.process is not None
     assert victim.process.wait(60) == 3
-    assert "MANIFEST has format 2; this release knows 1" in " ".join(victim.log_tail())
+    assert "MANIFEST has format 3; this release knows 1" in " ".join(victim.log_tail())
     cluster.client.write(cluster.leader().address, "INSERT INTO rows VALUES ('last', 1)")  # the others go on
