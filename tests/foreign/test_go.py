@@ -21,7 +21,7 @@ def program() -> Path:
         pytest.skip(str(error))
 
 
-@pytest.mark.parametrize("name", ["values", "transactions", "prepared", "rows", "interrupt"])
+@pytest.mark.parametrize("name", ["values", "transactions", "prepared", "rows", "interrupt", "members"])
 def test_scenario(program: Path, cluster: ForeignCluster, name: str) -> None:
     run([str(program), name, cluster.servers, cluster.database(name)])
 

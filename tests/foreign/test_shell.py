@@ -101,6 +101,14 @@ def test_cluster_and_leader(cluster: ForeignCluster) -> None:
     assert all(node["Role"] == 0 for node in found)
 
 
+def test_describe_and_weight(cluster: ForeignCluster) -> None:
+    for number, address in enumerate(cluster.addresses):
+        assert told(cluster, f".weight {address} {number + 5}") == ""
+        assert told(cluster, f".describe {address}") == f"{address}|0|{number + 5}"
+        described = json.loads(told(cluster, f".describe {address}", "-f", "json"))
+        assert described == {"FailureDomain": 0, "Weight": number + 5}
+
+
 def test_dump_is_a_database(cluster: ForeignCluster, tmp_path: Path) -> None:
     told(cluster, "CREATE TABLE d(a);INSERT INTO d VALUES('dumped'), ('twice')")
     address = cluster.leader().address

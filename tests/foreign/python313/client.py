@@ -82,6 +82,8 @@ async def administration(cluster) -> None:
     equal({node.address for node in nodes}, set(SERVERS), "members")
     leader = await cluster.leader_info()
     assert (leader.node_id, leader.address) in {(node.node_id, node.address) for node in nodes}
+    await cluster.set_weight(33, address=SERVERS[0])
+    equal((await cluster.describe(address=SERVERS[0])).weight, 33, "weight")
     files = await cluster.dump(DATABASE)
     equal(set(files), {DATABASE, f"{DATABASE}-wal"}, "files of a dump")
 
