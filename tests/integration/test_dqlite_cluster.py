@@ -164,17 +164,31 @@ def test_members_are_added(node: dqlite_py.Node) -> None:
         assert client.call(RequestType.ASSIGN, 99, 0) == Failure(1, "Resource not found")
         assert client.call(RequestType.ASSIGN, 4711, 2) == Failure(1, "server role is not valid")
         assert client.call(RequestType.ASSIGN, 4711, 7) == Failure(1, "server role is not valid")
-        assert client.call(RequestType.ASSIGN, 4711, 1) == Empty()
-        assert {member["id"]: member["role"] for member in node.members()}[4711] == "standby"
+        unheard = client.call(RequestType.ASSIGN, 4711, 1)  # nobody knows what a node there would understand
+        assert isinstance(unheard, Failure)
+        assert unheard.code == 1
         assert client.call(RequestType.REMOVE, 4711) == Empty()
 
 
 def test_roles_are_assigned(nodes: list[dqlite_py.Node]) -> None:
     leader, changed = leader_of(nodes), followers(nodes)[0]
     with DqliteClient(leader.address) as client:
-        for role, name in ((2, "spare"), (0, "voter")):
+        for role, name in ((2, "spare"), (1, "standby"), (0, "voter")):
             assert client.call(RequestType.ASSIGN, changed.node_id, role) == Empty()
             assert {member["id"]: member["role"] for member in leader.members()}[changed.node_id] == name
+
+
+def test_a_weight_is_set_at_any_node_and_known_to_all(nodes: list[dqlite_py.Node]) -> None:
+    told = followers(nodes)[0]
+    with DqliteClient(told.address) as client:
+        assert client.call(RequestType.DESCRIBE, 0) == Metadata(0, 0)
+        assert client.call(RequestType.WEIGHT, 7) == Empty()
+        wait_until(
+            lambda: client.call(RequestType.DESCRIBE, 0) == Metadata(0, 7), "the node knows its weight"
+        )
+        assert client.call(RequestType.WEIGHT, 2**64 - 1) == Empty()
+    with DqliteClient(leader_of(nodes).address) as client:
+        assert client.call(RequestType.DESCRIBE, 0) == Metadata(0, 0)
 
 
 def test_writes_and_transactions_over_a_change_of_leaders(nodes: list[dqlite_py.Node]) -> None:
