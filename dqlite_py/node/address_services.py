@@ -22,7 +22,8 @@ class AddressServices:
         add = self._parts.transport.register
         add("leader.address", self.leader_address)
         add("leader.set_address", self.leader_set_address)
-        add("set_address", self.set_address, open_to_joiners=True)
+        add("set_address", self.set_address)
+        self._parts.programs.add({"set_address": self.set_address})
 
     async def leader_address(self, _ctx: Any, body: Any) -> Any:
         """A member tells its own."""
