@@ -83,6 +83,13 @@ def assign(session: Session, arguments: Sequence[str]) -> None:
     session.tell(members.assign(session.asked, target.id, arguments[1].lower()).text)
 
 
+def weight(session: Session, arguments: Sequence[str]) -> None:
+    if not arguments[1].isdecimal() or int(arguments[1]) >= 2**64:
+        raise CommandFailed(f"{arguments[1]!r:.40} is no weight: write a number from 0")
+    target = members.find(session.asked, arguments[0])
+    session.tell(members.describe(session.asked, target.id, int(arguments[1]), None).text)
+
+
 def _answers(session: Session) -> tuple[dict[str, Any], dict[str, Any]]:
     address, asked = session.asked.status()
     own = str(asked.get("address") or address)

@@ -77,6 +77,7 @@ _ALL: Final = (
     DotCommand("timer", "on|off", "tell how long statements take", settingcommands.timer, 1, 1),
     DotCommand("transfer", "[MEMBER]", "hand leadership over", clustercommands.transfer, 0, 1),
     DotCommand("watch", "[SECONDS] SQL", "run a query again and again, until Ctrl-C", settingcommands.watch, 1, None),
+    DotCommand("weight", "MEMBER N", "of several members, the lightest gets a role", clustercommands.weight, 2, 2),
 )  # fmt: skip
 COMMANDS: Final[dict[str, DotCommand]] = {command.name: command for command in _ALL}
 

@@ -165,7 +165,7 @@ def test_add_asks_the_node_for_its_id(peers: list[FakePeer]) -> None:
     with FakePeer(99).running() as back:
         result = run("cluster", "add", back.address, "--node", peers[1].address)
     assert result.exit_code == 0, result.output
-    assert peers[0].asked == [("join", {"id": 99, "address": back.address})]
+    assert peers[0].asked == [("join", {"id": 99, "address": back.address, "formats": None})]
 
 
 def test_add_of_a_stranger(peers: list[FakePeer]) -> None:

@@ -198,6 +198,7 @@ def test_a_file_that_does_not_fit(
         (".schema 'x", "quotation"),
         (".s", "no command .s"),
         (".separator", "write .separator TEXT"),
+        (".weight 11 heavy", "is no weight"),
     ],
 )
 def test_wrong_commands(command: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -319,7 +320,7 @@ def test_commands_about_the_cluster() -> None:
     async def done(_body: Any) -> None:
         """It is done."""
 
-    methods = {"assign": done}
+    methods = {"assign": done, "describe": done}
     with FakePeer(11, methods=methods).running() as peer, shell(servers=(peer.address,)) as one:
         peer.status = answered(peer)
         assert one.run(".leader") == f"{peer.address}\n"
@@ -328,6 +329,8 @@ def test_commands_about_the_cluster() -> None:
         assert json.loads(one.run(".describe 11"))["node_id"] == 11
         assert one.run(".assign 11 standby") == "11 is a standby now\n"
         assert ("assign", {"id": 11, "role": "standby", "timeout_s": 0.1}) in peer.asked
+        assert one.run(f".weight {peer.address} 7") == "11 has weight 7 now\n"
+        assert ("describe", {"id": 11, "weight": 7, "domain": None}) in peer.asked
         assert one.run(".remove 11") == "removed 11\n"
         assert ("remove", {"id": 11}) in peer.asked
         assert one.run(f".transfer {peer.address}").startswith("leadership handed to")
