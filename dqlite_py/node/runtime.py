@@ -11,6 +11,7 @@ import logging
 import random
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from dqlite_py.command import StateHash
@@ -228,7 +229,7 @@ class NodeRuntime:
             folder=settings.directory,
             reserve_bytes=settings.disk_reserve_bytes,
             view=self.view,
-            on_change=self._on_storage_low,
+            on_change=partial(setattr, self.host, "storage_low"),
             on_worker=self.on_worker,
         )
         self.followers = ChangeFollowers(
@@ -385,13 +386,8 @@ class NodeRuntime:
         """On the journal thread."""
         self.loop.call_soon_threadsafe(self.storage_watch.set_journal_full, full)
 
-    def _on_storage_low(self, low: bool) -> None:
-        self.host.storage_low = low
-
     def _states(self) -> dict[str, StateHash | None]:
         return {name: worker.last_hash for name, worker in self._applier.workers.items()}
-
-    # -- requests -------------------------------------------------------------------------------------------------
 
     async def transfer(self, target: NodeId | None, timeout_s: float) -> NodeId | None:
         return await self.leadership.transfer(target, timeout_s)
