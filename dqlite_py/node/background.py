@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from dqlite_py.logs import event
@@ -31,3 +31,25 @@ class BackgroundTasks:
     def cancel(self) -> None:
         for task in list(self._tasks):
             task.cancel()
+
+
+def on_thread(
+    loop: asyncio.AbstractEventLoop,
+    submit: Callable[[Callable[[], Any], Callable[[BaseException | None], None]], None],
+    function: Callable[[], Any],
+) -> asyncio.Future[Any]:
+    """Have a thread run `function`, by its `submit`; the future is done when it has, or fails as it did."""
+    future: asyncio.Future[Any] = loop.create_future()
+
+    def report(error: BaseException | None) -> None:
+        if not future.done():
+            if error is None:
+                future.set_result(None)
+            else:
+                future.set_exception(error)
+
+    def done(error: BaseException | None) -> None:
+        loop.call_soon_threadsafe(report, error)
+
+    submit(function, done)
+    return future

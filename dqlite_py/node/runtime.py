@@ -19,7 +19,7 @@ from dqlite_py.errors import Error, NodeStopped
 from dqlite_py.logs import event
 from dqlite_py.model import Entry, EntryKind, NodeId, Term
 from dqlite_py.node.applier import Applier
-from dqlite_py.node.background import BackgroundTasks
+from dqlite_py.node.background import BackgroundTasks, on_thread
 from dqlite_py.node.change_followers import ChangeFollowers, follow_all
 from dqlite_py.node.change_hub import ChangeHub
 from dqlite_py.node.change_services import ChangeServices
@@ -304,20 +304,7 @@ class NodeRuntime:
         return self.loop.run_in_executor(self._workers, function, *args)
 
     def on_journal_thread(self, function: Callable[[], Any]) -> asyncio.Future[Any]:
-        future: asyncio.Future[Any] = self.loop.create_future()
-
-        def report(error: BaseException | None) -> None:
-            if not future.done():
-                if error is None:
-                    future.set_result(None)
-                else:
-                    future.set_exception(error)
-
-        def done(error: BaseException | None) -> None:
-            self.loop.call_soon_threadsafe(report, error)
-
-        self.journal_thread.submit_task(function, done)
-        return future
+        return on_thread(self.loop, self.journal_thread.submit_task, function)
 
     async def call(self, target: NodeId, method: str, body: Any, timeout_s: float) -> Any:
         return await self.transport.call(target, method, body, max(0.001, timeout_s))
