@@ -117,6 +117,17 @@ def assign(asked: Asked, as_json: bool, member: int, role: str) -> None:
 @cluster.command()
 @asks_cluster
 @member_argument()
+def drain(asked: Asked, as_json: bool, member: int) -> None:
+    """Take vote and leadership from the member with this ID, before its node is stopped for long or removed.
+
+    Where roles are automatic another member has its vote first; refused when none can within --timeout.
+    """
+    _tell(changes.drain(asked, member), as_json)
+
+
+@cluster.command()
+@asks_cluster
+@member_argument()
 @click.option("--weight", type=click.IntRange(0, 2**64 - 1), help="Of several, the lightest gets a role.")
 @click.option(
     "--domain", type=click.IntRange(0, 2**64 - 1), help="Members of one are expected to fail together."

@@ -104,6 +104,11 @@ def describe(asked: Asked, member: int, weight: int | None, domain: int | None) 
     return Done(f"{member} has {', '.join(said)} now", fields)
 
 
+def drain(asked: Asked, member: int) -> Done:
+    asked.change("leave", {"id": member, "timeout_s": max(0.1, asked.timeout_s - ANSWER_S)})
+    return Done(f"{member} has no vote any more and does not lead: its node may stop", {"drained": member})
+
+
 def roles(asked: Asked, settings: RoleSettings | None) -> Done:
     """None: every member votes."""
     wire = None if settings is None else list(astuple(settings))

@@ -55,6 +55,7 @@ class MemberServices:
             "leader.assign": self.leader_assign,
             "leader.add": self.leader_add,
             "leader.describe": self.leader_describe,
+            "leader.leave": self.leader_leave,
             "leader.roles": self.leader_roles,
             "raft.configuration": self.configuration,
             "raft.formats": self.formats,
@@ -65,6 +66,7 @@ class MemberServices:
             "add": self.add,
             "assign": self.assign,
             "describe": self.describe,
+            "leave": self.leave,
             "roles": self.roles,
             "remove": self.remove,
             "transfer": self.transfer,
@@ -92,6 +94,9 @@ class MemberServices:
         node_id, weight, domain = member_id_of(body), _u64(body, "weight"), _u64(body, "domain")
         deadline = Deadline(timeout_of(body))
         await self._parts.membership.describe(node_id, deadline, weight=weight, domain=domain)
+
+    async def leader_leave(self, _ctx: Any, body: Any) -> Any:
+        await self._parts.membership.leave(member_id_of(body), Deadline(timeout_of(body)))
 
     async def leader_roles(self, _ctx: Any, body: Any) -> Any:
         await self._parts.membership.set_roles(_settings(body), Deadline(timeout_of(body)))
@@ -170,6 +175,13 @@ class MemberServices:
         request = {"id": node_id, "weight": weight, "domain": domain}
         return await self._at_leader(
             "leader.describe", request, lambda m, end: m.describe(node_id, end, weight=weight, domain=domain)
+        )
+
+    async def leave(self, _ctx: Any, body: Any) -> Any:
+        """Relieve a member of vote and leadership, before its node stops for long."""
+        node_id = member_id_of(body)
+        return await self._at_leader(
+            "leader.leave", {"id": node_id}, lambda m, end: m.leave(node_id, end), timeout_of(body)
         )
 
     async def roles(self, _ctx: Any, body: Any) -> Any:

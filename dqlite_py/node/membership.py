@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -29,6 +30,8 @@ QUORUM_WAIT_S = (
     2.0  # for the next answers, and connections that are just being made, before a change is refused
 )
 DECIDED_S = 5.0
+LEAVING_S = 60.0
+REPLACE_S = 5.0  # for somebody to take over the vote of a member that is removed
 
 
 class Membership:
@@ -91,6 +94,7 @@ class Membership:
         Asked to remove itself, the leader hands over first and raises NotLeader: the next leader removes it.
         """
         await self._leave_leadership(node_id)
+        await self._replace_first(node_id, Deadline(min(REPLACE_S, deadline.left_s / 2)))
         async with self.lock:
             configuration = await self.changes.settled(deadline)
             member = self._member(configuration, node_id)
@@ -142,6 +146,40 @@ class Membership:
                 role=role.name.lower(),
             )
             return self._core.configuration
+
+    async def leave(self, node_id: NodeId, deadline: Deadline) -> Configuration:
+        """Relieve a member of its role and of leadership, before its node is stopped for long or removed.
+
+        Where roles are kept automatically somebody else has its vote first; it stays a spare for LEAVING_S. Asked for
+        itself, the leader raises NotLeader once another one leads. Raises MembershipRefused when it cannot be replaced.
+        """
+        self.changes.check_leader()
+        settings = self._core.configuration.settings
+        if settings is None or not settings.automatic:
+            return await self.assign(node_id, Role.SPARE, deadline)
+        self.leaving[node_id] = Deadline(LEAVING_S)
+        while True:
+            self.changes.check_leader()
+            member = self._member(self._core.configuration, node_id)
+            if member.role is not Role.VOTER and await self.changes.settled(deadline):
+                return self._core.configuration
+            if deadline.passed:
+                del self.leaving[node_id]
+                raise MembershipRefused(
+                    f"member {node_id} keeps its vote: no other member could take it over in time (a stand-by that has "
+                    "caught up, or a spare, is needed)"
+                )
+            await self._view.wait_change(0.05)
+
+    async def _replace_first(self, node_id: NodeId, deadline: Deadline) -> None:
+        """Before a voter is removed somebody else has its vote; where nobody can, the removal goes on as it is."""
+        configuration = self._core.configuration
+        settings, member = configuration.settings, configuration.get(node_id)
+        if settings is None or not settings.automatic or member is None or member.role is not Role.VOTER:
+            return
+        if any(m.role is not Role.VOTER and self._is_connected(m.id) for m in configuration.members):
+            with suppress(MembershipRefused):
+                await self.leave(node_id, deadline)
 
     async def decided(self, seen: Configuration, node_id: NodeId, role: Role) -> None:
         """What the role manager decided by `seen`; nothing if that is not in force any more."""

@@ -175,7 +175,7 @@ class ElectionPart(FollowerPart):
     # -- leadership transfer -----------------------------------------------------------------------
 
     def transfer_leadership(self, target: NodeId | None, now_ms: float) -> NodeId:
-        """Hand leadership to `target`, or to the follower that is furthest; returns whom.
+        """Hand leadership to `target`, or to the lightest follower that is near, of several the furthest; returns whom.
 
         Takes no proposals meanwhile; gives up after the maximum election timeout. Raises NotLeader,
         MembershipRefused.
@@ -206,7 +206,10 @@ class ElectionPart(FollowerPart):
                 f"leadership cannot go to {target if target is not None else 'anybody'} now: "
                 + ("another transfer is under way" if self._transfer is not None else "no reachable voter"),
             )
-        return max(able, key=lambda progress: (progress.match_index, progress.id)).id
+        lag = self.settings.promote_lag_entries_max
+        near = [progress for progress in able if progress.match_index + lag >= self.log.last_index]
+        weights = {member.id: member.weight for member in self.configuration.members}
+        return max(near or able, key=lambda p: (-weights.get(p.id, 0), p.match_index, p.id)).id
 
     def _may_take_over(self, progress: Progress) -> bool:
         return (

@@ -253,6 +253,7 @@ EXTERNAL: Final[dict[str, str]] = {
     "life begun": "a node has started",
     "roles automatic": "an operator said how many voters and stand-bys there are to be",
     "roles by hand": "an operator ended that",
+    "member left its role": "before its node stops for long: somebody else votes",
     "roles settled": "kept automatically, they are as they are to be when all are well",
     "assigned voter": "an operator gave a member a vote",
     "assigned standby": "an operator made a member a stand-by",

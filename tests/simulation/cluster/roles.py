@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from dqlite_py.model import Configuration, NodeId, Role, RoleSettings
 from dqlite_py.node.runtime import NodeRuntime
 from dqlite_py.node.tickets import Deadline
-from dqlite_py.raft.roles import Action
+from dqlite_py.raft.roles import Action, Change
 
 if TYPE_CHECKING:
     from tests.simulation.cluster.machine import Machine
@@ -23,7 +23,8 @@ SHARE: Final = 0.3  # of the worlds
 PER_S: Final = (0.3, 2.0)
 DEADLINE_S: Final = 3.0
 SETTINGS: Final = 0.25  # shares of what an operator does
-DESCRIBED: Final = 0.25
+DESCRIBED: Final = 0.2
+LEFT: Final = 0.15
 RESTORE_S: Final = 1.0
 
 
@@ -70,6 +71,8 @@ class RoleRequests:
             self.describe(
                 machine, rng.choice(nodes), rng.choice((None, 0, 1, 2)), rng.choice((None, 0, 1, 2))
             )
+        elif kind < SETTINGS + DESCRIBED + LEFT:
+            self.leave(machine, rng.choice(nodes))
         else:
             self.assign(machine, rng.choice(nodes), rng.choice((Role.VOTER, Role.STANDBY, Role.SPARE)))
 
@@ -92,6 +95,23 @@ class RoleRequests:
                 self.world.coverage.hit(
                     "roles automatic" if settings and settings.automatic else "roles by hand"
                 )
+            done(error)
+
+        self.world.operator.ask(machine, ask, told)
+
+    def leave(
+        self, machine: Machine, node_id: int, done: Callable[[BaseException | None], None] = lambda _: None
+    ) -> None:
+        async def ask(runtime: NodeRuntime) -> None:
+            end, target = Deadline(DEADLINE_S), NodeId(node_id)
+            body = {"id": target, "timeout_s": DEADLINE_S}
+            await runtime.writes.on_leader(
+                "leader.leave", body, end, lambda: runtime.membership.leave(target, end)
+            )
+
+        def told(error: BaseException | None) -> None:
+            if error is None:
+                self.world.coverage.hit("member left its role")
             done(error)
 
         self.world.operator.ask(machine, ask, told)
@@ -120,7 +140,11 @@ class RoleRequests:
             return True
         if len(configuration.members) != len(self.world.machines):
             return False
-        change = runtime.role_manager.next_change(configuration)
+        found: list[Change | None] = []
+        assert leader is not None
+        assert leader.life is not None
+        leader.life.run(lambda: found.append(self._next(runtime, configuration)))
+        change = found[0] if found else None
         aim = min(settings.voters, len(configuration.members))
         aim = aim if aim <= 2 or aim % 2 else aim - 1
         return change is not None and change.action is Action.NOTHING and len(configuration.voters) == aim
@@ -138,6 +162,13 @@ class RoleRequests:
             done(error)
 
         self.world.operator.ask(machine, lambda r: assign(r, node_id, role), told)
+
+    @staticmethod
+    def _next(runtime: NodeRuntime, configuration: Configuration) -> Change | None:
+        """What there is to do; None: somebody is leaving yet."""
+        if any(not end.passed for end in runtime.membership.leaving.values()):
+            return None
+        return runtime.role_manager.next_change(configuration)
 
     def restore(self) -> None:
         """After all: everybody votes again. Asks until it is so."""

@@ -363,3 +363,39 @@ def test_roles_by_hand_stay_as_they_were_assigned(world: World) -> None:
     assert role_of(world, node) is Role.STANDBY
     assert world.checks.members.configuration.settings is not None
     world.recover()
+
+
+def test_a_leader_that_leaves_hands_over_and_somebody_else_votes() -> None:
+    with World.open(15, node_count=4, only=[]) as world:
+        world.form()
+        roles_set(world, KEEPS)
+        assert world.run_until(world.roles.settled, 20.0), world.describe()
+        leader = leader_of(world)
+        node = world.checks.node_id(leader.name) or 0
+        told: list[BaseException | None] = []
+        world.roles.leave(leader, node, told.append)
+        assert world.run_until(lambda: bool(told), 15.0, 0.01), world.describe()
+        assert told == [None]
+        assert leader_of(world) is not leader
+        assert role_of(world, node) is not Role.VOTER
+        assert len(world.checks.members.configuration.voters) == 3
+        world.recover()
+
+
+def test_a_removed_voter_is_replaced_first() -> None:
+    with World.open(16, node_count=4, only=[]) as world:
+        world.form()
+        roles_set(world, KEEPS)
+        assert world.run_until(world.roles.settled, 20.0), world.describe()
+        leader = leader_of(world)
+        voters = world.checks.members.configuration.voters
+        victim = next(
+            m
+            for m in world.machines
+            if m is not leader and NodeId(world.checks.node_id(m.name) or 0) in voters
+        )
+        assert removed(world, leader, world.checks.node_id(victim.name) or 0) is None
+        assert len(world.checks.members.configuration.voters) == 3
+        assert len(world.checks.members.configuration.members) == 3
+        world.operator.replace(victim)
+        world.recover()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from dqlite_py.errors import MembershipRefused, NotLeader
@@ -282,3 +284,14 @@ def test_a_leader_in_quarantine_steps_down_first() -> None:
     assert any(effects.lost_leadership for effects in solo.effects)
     assert not solo.heard(AppendRequest)
     assert solo.core.commit_index == LogIndex(2)
+
+
+def test_leadership_goes_to_the_lightest_that_is_near() -> None:
+    rows = [
+        replace(m, weight=w) for m, w in zip(members(1, 2, 3, 4, 5).members, (0, 5, 1, 1, 0), strict=True)
+    ]
+    solo = Solo(Configuration(tuple(rows))).elect(2, 3)
+    last = solo.core.last_index
+    for peer in (2, 3, 4):
+        solo.ack(peer, last).settle()
+    assert solo.core.transfer_leadership(None, solo.now) == 5, "a few entries behind is near"
