@@ -149,6 +149,21 @@ def test_members_are_changed_by_commands(tmp_path: Path, nodes: list[NodeProcess
     assert [str(entry["id"]) for entry in json.loads(left.stdout)] == [second["node_id"]]
 
 
+def test_roles_are_kept_or_given_by_commands(tmp_path: Path, nodes: list[NodeProcess]) -> None:
+    nodes.append(NodeProcess(tmp_path / "a"))
+    only = nodes[0].ready()
+    at = ("--node", only["address"])
+    kept = run("cluster", "roles", "automatic", "--voters", "1", "--standbys", "1", *at)
+    assert kept.stdout.startswith("the leader keeps 1 voters and 1 stand-bys"), kept.stderr
+    by_hand = run("cluster", "assign", only["node_id"], "voter", *at)
+    assert by_hand.returncode == 1
+    assert "kept automatically" in by_hand.stderr
+    heavy = run("cluster", "describe", only["node_id"], "--weight", "7", *at)
+    assert heavy.stdout == f"{only['node_id']} has weight 7 now\n", heavy.stderr
+    known = json.loads(run("cluster", "members", "--json", *at).stdout)
+    assert [(entry["role"], entry["weight"]) for entry in known] == [("voter", 7)]
+
+
 def _until_done(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Repeat a command that is refused until the new member votes."""
     for _ in range(60):
