@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from dqlite_py.errors import Error, MembershipRefused
-from dqlite_py.model import Address, NodeId, Role, RoleSettings
+from dqlite_py.model import Address, NodeId, Role
 from dqlite_py.node.runtime import NodeRuntime
 from dqlite_py.node.tickets import Deadline
 from tests.simulation.cluster.machine import Machine
@@ -304,98 +304,3 @@ def test_a_member_that_cannot_catch_up_is_not_given_a_vote(world: World) -> None
     assert role_of(world, node) is Role.STANDBY
     start_again(world, follower)
     world.recover()
-
-
-KEEPS = RoleSettings(True, 3, 1, 1_500)
-
-
-def roles_set(world: World, settings: RoleSettings | None) -> None:
-    told: list[BaseException | None] = []
-    world.roles.set_roles(leader_of(world), settings, told.append)
-    assert world.run_until(lambda: bool(told), 15.0, 0.01), world.describe()
-    assert told == [None]
-
-
-def test_a_dead_voter_is_replaced_and_comes_back_as_a_stand_by() -> None:
-    with World.open(13, node_count=4, only=[]) as world:
-        world.form()
-        roles_set(world, KEEPS)
-        assert world.run_until(world.roles.settled, 20.0), world.describe()
-        configuration = world.checks.members.configuration
-        assert len(configuration.voters) == 3
-        leader = leader_of(world)
-        victim = next(
-            m
-            for m in world.machines
-            if m is not leader and NodeId(world.checks.node_id(m.name) or 0) in configuration.voters
-        )
-        node = stop_for_good(world, victim)
-        began = world.scheduler.now
-        assert world.run_until(lambda: role_of(world, node) is not Role.VOTER, 20.0, 0.05), world.describe()
-        assert world.scheduler.now - began >= 1.5, "not before it is gone"
-        assert len(world.checks.members.configuration.voters) == 3
-        start_again(world, victim)
-        assert world.run_until(lambda: role_of(world, node) is Role.STANDBY, 20.0), world.describe()
-        world.recover()
-
-
-def test_voters_spread_over_domains_and_the_light_ones_are_preferred() -> None:
-    with World.open(14, node_count=5, only=[]) as world:
-        world.form()
-        nodes = [world.checks.node_id(m.name) or 0 for m in world.machines]
-        for node, weight, domain in zip(nodes, (0, 0, 0, 9, 1), (1, 1, 1, 2, 2), strict=True):
-            leader = leader_of(world)
-            world.roles.describe(leader, node, weight, domain)
-            world.run_for(0.5)
-        roles_set(world, KEEPS)
-        assert world.run_until(world.roles.settled, 30.0), world.describe()
-        configuration = world.checks.members.configuration
-        domains = [m.domain for m in configuration.members if m.role is Role.VOTER]
-        assert sorted(domains) in ([1, 1, 2], [1, 2, 2])
-        world.recover()
-
-
-def test_roles_by_hand_stay_as_they_were_assigned(world: World) -> None:
-    follower = follower_of(world)
-    node = world.checks.node_id(follower.name) or 0
-    assert assigned(world, leader_of(world), node, Role.STANDBY) is None
-    world.run_for(5.0)
-    assert role_of(world, node) is Role.STANDBY
-    assert world.checks.members.configuration.settings is not None
-    world.recover()
-
-
-def test_a_leader_that_leaves_hands_over_and_somebody_else_votes() -> None:
-    with World.open(15, node_count=4, only=[]) as world:
-        world.form()
-        roles_set(world, KEEPS)
-        assert world.run_until(world.roles.settled, 20.0), world.describe()
-        leader = leader_of(world)
-        node = world.checks.node_id(leader.name) or 0
-        told: list[BaseException | None] = []
-        world.roles.leave(leader, node, told.append)
-        assert world.run_until(lambda: bool(told), 15.0, 0.01), world.describe()
-        assert told == [None]
-        assert leader_of(world) is not leader
-        assert role_of(world, node) is not Role.VOTER
-        assert len(world.checks.members.configuration.voters) == 3
-        world.recover()
-
-
-def test_a_removed_voter_is_replaced_first() -> None:
-    with World.open(16, node_count=4, only=[]) as world:
-        world.form()
-        roles_set(world, KEEPS)
-        assert world.run_until(world.roles.settled, 20.0), world.describe()
-        leader = leader_of(world)
-        voters = world.checks.members.configuration.voters
-        victim = next(
-            m
-            for m in world.machines
-            if m is not leader and NodeId(world.checks.node_id(m.name) or 0) in voters
-        )
-        assert removed(world, leader, world.checks.node_id(victim.name) or 0) is None
-        assert len(world.checks.members.configuration.voters) == 3
-        assert len(world.checks.members.configuration.members) == 3
-        world.operator.replace(victim)
-        world.recover()
