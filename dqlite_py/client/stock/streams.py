@@ -102,6 +102,7 @@ class Stream:
         self._failure: Exception | None = None
         self._is_over = False
         self._is_fetching = False
+        self._ending: asyncio.Event | None = None  # set when the connection serves again after `close`
         self.fetched_bytes = 0  # by the last fetch
 
     async def fetch(self) -> list[Row]:
@@ -144,6 +145,8 @@ class Stream:
     async def keep(self) -> None:
         """Take the rest off the connection; what is wrong with it is told by `fetch`."""
         total_bytes = 0
+        if self._ending is not None:
+            await self._ending.wait()
         try:
             while not self._is_over:
                 self._kept.extend(await self._fetch())
@@ -163,9 +166,10 @@ class Stream:
                 self._connection.abort("the rest of the result is not read")
                 self._give_back(self._connection)
             else:
-                self._spawn(self._end())
+                self._ending = asyncio.Event()
+                self._spawn(self._end(self._ending))
 
-    async def _end(self) -> None:
+    async def _end(self, ended: asyncio.Event) -> None:
         try:
             async with asyncio.timeout(_END_S):
                 await self._connection.end_rows()
@@ -173,6 +177,7 @@ class Stream:
             self._connection.abort("the rest of the result is not read")
         finally:
             self._give_back(self._connection)
+            ended.set()
 
     def _break(self) -> None:
         self._connection.abort("the rest of the result is not read")

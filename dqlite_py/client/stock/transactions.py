@@ -325,6 +325,7 @@ class FrozenState:
         stream, self._stream = self._stream, None
         if stream is not None:
             await stream.keep()
+            self._held.work()  # the end of a result begins a pause
 
     def _rested(self, _connection: StockConnection) -> None:
         self._stream = None

@@ -36,6 +36,7 @@ from dqlite_py.wire.dqlite.requests import RequestType
 from dqlite_py.wire.dqlite.responses import (
     Failure,
     Result,
+    encode_response,
 )
 from dqlite_py.wire.dqlite.rows import RowsBatch
 from dqlite_py.wire.dqlite.values import ValueType, WireValue, typed
@@ -322,6 +323,19 @@ def test_a_state_that_was_overwritten_cannot_be_written_on(server: FakeServer, g
     server.script["SAVEPOINT"] = [Failure(517, "database is locked")]
     with pytest.raises(SnapshotConflict):
         gateway.begin("app", 5, LIMITS, base_index=state.log_index)
+    state.close()
+
+
+def test_a_result_given_up_does_not_show_in_the_next_one(server: FakeServer, gateway: StockGateway) -> None:
+    state = gateway.begin_read("app", LEADER, 5, LIMITS)
+    pieces = [RowsBatch(("x",), ((typed(f"old {number}"),),), number == 2) for number in range(3)]
+    server.script["SELECT old"] = [Raw(b"".join(encode_frame(encode_response(piece)) for piece in pieces))]
+    server.script["SELECT new"] = [RowsBatch(("x",), ((typed("new"),),), True)]
+    found = state.query("SELECT old", (), 5)
+    assert found.more is not None
+    found.more.close()
+    assert state.query("SELECT new", (), 5).rows == [("new",)]
+    assert server.opened == 1
     state.close()
 
 
