@@ -42,7 +42,7 @@ jepsen: ## real processes, every workload under every nemesis (TIME=seconds per 
 	@tools/environment dev
 	@$(BIN)/python -m jepsen all $(if $(TIME),--time $(TIME)) $(if $(KIND),--kind $(KIND)) $(ARGS)
 
-jepsen-ci: ## a small fixed part of the jepsen suite, about two minutes
+jepsen-ci: ## a small fixed part of the jepsen suite, under three minutes
 	@tools/environment dev
 	@$(BIN)/python -m jepsen ci $(if $(KIND),--kind $(KIND)) $(ARGS)
 

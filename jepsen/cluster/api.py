@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, Self
 
+from jepsen.checkers.roles import WantedRoles
 from jepsen.cluster.client import NodeClient
 
 
@@ -101,6 +102,7 @@ class Cluster(Protocol):
 
     kind: str  # "namespaces" or "loopback"
     folder: Path
+    wanted_roles: WantedRoles | None  # None: every member votes
 
     @property
     def nodes(self) -> Sequence[ClusterNode]: ...
@@ -110,6 +112,18 @@ class Cluster(Protocol):
     def __exit__(self, *exc: object) -> None: ...
     def node(self, name: str) -> ClusterNode: ...
     def leader(self) -> ClusterNode | None: ...
+    def statuses(self) -> Mapping[str, Mapping[str, Any]]:
+        """Each answering node's status, by its name."""
+        ...
+
+    def roles(self) -> dict[str, str]:
+        """Node name to role ("voter", "standby", "spare") as the leader has it; empty without one leader."""
+        ...
+
+    def unsettled(self) -> str:
+        """Why roles are not as `wanted_roles` says; empty when they are, or nothing is wanted."""
+        ...
+
     def wait_healthy(self, timeout_s: float = 60.0) -> None: ...
     def final_states(self, timeout_s: float = 60.0) -> dict[str, FinalState]: ...
     def remove_member(self, name: str, timeout_s: float = 30.0) -> None: ...
@@ -118,12 +132,16 @@ class Cluster(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ServerSettings:
-    """Sizes in bytes, small enough that a short run compacts its log and sends snapshots."""
+    """Sizes in bytes, small enough that a short run compacts its log and sends snapshots.
+
+    leaving_s: how long a drained member is given no role.
+    """
 
     compact_log_bytes: int = 4 * 1024 * 1024
     log_tail_bytes: int = 512 * 1024
     segment_bytes: int = 1024 * 1024
     disk_reserve_bytes: int = 16 * 1024 * 1024
+    leaving_s: float = 4.0
     log_level: str = "info"
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, Self
 
+from jepsen.checkers.roles import STANDBY, VOTER, WantedRoles, arrangement, unsettled
 from jepsen.cluster.api import FaultsFactory, FinalState, ProcessEnvironment, ServerSettings
 from jepsen.cluster.client import ClientError
 from jepsen.cluster.content import content_digest
@@ -81,6 +82,7 @@ class ProcessCluster(ABC):
         self._keeper: KeeperProcess | None = None
         self._network: KeeperNetwork | None = None
         self._is_founded = False
+        self.wanted_roles: WantedRoles | None = None
 
     # -- life -------------------------------------------------------------------------------------------------
 
@@ -170,8 +172,19 @@ class ProcessCluster(ABC):
         leaders = [(s["term"], name) for name, s in self.statuses().items() if s["is_leader"]]
         return self.node(max(leaders)[1]) if leaders else None
 
+    def roles(self) -> dict[str, str]:
+        found = arrangement(self.statuses())
+        return {node.name: found[node.address] for node in self.nodes if node.address in found}
+
+    def unsettled(self) -> str:
+        wanted = self.wanted_roles
+        return "" if wanted is None else unsettled(self.statuses(), self._names, wanted)
+
     def wait_healthy(self, timeout_s: float = 60.0) -> None:
-        """Return when every node serves, all are voters of one leader and connected to it; raises SetupError."""
+        """Return when every node serves, all follow one leader, are connected to it, and vote; raises SetupError.
+
+        With `wanted_roles` it is enough that each has the log: a voter or a stand-by.
+        """
         self._wait(self._unhealthy, timeout_s)
 
     def _unhealthy(self) -> str:
@@ -188,10 +201,11 @@ class ProcessCluster(ABC):
         apart = [m["address"] for m in view["members"] if not m["connected"]]
         if apart:
             return f"the leader has no connection to {', '.join(apart)}"
+        allowed = (VOTER,) if self.wanted_roles is None else (VOTER, STANDBY)
         for node in self.nodes:
             status = statuses[node.name]
-            if roles.get(node.address) != "voter":
-                return f"{node.name} is no voter but {roles.get(node.address, 'no member')}"
+            if roles.get(node.address) not in allowed:
+                return f"{node.name} is no {' or '.join(allowed)} but {roles.get(node.address, 'no member')}"
             if not status["healthy"]:
                 return f"{node.name} does not serve: {status['problem']}"
             if status["leader_id"] != view["leader_id"] or status["term"] != view["term"]:

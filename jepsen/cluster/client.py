@@ -154,6 +154,10 @@ class NodeClient:
         """Remove a member from the configuration, through the leader."""
         self.request("remove", id=node_id)
 
+    def change(self, method: str, body: dict[str, Any]) -> None:
+        """One of the node's methods for operators (server.handlers.CHANGES), with the client's time."""
+        self.request("change", method=method, body=body)
+
     def transfer(self, target: int | None = None) -> int:
         """Only on the leader: hand over to `target` (default: the most caught-up voter); returns its id."""
         return int(self.request("transfer", target=target))

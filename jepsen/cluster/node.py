@@ -115,6 +115,7 @@ class ProcessNode:
         command += ["--log-tail-bytes", str(settings.log_tail_bytes)]
         command += ["--segment-bytes", str(settings.segment_bytes)]
         command += ["--disk-reserve-bytes", str(settings.disk_reserve_bytes)]
+        command += ["--leaving-s", str(settings.leaving_s)]
         if place.insecure:
             command.append("--insecure")
         for address in self._join():

@@ -23,6 +23,7 @@ from jepsen.nemeses.networks import (
     SlowNetwork,
 )
 from jepsen.nemeses.processes import KillAll, KillOne, KillSome, PauseLeader, PauseOne, PauseSome
+from jepsen.nemeses.roles import Roles
 
 _KINDS: Final = (
     KillOne,
@@ -41,6 +42,7 @@ _KINDS: Final = (
     ClockDrift,
     MemberChange,
     Transfer,
+    Roles,
     DiskFull,
     DiskErrors,
     PowerLoss,

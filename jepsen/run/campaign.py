@@ -24,7 +24,7 @@ OVERHEAD_S: Final = (
 )
 TIME_MIN_S: Final = 8.0
 TIME_MAX_S: Final = 40.0
-CI_NEMESES: Final = ("kill-all", "partition-halves", "pause-leader", "power-loss")
+CI_NEMESES: Final = ("kill-all", "partition-halves", "pause-leader", "power-loss", "roles")
 CI_TIME_S: Final = 15.0
 SHARED_CLIENTS: Final = 5  # per workload: one on each of five nodes
 SHARED_RATE: Final = 25.0  # operations per second and workload

@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
+from jepsen.checkers.roles import check_roles
 from jepsen.cluster.api import Cluster, ClusterNode
 from jepsen.cluster.client import Failed, Unknown
 from jepsen.errors import JepsenError
@@ -19,12 +20,15 @@ from jepsen.run.session import NodeSession
 from jepsen.verdict import Verdict
 
 REPLICAS_S: Final = 30.0
+SETTLE_S: Final = 30.0
+RESTS_S: Final = 3  # looks, a second apart: longer than a member must be back to be chosen
 _POLL_S: Final = 0.1
 _TAIL_BYTES: Final = 2000
 
 
 def heal(cluster: Cluster, timeout_s: float, request_timeout_s: float) -> list[Verdict]:
-    """Verdicts "recovery" (every node runs and takes writes in time) and "replicas" (equal state hashes)."""
+    """Verdicts "recovery" (every node runs and takes writes in time), "roles" (where they are kept: settled) and
+    "replicas" (equal state hashes)."""
     begin = time.monotonic()
     deadline = begin + timeout_s
     notes: dict[str, Any] = {}
@@ -49,7 +53,23 @@ def heal(cluster: Cluster, timeout_s: float, request_timeout_s: float) -> list[V
     recovery = Verdict(
         "recovery", True, f"all nodes took a write {notes['seconds']} s after the last fault", notes
     )
-    return [recovery, compare_replicas(cluster, REPLICAS_S)]
+    settled = [] if cluster.wanted_roles is None else [settle(cluster, SETTLE_S)]
+    return [recovery, *settled, compare_replicas(cluster, REPLICAS_S)]
+
+
+def settle(cluster: Cluster, timeout_s: float) -> Verdict:
+    """Roles that the leader keeps must come to rest as they are wanted, and stay so while nothing happens."""
+    wanted = cluster.wanted_roles
+    assert wanted is not None
+    begin = time.monotonic()
+    while cluster.unsettled() and time.monotonic() - begin < timeout_s:
+        time.sleep(_POLL_S)
+    waited_s = time.monotonic() - begin
+    looks = [cluster.statuses()]
+    for _ in range(RESTS_S):
+        time.sleep(1.0)
+        looks.append(cluster.statuses())
+    return check_roles(looks, [node.name for node in cluster.nodes], wanted, waited_s)
 
 
 def _bring_back(node: ClusterNode, deadline: float, request_timeout_s: float) -> str | None:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from types import FrameType
 
 import dqlite_py
-from dqlite_py.node import startup
+from dqlite_py.node import membership, startup
 from jepsen.server.handlers import Session
 from jepsen.server.listener import BadAddress, ControlServer, open_control
 
@@ -47,6 +47,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument(
         "--segment-bytes", type=int, help="a journal segment's size; the log is dropped by segments"
     )
+    parser.add_argument("--leaving-s", type=float, help="how long a drained member is given no role")
     parser.add_argument("--log-level", choices=("debug", "info", "warning"), default="info")
     return parser
 
@@ -56,6 +57,8 @@ def make_node(options: argparse.Namespace) -> dqlite_py.Node:
     if options.segment_bytes is not None:
         # Not a public setting: 64 MiB is right for users, and too much for a run of seconds to drop any log.
         startup.SEGMENT_BYTES = options.segment_bytes  # type: ignore[attr-defined]
+    if options.leaving_s is not None:  # a minute is right for operators
+        membership.LEAVING_S = options.leaving_s  # type: ignore[misc]
     sizes = {
         name: getattr(options, name)
         for name in ("compact_log_bytes", "log_tail_bytes", "disk_reserve_bytes")

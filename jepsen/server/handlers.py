@@ -9,6 +9,7 @@ status    -                       the node's status, as Node.status()
 members   -                       [{id, address, role, ...}]
 remove    id                      null
 transfer  target (id or null)     the new leader's id
+change    method, body            null; methods of CHANGES, as programs reach them
 compact   -                       the snapshot's log index
 shutdown  -                       null; the process then stops cleanly
 """
@@ -29,6 +30,7 @@ from jepsen.server.protocol import (
 )
 
 DATABASE: Final = "app"
+CHANGES: Final = ("assign", "describe", "leave", "roles")
 _DEFAULT_TIMEOUT_S: Final = 10.0
 
 
@@ -143,6 +145,20 @@ class Session:
         chosen = None if target is None else _node_id(target, "target")
         return self._node.transfer_leadership(chosen, timeout=timeout_s)
 
+    def change(self, request: Mapping[str, Any], timeout_s: float, _connection: object) -> Any:
+        name, body = request.get("method"), request.get("body")
+        if name not in CHANGES or not isinstance(body, dict):
+            raise MalformedRequest(
+                f"method is one of {', '.join(CHANGES)} and body an object, not {name!r:.80}"
+            )
+        method = self._node._running().programs.get(name)
+        if method is None:
+            raise dqlite_py.NodeStopped("the node is starting")
+        # A coroutine, as these handlers are; no public method of the node, as few programs want it.
+        asked: Any = method.handler(None, {**body, "timeout_s": timeout_s})
+        self._node._run(asked, timeout_s + 1.0)
+        return None
+
     def compact(self, _request: Mapping[str, Any], timeout_s: float, _connection: object) -> Any:
         return self._node.compact(timeout=timeout_s)
 
@@ -161,6 +177,7 @@ HANDLERS: Final[dict[str, Handler]] = {
     "members": Session.members,
     "remove": Session.remove,
     "transfer": Session.transfer,
+    "change": Session.change,
     "compact": Session.compact,
     "shutdown": Session.shutdown,
 }

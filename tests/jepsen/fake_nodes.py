@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Self
 
+from jepsen.checkers.roles import WantedRoles
 from jepsen.cluster.client import Failed
 from jepsen.errors import SetupError
 from jepsen.faults import ClockSetting, ProcessFaults
@@ -53,6 +54,15 @@ class FakeClient:
 
     def compact(self) -> int:
         return self._node.cluster.tick()
+
+    def change(self, method: str, body: dict[str, Any]) -> None:
+        cluster = self._node.cluster
+        if method == "assign" and cluster.is_automatic and not cluster.assigns_always:
+            raise Failed("MembershipRefused", "roles are kept automatically")
+        if method == "roles":
+            cluster.is_automatic = body["settings"][0]
+        if method in ("assign", "leave"):
+            cluster.note(f"{method} {next(name for name, i in cluster.ids.items() if i == body['id'])}")
 
     def transfer(self, target: int | None = None) -> int:
         cluster = self._node.cluster
@@ -188,7 +198,8 @@ class FakeNetwork:
 
 
 class FakeCluster:
-    """`events`: what was done to the nodes, in order. `refuses_members`: membership changes that fail first."""
+    """`events`: what was done to the nodes, in order. `refuses_members`: membership changes that fail first.
+    `assigns_always`, `replaces_nobody`: True for a cluster that breaks the promise."""
 
     kind = "fake"
 
@@ -199,6 +210,9 @@ class FakeCluster:
         self.nodes: list[FakeNode] = []
         self.refuses_members = 0
         self.rows: dict[int, str] = {}
+        self.wanted_roles: WantedRoles | None = None
+        self.is_automatic = False
+        self.assigns_always = self.replaces_nobody = False
         self._ticks = 100
         names = [f"n{number}" for number in range(1, count + 1)]
         self.ids = {name: position for position, name in enumerate(names, 1)}
@@ -229,6 +243,16 @@ class FakeCluster:
 
     def leader(self) -> FakeNode | None:
         return None if self.leader_name is None else self.node(self.leader_name)
+
+    def roles(self) -> dict[str, str]:
+        """Three voters, those that run first; the rest are stand-bys."""
+        if self.leader_name is None:
+            return {}
+        order = sorted(self.nodes, key=lambda n: not (n.is_running or self.replaces_nobody))
+        return {node.name: "voter" if place < 3 else "standby" for place, node in enumerate(order)}
+
+    def unsettled(self) -> str:
+        return "" if all(node.is_running for node in self.nodes) else "somebody is down"
 
     def wait_healthy(self, timeout_s: float = 60.0) -> None:
         if self.network.cuts or len(self.ids) < len(self.nodes) or not all(n.is_running for n in self.nodes):

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
+from jepsen.checkers.roles import WantedRoles
 from jepsen.cluster.api import FinalState
 from jepsen.cluster.client import Failed, Result, Unknown
 
@@ -182,6 +183,7 @@ class FakeCluster:
         self.network = FakeNetwork()
         self.nodes: list[Any] = []
         self.is_removed = False
+        self.wanted_roles: WantedRoles | None = None
 
     def __enter__(self) -> Self:
         self.folder.mkdir(parents=True, exist_ok=True)
