@@ -58,7 +58,7 @@ def make_node(options: argparse.Namespace) -> dqlite_py.Node:
         # Not a public setting: 64 MiB is right for users, and too much for a run of seconds to drop any log.
         startup.SEGMENT_BYTES = options.segment_bytes  # type: ignore[attr-defined]
     if options.leaving_s is not None:  # a minute is right for operators
-        membership.LEAVING_S = options.leaving_s  # type: ignore[misc]
+        membership.LEAVING_S = options.leaving_s
     sizes = {
         name: getattr(options, name)
         for name in ("compact_log_bytes", "log_tail_bytes", "disk_reserve_bytes")
