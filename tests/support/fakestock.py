@@ -54,12 +54,14 @@ class FakeServer:
         self.opened = 0
         self._sockets: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
+        self._lock = threading.Lock()  # of what the threads of several clients use
+        self._is_closed = False
         self._start(self._accept)
 
     def _start(self, target: Callable[..., None], *arguments: Any) -> None:
         thread = threading.Thread(target=target, args=arguments)
-        self._threads.append(thread)
         thread.start()
+        self._threads.append(thread)
 
     def _accept(self) -> None:
         while True:
@@ -67,8 +69,12 @@ class FakeServer:
                 client, _ = self._listener.accept()
             except OSError:
                 return
-            self._sockets.append(client)
-            self._start(self._serve, client)
+            with self._lock:
+                if self._is_closed:
+                    client.close()
+                    return
+                self._sockets.append(client)
+                self._start(self._serve, client)
 
     def _serve(self, client: socket.socket) -> None:
         reader = FrameReader(1 << 20)
@@ -101,7 +107,7 @@ class FakeServer:
             case RequestType.LEADER:
                 yield from self._scripted("LEADER", Server(1 if self.leader else 0, self.leader))
             case RequestType.CLUSTER:
-                yield Servers((ServerEntry(1, self.address, 0),))
+                yield from self._scripted("CLUSTER", Servers((ServerEntry(1, self.address, 0),)))
             case RequestType.OPEN:
                 self.opened += 1
                 yield from self._scripted("OPEN", Database())
@@ -114,13 +120,14 @@ class FakeServer:
                 yield from self._scripted(sql, no_rows if kind is RequestType.QUERY_SQL else DONE)
 
     def _scripted(self, sql: str, usual: Answer) -> Iterator[Answer]:
-        for beginning, answers in self.script.items():
-            if sql.startswith(beginning):
-                yield answers.pop(0) if len(answers) > 1 else answers[0]
-                return
-        yield usual
+        with self._lock:
+            answers = next((found for start, found in self.script.items() if sql.startswith(start)), [usual])
+            answer = answers.pop(0) if len(answers) > 1 else answers[0]
+        yield answer
 
     def close(self) -> None:
+        with self._lock:
+            self._is_closed = True
         for one in (self._listener, *self._sockets):
             with suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)

@@ -65,9 +65,8 @@ class Discovery:
         finally:
             for task in tasks:
                 task.cancel()
-            for found in await asyncio.gather(*tasks, return_exceptions=True):
-                if isinstance(found, StockConnection) and found is not winner:
-                    found.abort("another was quicker")
+                task.add_done_callback(lambda done: _let_go(done, winner))  # even if this wait is cancelled
+            await asyncio.gather(*tasks, return_exceptions=True)
         raise Unreachable("no server leads: " + "; ".join(reasons))
 
     async def _probe(self, address: Address) -> StockConnection:
@@ -108,5 +107,13 @@ class Discovery:
         except (Doubtful, TimeoutError):
             connection.abort("it does not tell its members")
             return
+        except BaseException:
+            connection.abort("not needed any more")
+            raise
         if isinstance(found, Servers):
             self._members = tuple(Address(entry.address) for entry in found.entries[:MEMBERS_MAX])
+
+
+def _let_go(probe: asyncio.Future[StockConnection], winner: StockConnection | None) -> None:
+    if not probe.cancelled() and probe.exception() is None and (found := probe.result()) is not winner:
+        found.abort("another was quicker")

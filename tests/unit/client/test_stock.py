@@ -107,6 +107,14 @@ def test_a_refused_write_goes_to_the_new_leader() -> None:
         gateway.close()
 
 
+def test_a_search_that_is_given_up_leaves_no_connection(server: FakeServer, gateway: StockGateway) -> None:
+    server.script["CLUSTER"] = [SILENCE]  # the leader is found, and asked for the other members
+    with pytest.raises(NoLeader):
+        read(gateway, timeout_s=0.1)
+    server.script["CLUSTER"] = [CLOSE]
+    read(gateway)
+
+
 def test_a_connection_serves_again(server: FakeServer, gateway: StockGateway) -> None:
     for _ in range(3):
         write(gateway, "INSERT 1")
