@@ -128,6 +128,21 @@ def test_rows_that_exec_does_not_expect_leave_nothing_behind(
     assert client.done("INSERT INTO t (b) VALUES ('z')")[1] == 1
 
 
+def test_a_returning_statement_that_cannot_commit_leaves_no_transaction(
+    node: dqlite_py.Node, client: DqliteClient
+) -> None:
+    client.done("CREATE TABLE late (p REFERENCES t (a) DEFERRABLE INITIALLY DEFERRED)")
+    client.done("CREATE TABLE asked (v)")
+    client.done(
+        "CREATE TRIGGER instead BEFORE INSERT ON asked BEGIN INSERT INTO late VALUES (new.v); SELECT RAISE(IGNORE); END"
+    )
+    assert client.failure("INSERT INTO asked VALUES (99) RETURNING v") == (787, "FOREIGN KEY constraint failed")
+    client.done("INSERT INTO t (b) VALUES ('acknowledged')")
+    with DqliteClient(node.address, database="app") as other:
+        assert other.values("SELECT b FROM t") == [("acknowledged",)]
+        assert other.values("SELECT * FROM late") == []
+
+
 def test_transaction_control_without_a_transaction(client: DqliteClient) -> None:
     assert client.failure("COMMIT") == (1, "cannot commit - no transaction is active")
     assert client.failure("ROLLBACK") == (1, "cannot rollback - no transaction is active")

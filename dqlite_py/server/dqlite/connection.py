@@ -17,7 +17,7 @@ from dqlite_py.logs import event
 from dqlite_py.raft.quietlog import QuietLog
 from dqlite_py.server.dqlite import answers
 from dqlite_py.server.dqlite.extension import Extension, is_extended
-from dqlite_py.server.dqlite.failures import ERROR, Refused, failure_of
+from dqlite_py.server.dqlite.failures import ERROR, LEADERSHIP_LOST, Refused, failure_of
 from dqlite_py.server.dqlite.requests import Requests
 from dqlite_py.server.dqlite.settings import READ_AHEAD_BYTES, SMALL_BYTES
 from dqlite_py.server.dqlite.sockets import keep_alive
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 log = QuietLog(logging.getLogger("dqlite_py.server"))
 HANDSHAKE_BYTES: Final = 8
 _INTERRUPTED: Final = (RequestType.QUERY, RequestType.QUERY_SQL)
+_WITH_SQL: Final = (*_INTERRUPTED, RequestType.EXEC, RequestType.EXEC_SQL)
 
 
 class Connection(asyncio.Protocol):
@@ -252,7 +253,9 @@ class Connection(asyncio.Protocol):
     def _broken(self, error: BaseException) -> bytes:
         event(log, logging.ERROR, "a client's request failed", where=self.where, reason=repr(error))
         self._server.counters.failures += 1
-        return answers.failure(Failure(ERROR, f"internal error: {type(error).__name__}"))
+        # SQL may have done its work before it failed.
+        code = LEADERSHIP_LOST if self._working in _WITH_SQL else ERROR
+        return answers.failure(Failure(code, f"internal error: {type(error).__name__}"))
 
     # -- for requests that stream -----------------------------------------------------------------------
 
@@ -312,7 +315,7 @@ class Connection(asyncio.Protocol):
 
     def _violated(self, kind: str, violation: ProtocolViolation) -> None:
         self._server.violation(self, kind, violation.message)
-        if violation.code is None:
+        if violation.code is None or self._working is not None:  # it would be taken for the answer of what is at work
             self.close(violation.message)
         else:
             self._refuse(Failure(violation.code, violation.message))

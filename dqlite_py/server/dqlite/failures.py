@@ -45,6 +45,8 @@ ABORT_ROLLBACK: Final = 516
 NOT_LEADER: Final = 10250
 LEADERSHIP_LOST: Final = 10506
 
+REPEATED: Final = (NOT_LEADER, BUSY, NOTFOUND)  # clients send the request again by themselves
+
 LOST: Final = Failure(NOT_LEADER, "not leader")
 NO_DATABASE: Final = Failure(NOTFOUND, "no database opened")
 NO_STATEMENT: Final = Failure(NOTFOUND, "no statement with the given id")

@@ -16,7 +16,7 @@ from dqlite_py.dbapi.results import Result
 from dqlite_py.dbapi.settings import Settings
 from dqlite_py.dbapi.statements import Control, Known
 from dqlite_py.dbapi.steps import begun
-from dqlite_py.errors import Error, OperationalError, TransactionEnded
+from dqlite_py.errors import Error, OperationalError, OutcomeUnknown, TransactionEnded
 from dqlite_py.gateway import Freshness, UnitResult
 from dqlite_py.limits import DQLITE_STATEMENTS_MAX
 from dqlite_py.node.loop_gateway import LoopGateway
@@ -28,9 +28,11 @@ from dqlite_py.server.dqlite.failures import (
     NOMEM,
     PARAMETERS,
     READONLY,
+    REPEATED,
     ROWS_YIELDED,
     TAIL,
     Refused,
+    failure_of,
 )
 from dqlite_py.server.dqlite.pragmas import carry_out
 from dqlite_py.server.dqlite.settings import STATEMENTS_BYTES_MAX, ServerSettings
@@ -192,9 +194,17 @@ class SqlSession:
     async def execute(self, database_id: int, sql: str, values: Values) -> Changed:
         """Run every statement of `sql`, one after the other as SQLite does; parameters are used up in that order."""
         core = self.core(database_id)
+        is_changed = False
         for text in await self._looked_at(statements_of, sql):
-            await self._execute_one(core, text, values)
+            try:
+                await self._execute_one(core, text, values)
+            except Error as error:
+                if is_changed and failure_of(error).code in REPEATED:
+                    # Clients would send the whole text again, and what is done would be done twice.
+                    raise OutcomeUnknown(f"statements before this one took effect: {error.message}") from None
+                raise
             values = values[len(text.known.parameters) :]
+            is_changed |= core.transaction is None and text.may_end_in_change
         return Changed(self.rowid, self.changes)
 
     async def _execute_one(self, core: Core, text: Text, values: Values) -> None:
@@ -221,6 +231,7 @@ class SqlSession:
             result = await self._run(core, text, values)
             if result is not None and result.rows:
                 raise Refused(ROWS_YIELDED)
+            await drive(core.control(_COMMIT) if transaction is None else transaction.release(_SAVEPOINT))
         except BaseException:
             if transaction is None and core.transaction is not None:
                 await drive(core.control(_ROLLBACK))
@@ -229,7 +240,6 @@ class SqlSession:
                     await drive(transaction.rollback_to(_SAVEPOINT))
                     await drive(transaction.release(_SAVEPOINT))
             raise
-        await drive(core.control(_COMMIT) if transaction is None else transaction.release(_SAVEPOINT))
         return result
 
     # -- reads and what else has columns ------------------------------------------------------------------

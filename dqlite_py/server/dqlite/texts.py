@@ -38,6 +38,12 @@ class Text(NamedTuple):
     def is_empty(self) -> bool:
         return self.known.kind is StatementKind.EMPTY
 
+    @property
+    def may_end_in_change(self) -> bool:
+        """Whether the database may be another one behind it, when no transaction is open there."""
+        control = self.known.control
+        return not self.changes_nothing or (control is not None and control.verb in ("COMMIT", "RELEASE"))
+
 
 def is_long(sql: str) -> bool:
     return len(sql) > _LONG

@@ -239,6 +239,37 @@ async def test_what_all_clients_have_sent_is_bounded() -> None:
     assert server.buffered_bytes == 0
 
 
+async def client_of_a_database(write: Any) -> Client:
+    """`write`: what a write does, in the place of LoopGateway.write."""
+    server, parts = make_server()
+    server.gateway.write = write  # type: ignore[method-assign]
+    parts.gateway.opened.set_result(None)
+    client = Client(server)
+    client.send(RequestType.OPEN, "app", 0, "")
+    await turns()
+    assert client.answers() == [Database(0)]
+    return client
+
+
+async def test_a_write_at_work_is_not_answered_by_what_is_wrong_with_the_next_request() -> None:
+    client = await client_of_a_database(lambda *_: None)
+    client.send(RequestType.EXEC_SQL, 0, "INSERT INTO t VALUES (1)", ())
+    client.connection.data_received(bytes(8))
+    assert client.answers() == []
+    assert client.transport.is_closed
+
+
+async def test_a_write_that_fails_unexpectedly_may_have_happened() -> None:
+    def broken(*_: Any) -> None:
+        raise ZeroDivisionError
+
+    client = await client_of_a_database(broken)
+    client.send(RequestType.EXEC_SQL, 0, "INSERT INTO t VALUES (1)", ())
+    [failure] = client.answers()
+    assert isinstance(failure, Failure)
+    assert failure.code == 10506
+
+
 async def test_before_a_database_is_open_requests_are_small() -> None:
     server, _ = make_server()
     client = Client(server)
