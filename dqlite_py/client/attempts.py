@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
-from dqlite_py.client.link import MARGIN_S, TIMEOUT_MAX_S, Link
+from dqlite_py.client.link import MARGIN_S, TIMEOUT_MAX_S, Link, Opened
 from dqlite_py.client.stock.choosing import StockServers
 from dqlite_py.errors import (
     DivergenceDetected,
@@ -60,16 +60,16 @@ class Attempts:
         leader: bool = True,
         writes: bool = False,
         repeats: bool = True,
-        names: bool = False,
+        closes: str = "",
     ) -> None:
-        """`leader`: it is best asked of the leader. `repeats`: asking twice does no harm. `names`: each attempt gets an
-        id, by which the node knows what it opens."""
+        """`leader`: it is best asked of the leader. `repeats`: asking twice does no harm. `closes`: each attempt gets
+        an id, by which the node knows what it opens, and this method closes what a lost one may have opened."""
         self._link = link
         self._directory = link.directory
         self._leader = leader
         self._writes = writes
         self._repeats = repeats
-        self._names = names
+        self._closes = closes
         self._deadline = time.monotonic() + timeout_s
         self._timeout_s = timeout_s
         self._pause_s = _PAUSE_MIN_S
@@ -103,7 +103,7 @@ class Attempts:
         is_trial = self._repeats and self._leader and self.target != self._directory.leader
         wait_s = max(0.001, min(self.left_s, TRIAL_S if is_trial else TIMEOUT_MAX_S))
         body = {**body, "timeout_s": wait_s}
-        if self._names:  # nobody else's, and nobody else can guess it
+        if self._closes:  # nobody else's, and nobody else can guess it
             self.id = body["id"] = secrets.token_bytes(ID_BYTES)
         return await self._link.caller.call(self.target, method, body, wait_s + MARGIN_S)
 
@@ -116,6 +116,8 @@ class Attempts:
         elif isinstance(error, RpcError):
             directory.failed(target, error)
             if isinstance(error, RpcLost):
+                if self._closes:  # its answer may be on the way, and a writer would wait for what nobody has
+                    Opened(self._link, target, self.id).tell(self._closes)
                 self._lost(OutcomeUnknown(f"{target} got the request and did not answer: {error}"))
         elif isinstance(error, NotLeader):
             directory.told(error, target)

@@ -32,7 +32,7 @@ async def query(
     interrupt: Interrupt | None = None,
 ) -> Found:
     """See Gateway.query."""
-    attempts = Attempts(link, timeout_s, leader=freshness.level in _AT_LEADER, names=True)
+    attempts = Attempts(link, timeout_s, leader=freshness.level in _AT_LEADER, closes="sql.close")
     body = {"database": database, "sql": sql, "params": params, **_fresh(freshness)}
     return await _query(
         link,
@@ -47,7 +47,7 @@ async def begin_read(
     link: Link, database: str, freshness: Freshness, timeout_s: float, limits: TransactionLimits
 ) -> FrozenState:
     """See Gateway.begin_read."""
-    attempts = Attempts(link, timeout_s, leader=freshness.level in _AT_LEADER, names=True)
+    attempts = Attempts(link, timeout_s, leader=freshness.level in _AT_LEADER, closes="sql.close")
     body = {"database": database, "idle_s": limits.idle_s, "hold_s": limits.hold_s, **_fresh(freshness)}
     try:
         index = await attempts.ask("sql.begin_read", body, answers.index_answer)

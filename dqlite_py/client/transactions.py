@@ -34,7 +34,7 @@ async def begin(
     link: Link, database: str, wait_s: float, limits: TransactionLimits, base_index: int | None
 ) -> Transaction:
     """See Gateway.begin."""
-    attempts = Attempts(link, wait_s + LEADER_WAIT_S, names=True)
+    attempts = Attempts(link, wait_s + LEADER_WAIT_S, closes="tx.rollback")
     body = {
         "database": database,
         "wait_s": wait_s,

@@ -136,7 +136,10 @@ def test_a_returning_statement_that_cannot_commit_leaves_no_transaction(
     client.done(
         "CREATE TRIGGER instead BEFORE INSERT ON asked BEGIN INSERT INTO late VALUES (new.v); SELECT RAISE(IGNORE); END"
     )
-    assert client.failure("INSERT INTO asked VALUES (99) RETURNING v") == (787, "FOREIGN KEY constraint failed")
+    assert client.failure("INSERT INTO asked VALUES (99) RETURNING v") == (
+        787,
+        "FOREIGN KEY constraint failed",
+    )
     client.done("INSERT INTO t (b) VALUES ('acknowledged')")
     with DqliteClient(node.address, database="app") as other:
         assert other.values("SELECT b FROM t") == [("acknowledged",)]

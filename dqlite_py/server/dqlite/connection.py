@@ -315,7 +315,9 @@ class Connection(asyncio.Protocol):
 
     def _violated(self, kind: str, violation: ProtocolViolation) -> None:
         self._server.violation(self, kind, violation.message)
-        if violation.code is None or self._working is not None:  # it would be taken for the answer of what is at work
+        if (
+            violation.code is None or self._working is not None
+        ):  # it would be taken for the answer of what is at work
             self.close(violation.message)
         else:
             self._refuse(Failure(violation.code, violation.message))

@@ -10,6 +10,7 @@ from typing import Any
 import msgpack
 import pytest
 
+from dqlite_py.client import attempts
 from dqlite_py.client.gateway import AsyncRemoteGateway
 from dqlite_py.client.shared import Calls, shared_link
 from dqlite_py.errors import (
@@ -106,6 +107,21 @@ def test_a_begin_without_an_answer_is_taken_back() -> None:
             gateway(*peers).begin("app", 3.0, LIMITS)
         wait_until(lambda: asked(peers[0], "tx.rollback") != [])
         assert asked(peers[0], "tx.rollback")[0]["id"] == asked(peers[0], "tx.begin")[0]["id"]
+
+
+def test_a_begin_whose_answer_came_too_late_is_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attempts, "TRIAL_S", 0.05)
+    monkeypatch.setattr(attempts, "MARGIN_S", 0.05)
+
+    async def never(_body: Any) -> None:
+        await asyncio.Event().wait()
+
+    with nodes(methods(begin=Script(never, KEY)), leader=-1) as peers:
+        transaction = gateway(*peers).begin("app", 3.0, LIMITS)
+        wait_until(lambda: asked(peers[0], "tx.rollback") != [])
+        late, begun = asked(peers[0], "tx.begin")
+        assert [body["id"] for body in asked(peers[0], "tx.rollback")] == [late["id"]] != [begun["id"]]
+        assert transaction.is_open
 
 
 def test_a_failing_statement_leaves_the_transaction_open() -> None:
