@@ -17,7 +17,7 @@ from dqlite_py.command import check_database_name
 from dqlite_py.errors import Error, InterfaceError
 from dqlite_py.model import Address
 from dqlite_py.offline.found import found_cluster
-from dqlite_py.offline.load import load_database
+from dqlite_py.offline.load import check_source, load_database
 from dqlite_py.storage.source_file import SourceFile
 
 _ADDRESS = Address("127.0.0.1:9001")
@@ -111,6 +111,7 @@ def restore(
             else:
                 with SourceFile(file) as source:
                     if drop_first:  # AFTER the file was found to be good
+                        check_source(source, ignore_versions)
                         _drop(Remote(settings), servers, database, timeout_s)
                     loaded = load_database(
                         RemoteGateway(SharedLink(servers, settings)),

@@ -113,8 +113,9 @@ class MemberServices:
         """Answered by the leader; others name it (the joiner asks there)."""
         node_id, address = member_id_of(body), address_of(body)
         formats = body.get("formats")
-        check_joiner_reads(self._parts.core.configuration, formats)
-        configuration = await self._parts.membership.join(node_id, address, Deadline(TIMEOUT_S))
+        configuration = await self._parts.membership.join(
+            node_id, address, Deadline(TIMEOUT_S), check=lambda found: check_joiner_reads(found, formats)
+        )
         return {
             "cluster_id": self._parts.cluster_id,
             "members": configuration.to_wire(),

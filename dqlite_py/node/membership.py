@@ -22,6 +22,7 @@ from dqlite_py.node.configuration_change import ConfigurationChange
 from dqlite_py.node.formats import Call, check_members_read
 from dqlite_py.node.tickets import Deadline
 from dqlite_py.raft.core import RaftCore
+from dqlite_py.raft.progress import ProgressState
 
 log = logging.getLogger("dqlite_py.membership")
 
@@ -61,15 +62,24 @@ class Membership:
     # -- requests -----------------------------------------------------------------------------------------
 
     async def join(
-        self, node_id: NodeId, address: Address, deadline: Deadline, role: Role = Role.STANDBY
+        self,
+        node_id: NodeId,
+        address: Address,
+        deadline: Deadline,
+        role: Role = Role.STANDBY,
+        check: Callable[[Configuration], None] = lambda _configuration: None,
     ) -> Configuration:
-        """Add a stand-by or a spare; idempotent. Raises NotLeader, MemberRefused, MembershipRefused."""
+        """Add a stand-by or a spare; idempotent. Raises NotLeader, MemberRefused, MembershipRefused.
+
+        check: raises what keeps the node out of the configuration that it would come into.
+        """
         if role is Role.VOTER:
             raise MembershipRefused(
                 "a new member must catch up before it votes: add it as a stand-by or a spare"
             )
         async with self.lock:
             configuration = await self.changes.settled(deadline)
+            check(configuration)
             known = configuration.get(node_id)
             if known is not None and known.address == address:
                 return configuration
@@ -83,9 +93,16 @@ class Membership:
                     )
             if known is None and len(configuration.members) >= MEMBERS_MAX:
                 raise MembershipRefused(f"a cluster has at most {MEMBERS_MAX} members")
-            role = known.role if known is not None else role
-            await self.changes.carry_out(configuration.with_member(Member(node_id, address, role)), deadline)
-            event(log, logging.INFO, "member joined", member=node_id, address=address, role=role.name.lower())
+            member = Member(node_id, address, role) if known is None else replace(known, address=address)
+            await self.changes.carry_out(configuration.with_member(member), deadline)
+            event(
+                log,
+                logging.INFO,
+                "member joined",
+                member=node_id,
+                address=address,
+                role=member.role.name.lower(),
+            )
             return self._core.configuration
 
     async def remove(self, node_id: NodeId, deadline: Deadline) -> Configuration:
@@ -164,7 +181,7 @@ class Membership:
             if member.role is not Role.VOTER and await self.changes.settled(deadline):
                 return self._core.configuration
             if deadline.passed:
-                del self.leaving[node_id]
+                self.leaving.pop(node_id, None)  # asked for twice, it may be gone
                 raise MembershipRefused(
                     f"member {node_id} keeps its vote: no other member could take it over in time (a stand-by that has "
                     "caught up, or a spare, is needed)"
@@ -247,6 +264,7 @@ class Membership:
         peer = self._core.peers.get(node_id)
         return (
             peer is not None
+            and peer.state is not ProgressState.LOST_DATA
             and peer.match_index > 0
             and not peer.needs_snapshot
             and peer.match_index + CAUGHT_UP_ENTRIES >= self._core.last_index
@@ -291,7 +309,12 @@ class Membership:
     def _answers(self, node_id: NodeId, since_ms: float) -> bool:
         """Heard since then: who has just died is connected for a moment yet."""
         peer = self._core.peers.get(node_id)
-        return peer is not None and peer.last_reply_ms >= since_ms and self._is_connected(node_id)
+        return (
+            peer is not None
+            and peer.state is not ProgressState.LOST_DATA  # its word does not count
+            and peer.last_reply_ms >= since_ms
+            and self._is_connected(node_id)
+        )
 
     def view(self) -> list[dict[str, Any]]:
         return [

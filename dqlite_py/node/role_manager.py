@@ -18,7 +18,7 @@ from dqlite_py.model import Configuration, Member, NodeId, Role, RoleSettings
 from dqlite_py.node.cluster_view import ClusterView
 from dqlite_py.node.membership import Membership
 from dqlite_py.raft.core import RaftCore
-from dqlite_py.raft.progress import PeerView
+from dqlite_py.raft.progress import PeerView, ProgressState
 from dqlite_py.raft.roles import Action, Change, MemberState, Presence, Wanted, next_change
 
 log = logging.getLogger("dqlite_py.membership")
@@ -107,7 +107,12 @@ class RoleManager:
             return True
         peer = self._core.peers.get(node_id)
         patience = self._core.settings.election_max_ms
-        return peer is not None and self._is_connected(node_id) and now - peer.last_reply_ms <= patience
+        return (
+            peer is not None
+            and peer.state is not ProgressState.LOST_DATA  # no quorum counts it: as good as away
+            and self._is_connected(node_id)
+            and now - peer.last_reply_ms <= patience
+        )
 
     def _presence(self, node_id: NodeId, gone_after_ms: int) -> Presence:
         reachable, since = self._since.get(node_id, (False, self._now_ms()))

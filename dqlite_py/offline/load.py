@@ -22,8 +22,8 @@ from dqlite_py.errors import (
     NoLeader,
     NotLeader,
     NotSupportedError,
-    OperationalError,
     Outcome,
+    OutcomeUnknown,
     RequestTooLarge,
     TransactionEnded,
 )
@@ -73,6 +73,16 @@ def load_database(
     timeout_s: of each statement, and for a leader. Raises InterfaceError (it holds something), NotSupportedError,
     RequestTooLarge, OutcomeUnknown, or the error of a statement; nothing has changed, unless it says so.
     """
+    check_versions(source, ignore_versions)
+    gateway.open_database(database, timeout_s)
+    work = _Load(gateway, database, source, timeout_s, progress)
+    if source.size_bytes > 2 * ATOMIC_BYTES_MAX or work.measure() > ATOMIC_BYTES_MAX:
+        return work.in_pieces(replace)
+    return work.at_once(replace)
+
+
+def check_versions(source: SourceFile, ignore_versions: bool) -> None:
+    """Raise NotSupportedError for what the log cannot set, unless it may be left out."""
     plan = source.plan
     if not ignore_versions and (plan.user_version or plan.application_id):
         raise NotSupportedError(
@@ -80,11 +90,15 @@ def load_database(
             "running cluster cannot set: say that they may be left out (--ignore-versions), or found a new cluster "
             "from the file (--dir)"
         )
-    gateway.open_database(database, timeout_s)
-    work = _Load(gateway, database, source, timeout_s, progress)
-    if source.size_bytes > 2 * ATOMIC_BYTES_MAX or work.measure() > ATOMIC_BYTES_MAX:
-        return work.in_pieces(replace)
-    return work.at_once(replace)
+
+
+def check_source(source: SourceFile, ignore_versions: bool) -> None:
+    """Raise, before anything is dropped for it, what `load_database` would find in the file only later."""
+    check_versions(source, ignore_versions)
+    for table in source.plan.tables:
+        for rows, size in source.batches(table, BATCH_BYTES):  # reads each value as it will be sent
+            if size > BATCH_BYTES:
+                encode_repeated_statements(table.insert, rows)
 
 
 class _Load:
@@ -161,7 +175,7 @@ class _Load:
         except Error as error:
             if index == 0 and error.outcome is Outcome.NOT_APPLIED:
                 raise
-            raise OperationalError(
+            raise OutcomeUnknown(
                 f"{error.message}; database {self._database} holds a part of {self._source.path} now: drop it before "
                 "you restore it again",
                 code=error.code,

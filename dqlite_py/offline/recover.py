@@ -136,6 +136,11 @@ def plan_recovery(
     disk = ReadOnlyDisk()
     interrupted = read_recovery(disk, path)
     if interrupted is not None:
+        if address is not None and address != interrupted.address:
+            raise InterfaceError(
+                f"the interrupted recovery of {path} was begun with --address {interrupted.address}: complete it with "
+                "that one; a node that starts elsewhere tells its cluster so"
+            )
         return _resumed(path, interrupted)
     report = verify_folder(
         path, scratch=scratch, quick=True, with_databases=with_databases, progress=progress

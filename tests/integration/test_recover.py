@@ -17,7 +17,8 @@ from click.testing import CliRunner
 
 from dqlite_py.cli.demo.processes import NodeProcess
 from dqlite_py.cli.main import main
-from dqlite_py.errors import Error
+from dqlite_py.errors import Error, InterfaceError
+from dqlite_py.model import Address
 from dqlite_py.node.succession import RECOVERED, RECOVERING, REJOIN
 from dqlite_py.offline import recover as recovery
 from dqlite_py.ports import SystemDisk, disk_error
@@ -317,6 +318,8 @@ def test_interrupted_anywhere_it_is_completed(
             started = run("node", "--dir", folder, "--listen", "127.0.0.1:0")
             assert started.exit_code == 3  # half of it is not started
             assert "interrupted" in started.output
+            with pytest.raises(InterfaceError, match="was begun with --address"):
+                recovery.plan_recovery(str(folder), address=Address("elsewhere:1"))
         recovery.recover(recovery.plan_recovery(str(folder)))
         report = json.loads(run("verify", folder, "--json").stdout)
         assert report["sound"], (step, report["findings"])

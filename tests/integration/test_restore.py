@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from dqlite_py.cli.main import main
 from dqlite_py.client import RemoteGateway
 from dqlite_py.client.shared import SharedLink
 from dqlite_py.command import encode_unit
-from dqlite_py.errors import RequestTooLarge
+from dqlite_py.errors import Error, NoLeader, Outcome, RequestTooLarge
 from dqlite_py.model import Address
 from dqlite_py.offline import load
 from dqlite_py.offline.load import load_database
@@ -289,6 +290,49 @@ def test_what_is_refused(cluster: Cluster, full: Path, tmp_path: Path) -> None:
         "restore", "-s", cluster.nodes[0].address, "--database", DATABASE, str(full), "--ignore-versions"
     )
     assert taken.exit_code == 0, taken.output
+
+
+def test_a_part_that_was_restored_is_not_called_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Half:
+        """Takes the first unit, not the second."""
+
+        taken = 0
+
+        def open_database(self, *_arguments: object) -> None:
+            pass
+
+        def query(self, *_arguments: object) -> Any:
+            return SimpleNamespace(rows=[])
+
+        def execute_unit(self, *_arguments: object) -> Any:
+            self.taken += 1
+            if self.taken > 1:
+                raise NoLeader("no leader")
+            return SimpleNamespace(log_index=7)
+
+    monkeypatch.setattr(load, "ATOMIC_BYTES_MAX", 0)
+    file = make(tmp_path / "some.db", "CREATE TABLE a(x)", "INSERT INTO a VALUES (1)")
+    with SourceFile(str(file)) as source, pytest.raises(Error, match="holds a part") as caught:
+        load_database(Half(), DATABASE, source)  # type: ignore[arg-type]
+    assert caught.value.outcome is not Outcome.NOT_APPLIED
+
+
+def test_nothing_is_dropped_for_a_file_that_cannot_be_taken_over(
+    cluster: Cluster, full: Path, tmp_path: Path
+) -> None:
+    """Found by reading: only the file's structure was looked at before --drop-first dropped the database."""
+    kept = make(tmp_path / "kept.db", "CREATE TABLE kept(x)", "INSERT INTO kept VALUES (1)")
+    address = cluster.nodes[0].address
+    assert run("restore", "-s", address, "--database", DATABASE, str(kept)).exit_code == 0
+    bad_text = make(tmp_path / "text.db", "CREATE TABLE a(x)", "INSERT INTO a VALUES (CAST(x'ff' AS TEXT))")
+    too_large = make(tmp_path / "large.db", "CREATE TABLE a(x)", "INSERT INTO a VALUES (zeroblob(112 << 20))")
+    for file, words in ((full, "user_version 42"), (bad_text, "not UTF-8"), (too_large, "over the limit")):
+        result = run("restore", "-s", address, "--database", DATABASE, str(file), "--drop-first")
+        assert result.exit_code == 1, result.output
+        assert words in " ".join(result.output.split()), result.output
+        assert dump(address, tmp_path / "dumped.db") == contents(kept)
 
 
 def test_wrong_usage(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from dqlite_py.node.cluster_view import ClusterView
 from dqlite_py.node.formats import check_joiner_reads, check_members_read
 from dqlite_py.node.membership import Membership
 from dqlite_py.node.role_manager import RoleManager
+from dqlite_py.raft.progress import ProgressState
 from dqlite_py.raft.roles import Action
 from tests.unit.raft.solo import Solo, members
 
@@ -83,6 +84,28 @@ async def test_a_connection_that_is_gone_counts_as_well_as_silence() -> None:
     bench.connected.discard(NodeId(3))
     bench.live(5_100, 2, 3, 4)
     assert bench.decide() == (Action.ASSIGN, 4, Role.VOTER)
+
+
+async def test_a_member_that_lost_data_is_replaced_and_replaces_nobody() -> None:
+    """Found by reading: it answers, but no quorum counts it; asked to vote it was refused for ever."""
+    bench = Bench(kept(members(1, 2, 3, standbys=(4,))))
+    bench.live(3_000, 2, 3, 4)
+    core = bench.solo.core
+    bench.solo.refuse(3, core.last_index, (0, 0)).settle()
+    assert core.peers[NodeId(3)].state is ProgressState.LOST_DATA
+    bench.live(6_000, 2, 3, 4)
+    assert bench.decide() == (Action.ASSIGN, 4, Role.VOTER)
+    bench.solo.refuse(4, core.last_index, (0, 0)).settle()
+    bench.live(100, 2, 3, 4)
+    assert bench.decide() == (Action.NOTHING, 0, None)
+
+
+async def test_who_lost_data_gets_no_vote_without_settings() -> None:
+    bench = Bench(members(1, 2, 3, standbys=(4,)))
+    bench.live(200, 2, 3, 4)
+    assert bench.decide() == (Action.ASSIGN, 4, Role.VOTER)
+    bench.solo.refuse(4, bench.solo.core.last_index, (0, 0)).settle()
+    assert bench.decide() is None
 
 
 async def test_who_has_just_come_is_not_chosen_yet() -> None:
