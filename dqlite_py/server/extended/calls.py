@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+from dqlite_py.errors import InterfaceError, OutcomeUnknown, RequestTooLarge
 from dqlite_py.limits import STREAM_CREDITS_MAX
-from dqlite_py.wire.dqlite.extension import AnswerKind
+from dqlite_py.wire.dqlite.extension import BODY_BYTES_MAX, AnswerKind
 from dqlite_py.wire.dqlite.extension_flow import Queued
 from dqlite_py.wire.rpc import pack_value
 
@@ -57,3 +58,14 @@ class RunningCall:
             await self._credited.wait()
         self._credit -= 1
         await self.connection.answer(self, AnswerKind.MORE, pack_value(value))
+
+
+def packed_result(result: Any) -> bytes:
+    """The handler has done its work: the caller must not hear that nothing happened."""
+    try:
+        packed = pack_value(result)
+    except (InterfaceError, RequestTooLarge) as error:
+        raise OutcomeUnknown(f"it was done, but the answer cannot be sent: {error.message}") from None
+    if len(packed) > BODY_BYTES_MAX:
+        raise OutcomeUnknown(f"it was done, but its answer of {len(packed)} bytes cannot be sent")
+    return packed

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from dqlite_py.errors import (
     Busy,
     Error,
-    InterfaceError,
     NodeStopped,
     NotSupportedError,
     OutcomeUnknown,
-    RequestTooLarge,
 )
 from dqlite_py.limits import (
     CONTROL_QUEUE_BYTES_MAX,
@@ -27,7 +25,7 @@ from dqlite_py.limits import (
 )
 from dqlite_py.logs import event
 from dqlite_py.node.programs import Method
-from dqlite_py.server.extended.calls import RunningCall
+from dqlite_py.server.extended.calls import RunningCall, packed_result
 from dqlite_py.wire.address import join_address
 from dqlite_py.wire.dqlite import extension as ext
 from dqlite_py.wire.dqlite.extension_flow import Assembly, ExtensionQueue
@@ -42,10 +40,15 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 _PAUSE_BYTES: Final = WRITE_BUFFER_BYTES_MAX // 2
+_LINGER_S: Final = 5.0  # for a client to take the last words of a connection that is closed
+_SMALL_BYTES: Final = (
+    1024 * 1024
+)  # a connection that has no more to send is never ended for the memory of all
 
 
 class ExtendedConnection(asyncio.Protocol):
-    """`is_open`: EXTEND was answered, and the connection is not closed. `heard_at`: loop time."""
+    """`is_open`: EXTEND was answered, and the connection is not closed. `heard_at`, `piece_at` (when a piece of a
+    message came last) and `stalled_since` (nothing is taken of what is sent): loop time."""
 
     def __init__(self, server: ExtendedServer) -> None:
         self._server = server
@@ -53,12 +56,15 @@ class ExtendedConnection(asyncio.Protocol):
         self.is_open = False
         self.where = "nowhere"
         self.lost = asyncio.Event()  # the socket is gone
-        self.heard_at = self._loop.time()
+        self.heard_at = self.piece_at = self._loop.time()
+        self.stalled_since: float | None = None
         self._has_heard = False
         self._handshake_left = WORD_BYTES
         self._reader = FrameReader(ext.FRAME_BYTES_MAX)
         self._assembly = Assembly(RPC_RUNNING_BYTES_MAX, RPC_RUNNING_MAX)
+        self._discarded: set[int] = set()  # calls whose pieces are not kept: there are too many
         self._queue = ExtensionQueue()
+        self._unsent_bytes = 0  # as the server has counted them
         self._calls: dict[int, RunningCall] = {}
         self._running_bytes = 0
         self._transport: asyncio.Transport | None = None
@@ -66,6 +72,7 @@ class ExtendedConnection(asyncio.Protocol):
         self._is_closed = False
         self._is_flush_planned = False
         self._space: asyncio.Event | None = None  # set when the queue has shrunk
+        self._lingering: asyncio.TimerHandle | None = None
 
     # -- asyncio.Protocol
 
@@ -99,14 +106,24 @@ class ExtendedConnection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._is_paused = True
+        if self.stalled_since is None:
+            self.stalled_since = self._loop.time()
 
     def resume_writing(self) -> None:
         self._is_paused = False
+        self.stalled_since = None
         self._flush_soon()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self._lingering is not None:
+            self._lingering.cancel()
         self._shut()
         self.lost.set()
+
+    @property
+    def holds_pieces(self) -> bool:
+        """Of messages whose end has not come."""
+        return len(self._assembly) > 0
 
     def note_heard(self, now: float) -> None:
         """Take over into `heard_at` what came since the last call."""
@@ -126,8 +143,7 @@ class ExtendedConnection(asyncio.Protocol):
 
     async def stop(self) -> None:
         """End the calls, hand what is answered to the socket and close it."""
-        tasks = [call.task for call in self._calls.values()]
-        for task in tasks:
+        for task in (tasks := [call.task for call in self._calls.values()]):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._close()
@@ -136,6 +152,7 @@ class ExtendedConnection(asyncio.Protocol):
         if self._transport is not None and not self._is_closed:
             self._transport.write(b"".join(self._queue.take(2 * WRITE_BUFFER_BYTES_MAX)))
             self._transport.close()
+            self._lingering = self._loop.call_later(_LINGER_S, self._transport.abort)
         self._shut()
 
     def _shut(self) -> None:
@@ -146,7 +163,8 @@ class ExtendedConnection(asyncio.Protocol):
         self._queue.clear()
         if self._space is not None:
             self._space.set()
-        self._server.held_bytes -= self._assembly.held_bytes
+        self._server.pieces_bytes -= self._assembly.held_bytes
+        self._note_unsent()
         for call in list(self._calls.values()):
             call.not_wanted()
         self._server.gone(self)
@@ -203,16 +221,29 @@ class ExtendedConnection(asyncio.Protocol):
             self._send_control(ext.encode_message(answer))
 
     def _part(self, part: ext.Part) -> None:
+        server = self._server
         if part.id in self._calls:
             raise ProtocolViolation(f"a call with the id {part.id} is at work", code=CODE_PARSE)
-        before = self._assembly.held_bytes
+        if part.id in self._discarded:
+            return
+        if server.pieces_bytes + len(part.piece) > server.held_bytes_max:
+            if len(self._discarded) >= RPC_RUNNING_MAX:
+                raise ProtocolViolation("too many messages in pieces", code=CODE_PARSE)
+            self._drop_pieces(part.id)
+            self._discarded.add(part.id)
+            return
         self._assembly.add(part)
-        self._server.held_bytes += self._assembly.held_bytes - before
+        server.pieces_bytes += len(part.piece)
+        self.piece_at = self._loop.time()
 
-    def _cancel(self, call_id: int) -> None:
+    def _drop_pieces(self, call_id: int) -> None:
         before = self._assembly.held_bytes
         self._assembly.drop(call_id)
-        self._server.held_bytes += self._assembly.held_bytes - before
+        self._server.pieces_bytes += self._assembly.held_bytes - before
+        self._discarded.discard(call_id)
+
+    def _cancel(self, call_id: int) -> None:
+        self._drop_pieces(call_id)
         call = self._calls.get(call_id)
         if call is not None:
             call.not_wanted()
@@ -222,13 +253,16 @@ class ExtendedConnection(asyncio.Protocol):
             raise ProtocolViolation(f"a call with the id {call.id} is at work", code=CODE_PARSE)
         before = self._assembly.held_bytes
         body = self._assembly.whole(call.id, call.body)
-        self._server.held_bytes += self._assembly.held_bytes - before
+        self._server.pieces_bytes += self._assembly.held_bytes - before
         if len(self._calls) >= 2 * RPC_RUNNING_MAX:
             # Even refusals pile up when their answers are not read.
             self._refuse(CODE_PARSE, "too many calls whose answers are not taken")
             return
         method = self._server.methods.get(call.method)
         refusal = self._refusal(call.method, method, len(body))
+        if call.id in self._discarded:
+            self._discarded.remove(call.id)
+            refusal = Busy(f"requests of {self._server.pieces_bytes} bytes are on their way to this node")
         running = RunningCall(self, call.id, method is not None and method.ends_when_cancelled)
         work = self._serve(running, call.method, method, body, refusal)
         running.task = task = self._loop.create_task(work)
@@ -288,7 +322,7 @@ class ExtendedConnection(asyncio.Protocol):
         try:
             if refusal is not None or method is None:
                 raise refusal or NotSupportedError(name)
-            packed = _packed(await method.handler(call, unpack_value(body)))
+            packed = packed_result(await method.handler(call, unpack_value(body)))
             kind = ext.AnswerKind.OK
         except Error as error:
             packed = pack_value(error_body(error))
@@ -308,6 +342,8 @@ class ExtendedConnection(asyncio.Protocol):
             if call.last is None or call.last.is_handed_over:
                 call.last = self._queue.push_answer(call.id, kind, packed)
                 if call.last is not None:
+                    if self._is_paused:
+                        self._note_unsent()
                     self._flush_soon()
                     return
             if self._server.is_stopping:
@@ -343,14 +379,11 @@ class ExtendedConnection(asyncio.Protocol):
             self._space.set()
         if self._queue.size_bytes:
             self._flush_soon()
+        self._note_unsent()
 
-
-def _packed(result: Any) -> bytes:
-    """The handler has done its work: the caller must not hear that nothing happened."""
-    try:
-        packed = pack_value(result)
-    except (InterfaceError, RequestTooLarge) as error:
-        raise OutcomeUnknown(f"it was done, but the answer cannot be sent: {error.message}") from None
-    if len(packed) > ext.BODY_BYTES_MAX:
-        raise OutcomeUnknown(f"it was done, but its answer of {len(packed)} bytes cannot be sent")
-    return packed
+    def _note_unsent(self) -> None:
+        server, size = self._server, self._queue.size_bytes
+        server.unsent_bytes += size - self._unsent_bytes
+        self._unsent_bytes = size
+        if self._is_paused and size > _SMALL_BYTES and server.unsent_bytes > server.held_bytes_max:
+            self.abort(f"answers of {server.unsent_bytes} bytes are not taken by programs")

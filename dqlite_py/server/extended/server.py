@@ -28,10 +28,13 @@ from dqlite_py.wire.handshake import LocalIdentity
 
 log = QuietLog(logging.getLogger(__name__))
 _STOP_WAIT_S: Final = 0.25
+STALL_S: Final = 60.0  # a program that takes no answers, or does not end its request, for so long is given up
 
 
 class ExtendedServer:
-    """`connections`: with a socket, `count_max` at most. `held_bytes`: of calls at work and answers that wait."""
+    """`connections`: with a socket, `count_max` at most. `held_bytes`: of calls at work and answers that wait for
+    room; `pieces_bytes`: of messages that are not whole; `unsent_bytes`: of answers that are not taken. Each may be
+    `held_bytes_max`."""
 
     def __init__(
         self,
@@ -41,15 +44,17 @@ class ExtendedServer:
         handshake_ms: float = HANDSHAKE_TIMEOUT_MS,
         idle_ms: float = IDLE_TIMEOUT_MS,
         held_bytes_max: int = RPC_RUNNING_BYTES_MAX,
+        stall_ms: float = STALL_S * 1000,
     ) -> None:
         self.methods = methods
         self.who = who
-        self.held_bytes = 0
+        self.held_bytes = self.pieces_bytes = self.unsent_bytes = 0
         self.held_bytes_max = held_bytes_max
         self.is_stopping = False
         self.refused_count = 0  # openings, and connections closed for what they sent
         self._handshake_s = handshake_ms / 1000
         self._idle_s = idle_ms / 1000
+        self._stall_s = stall_ms / 1000
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self.count_max = EXTENDED_CONNECTIONS_MAX
         if soft != resource.RLIM_INFINITY:
@@ -130,3 +135,7 @@ class ExtendedServer:
             silent_s = now - connection.heard_at
             if silent_s > (self._idle_s if connection.is_open else self._handshake_s):
                 connection.abort(f"nothing heard for {silent_s:.1f} s")
+            elif connection.stalled_since is not None and now - connection.stalled_since > self._stall_s:
+                connection.abort("it takes no answers")
+            elif connection.holds_pieces and now - connection.piece_at > self._stall_s:
+                connection.abort("a message did not come to its end in time")
