@@ -59,6 +59,10 @@ class ServerInfo(NamedTuple):
 
 
 OURS: Final = ServerInfo()
+NOT_LINEARIZABLE: Final = (
+    "a dqlite server's reads are not linearizable: ask for read_level='leader', which is what its leader has, possibly "
+    "out of date for as long as an election takes"
+)
 
 
 class StatementResult(NamedTuple):

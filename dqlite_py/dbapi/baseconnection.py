@@ -27,6 +27,7 @@ from dqlite_py.dbapi.settings import (
 from dqlite_py.dbapi.unsupported import Unsupported
 from dqlite_py.errors import InterfaceError, NotSupportedError, ProgrammingError
 from dqlite_py.gateway import (
+    NOT_LINEARIZABLE,
     OURS,
     AsyncGateway,
     Freshness,
@@ -147,14 +148,26 @@ class BaseConnection(Unsupported):
 
     @property
     def read_level(self) -> ReadLevel:
-        """How fresh reads are."""
-        return self._known().settings.read_level
+        """How fresh reads are. Setting what the servers do not have raises NotSupportedError."""
+        level = self._known().settings.read_level
+        return level if level is not ReadLevel.LINEARIZABLE or self._has_linearizable else ReadLevel.LEADER
 
     @read_level.setter
     def read_level(self, level: ReadLevel | str) -> None:
         settings = self._known().settings
-        settings.read_level = check_level(level)
+        settings.read_level = self._named_level(level)
         settings.refresh()
+
+    @property
+    def _has_linearizable(self) -> bool:
+        return ReadLevel.LINEARIZABLE.value in self.server.read_levels
+
+    def _named_level(self, level: ReadLevel | str) -> ReadLevel:
+        """`level`; raises InterfaceError, and NotSupportedError where the servers would answer with less."""
+        found = check_level(level)
+        if found is ReadLevel.LINEARIZABLE and not self._has_linearizable:
+            raise NotSupportedError(NOT_LINEARIZABLE)
+        return found
 
     @property
     def max_staleness(self) -> float | None:

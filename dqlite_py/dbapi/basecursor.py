@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from dqlite_py.dbapi.core import Core
 from dqlite_py.dbapi.results import Description, Result, ResultState
-from dqlite_py.dbapi.settings import check_level, check_seconds, check_staleness
+from dqlite_py.dbapi.settings import check_seconds, check_staleness
 from dqlite_py.dbapi.steps import Steps
 from dqlite_py.errors import InterfaceError, ProgrammingError
 from dqlite_py.gateway import Freshness, ReadLevel
@@ -198,7 +198,7 @@ class BaseCursor:
 
     def _freshness(self, read_level: Any, max_staleness: Any) -> Freshness:
         settings = self._core.settings
-        level = settings.read_level if read_level is None else check_level(read_level)
+        level = settings.read_level if read_level is None else self._connection._named_level(read_level)
         if level is ReadLevel.SESSION:
             if max_staleness is not None:
                 raise _no_staleness(level)

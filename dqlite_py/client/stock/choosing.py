@@ -16,7 +16,8 @@ from typing import Any, Final, NamedTuple, TypeVar
 from dqlite_py.client.stock.gateway import AsyncStockGateway, StockGateway
 from dqlite_py.client.stock.work import no_keys
 from dqlite_py.config import TlsSettings
-from dqlite_py.errors import NoLeader
+from dqlite_py.errors import NoLeader, NotSupportedError
+from dqlite_py.gateway import NOT_LINEARIZABLE, ReadLevel
 from dqlite_py.model import Address
 
 T = TypeVar("T", StockGateway, AsyncStockGateway)
@@ -34,22 +35,32 @@ class DqliteServerWarning(UserWarning):
 
 
 class Choice(NamedTuple):
-    """What a program named. `has_level`: a read level; `has_once`: that writes be exactly once."""
+    """What a program named. `has_level`: a read level, `has_linearizable` that one; `has_once`: writes exactly once."""
 
     addresses: frozenset[Address]
     tls: TlsSettings | None
     has_level: bool
     has_once: bool
+    has_linearizable: bool = False
 
     @classmethod
     def of(cls, addresses: Iterable[Address], tls: TlsSettings | None, options: Mapping[str, Any]) -> Choice:
         """`options`: those of a connection."""
-        return cls(frozenset(addresses), tls, "read_level" in options, options.get("exactly_once") is True)
+        level = options.get("read_level")
+        return cls(
+            frozenset(addresses),
+            tls,
+            "read_level" in options,
+            options.get("exactly_once") is True,
+            level in (ReadLevel.LINEARIZABLE, ReadLevel.LINEARIZABLE.value),
+        )
 
     def stock(self, kind: type[T]) -> T:
         """The gateway that all connections with this choice share. Raises NotSupportedError where it cannot do."""
         if self.has_once:
             raise no_keys()
+        if self.has_linearizable:
+            raise NotSupportedError(NOT_LINEARIZABLE)
         if not self.has_level:
             warnings.warn(
                 f"{', '.join(sorted(self.addresses))}: servers of dqlite itself. Reads are what their leader has, "

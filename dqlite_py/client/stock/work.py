@@ -29,6 +29,7 @@ from dqlite_py.errors import (
     OutcomeUnknown,
 )
 from dqlite_py.gateway import (
+    NOT_LINEARIZABLE,
     Freshness,
     Interrupt,
     Once,
@@ -210,10 +211,7 @@ class Stock:
     def _check(self, freshness: Freshness) -> None:
         level = freshness.level
         if level is ReadLevel.LINEARIZABLE and not self._degrades:
-            raise NotSupportedError(
-                "a dqlite server's reads are not linearizable: ask for read_level='leader', which is what its leader "
-                "has, possibly out of date for as long as an election takes"
-            )
+            raise NotSupportedError(NOT_LINEARIZABLE)
         if (level is ReadLevel.SESSION and freshness.log_index > 0) or freshness.max_staleness_s is not None:
             raise NotSupportedError(
                 "a dqlite server cannot tell how new its state is: session tokens and max_staleness need nodes of ours"

@@ -18,7 +18,7 @@ from dqlite_py.client.stock.choosing import (
     StockServers,
 )
 from dqlite_py.errors import NotSupportedError
-from dqlite_py.gateway import OURS
+from dqlite_py.gateway import OURS, ReadLevel
 from dqlite_py.model import Address
 from tests.support.fakegateway import FakeGateway
 from tests.support.fakestock import FakeServer, servers
@@ -66,14 +66,30 @@ def test_who_knows_is_not_warned_and_what_was_asked_for_is_refused() -> None:
         warnings.simplefilter("error")
         connection = connect(server, read_level="leader")
         connection.execute("SELECT 1")
-        other = connect(server, read_level="linearizable")
         with pytest.raises(NotSupportedError, match="not linearizable"):
-            other.execute("SELECT 1")
+            connect(server, read_level="linearizable")
         with pytest.raises(NotSupportedError, match="exactly once"):
             connect(server, read_level="leader", exactly_once=True)
         connection.close()
-        other.close()
-        del connection, other
+        del connection
+        gc.collect()
+
+
+def test_a_level_named_later_is_refused_as_well() -> None:
+    with servers(1) as [server]:
+        with pytest.warns(DqliteServerWarning):
+            connection = connect(server)
+        assert connection.read_level is ReadLevel.LEADER
+        with pytest.raises(NotSupportedError, match="not linearizable"):
+            connection.read_level = "linearizable"
+        with pytest.raises(NotSupportedError, match="not linearizable"):
+            connection.execute("SELECT 1", read_level=ReadLevel.LINEARIZABLE)
+        assert server.seen == []
+        connection.execute("SELECT 1")
+        connection.read_level = connection.read_level
+        connection.execute("SELECT 1")
+        connection.close()
+        del connection
         gc.collect()
 
 
