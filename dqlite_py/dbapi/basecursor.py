@@ -198,6 +198,7 @@ class BaseCursor:
 
     def _freshness(self, read_level: Any, max_staleness: Any) -> Freshness:
         settings = self._core.settings
+        assert self._connection is not None
         level = settings.read_level if read_level is None else self._connection._named_level(read_level)
         if level is ReadLevel.SESSION:
             if max_staleness is not None:
