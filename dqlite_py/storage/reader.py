@@ -242,6 +242,11 @@ class Reader:
             return False
         raise error_class(code)(message, code=code)
 
+    @property
+    def refused(self) -> str | None:
+        """Why the newest statement was refused, if it was."""
+        return self._authorizer.reason
+
     def close(self) -> None:
         self._connection.close()
 

@@ -333,7 +333,8 @@ class ReaderPool:
 
     def check(self, sql: str) -> None:
         """Have SQLite look at one statement without running it. Raises as `classify`, and what SQLite says of it."""
-        reason = refusal(sql.encode())
+        is_pragma = describe(sql).keyword == "PRAGMA"  # never for the log: the reader judges it
+        reason = None if is_pragma else refusal(sql.encode())
         if reason is not None:
             raise NotSupportedError(reason, code=AUTH)
         try:
@@ -341,7 +342,8 @@ class ReaderPool:
         except IndexError:
             reader, _ = self._connections.wait(REQUEST_TIMEOUT_MS / 1000)
         try:
-            reader.is_readonly(sql)
+            if not reader.is_readonly(sql) and is_pragma:
+                raise NotSupportedError(reader.refused or "not authorized", code=AUTH)
         finally:
             self._give_back(reader)
 

@@ -1,4 +1,4 @@
-"""The tables that say where a database stands are nobody's but the node's, whatever a client of dqlite's protocol sends."""
+"""The tables that say where a database stands are the node's alone, whatever a client of dqlite's protocol sends."""
 
 from __future__ import annotations
 

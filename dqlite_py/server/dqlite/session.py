@@ -16,6 +16,7 @@ from dqlite_py.dbapi.results import Result
 from dqlite_py.dbapi.settings import Settings
 from dqlite_py.dbapi.statements import Control, Known
 from dqlite_py.dbapi.steps import begun
+from dqlite_py.dbapi.transaction import Phase
 from dqlite_py.errors import Error, OperationalError, OutcomeUnknown, TransactionEnded
 from dqlite_py.gateway import Freshness, UnitResult
 from dqlite_py.limits import DQLITE_STATEMENTS_MAX
@@ -37,7 +38,7 @@ from dqlite_py.server.dqlite.failures import (
 from dqlite_py.server.dqlite.pragmas import carry_out
 from dqlite_py.server.dqlite.settings import STATEMENTS_BYTES_MAX, ServerSettings
 from dqlite_py.server.dqlite.texts import Text, first_of, is_long, look_at, statements_of
-from dqlite_py.sqltext import StatementKind
+from dqlite_py.sqltext import StatementKind, describe
 from dqlite_py.wire.dqlite.responses import Failure, Statement
 
 Values = Sequence[Any]
@@ -147,14 +148,23 @@ class SqlSession:
             or self._statements_bytes + size > STATEMENTS_BYTES_MAX
         ):
             raise Refused(Failure(NOMEM, "too many prepared statements on this connection: finalize some"))
-        if core.transaction is None and text.known.control is None and text.pragma is None:
-            await self._gateway.check(core.database, text.sql)
+        if text.known.control is None and text.pragma is None:
+            await self._check(core, text)
         statement_id = self._free_id
         self._statements[statement_id] = text.sql
         self._statements_bytes += len(text.sql)
         while self._free_id in self._statements:
             self._free_id += 1
         return Statement(0, statement_id, len(text.known.parameters), size if with_tail else None)
+
+    async def _check(self, core: Core, text: Text) -> None:
+        """Have SQLite look at a statement: where the open transaction is, which may have made what it names."""
+        transaction, keyword = core.transaction, describe(text.sql).keyword
+        if transaction is None or transaction.phase is not Phase.WRITING or keyword == "PRAGMA":
+            await self._gateway.check(core.database, text.sql)
+            return
+        looking = text.sql if keyword == "EXPLAIN" else f"EXPLAIN {text.sql}"
+        await drive(transaction.read(looking, _fitted(text.known, ()), None, core.settings.timeout_s))
 
     def statement(self, statement_id: int) -> str:
         """The SQL of a prepared statement."""
