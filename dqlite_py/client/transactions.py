@@ -103,6 +103,7 @@ class Transaction:
             self._over()
             if error.outcome is not Outcome.UNKNOWN and not isinstance(error, MalformedMessage):
                 self._link.sessions.give_back(self._database, key)
+                self._opened.tell("tx.rollback")  # a node that was too busy has it still
                 raise
             left_s = deadline - asyncio.get_running_loop().time()
             return await self._what_became(key, error, left_s)

@@ -326,9 +326,18 @@ def _settle(future: asyncio.Future[Any], kind: ext.AnswerKind, body: bytes) -> N
         future.set_exception(RpcLost(f"the answer cannot be read: {error.message}"))
         return
     if kind is ext.AnswerKind.ERROR:
-        future.set_exception(from_wire(value))
+        told = from_wire(value)
+        if isinstance(told, MalformedMessage) and not _names_it(value):
+            future.set_exception(RpcLost(f"the node's error cannot be read: {told.message}"))
+        else:
+            future.set_exception(told)
     else:
         future.set_result(value)
+
+
+def _names_it(value: Any) -> bool:
+    """Whether it is the node that calls something malformed."""
+    return isinstance(value, list) and value[:1] == [MalformedMessage.__name__]
 
 
 def _nothing() -> None:

@@ -6,6 +6,7 @@ asked for is refused. Any thread.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 import warnings
@@ -22,7 +23,7 @@ from dqlite_py.model import Address
 
 T = TypeVar("T", StockGateway, AsyncStockGateway)
 _AT_LEAST_S: Final = 1.0
-_lock: Final = threading.Lock()
+_lock = threading.Lock()
 _shared: weakref.WeakValueDictionary[tuple[type, Choice], Any] = weakref.WeakValueDictionary()
 
 
@@ -111,6 +112,14 @@ class AsyncChoosingGateway(_Choosing):
         except StockServers:
             self._chosen = self._choice.stock(AsyncStockGateway)
             await self._chosen.open_database(database, _left_s(begun, timeout_s))
+
+
+def _forked() -> None:
+    global _lock
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_forked)
 
 
 def _left_s(begun: float, timeout_s: float) -> float:

@@ -46,6 +46,12 @@ class StockConnection(asyncio.Protocol):
         """Open, and nothing came that nobody asked for."""
         return self._lost is None and not self._reader.buffered_bytes
 
+    @property
+    def fileno(self) -> int:
+        """-1 without a socket."""
+        found = None if self._transport is None else self._transport.get_extra_info("socket")
+        return -1 if found is None else int(found.fileno())
+
     async def ask(self, request: Request) -> Response:
         """Send and receive. Raises Doubtful when the connection breaks or makes no sense; then it is closed."""
         self.send(request)

@@ -64,7 +64,7 @@ class _Base:
         async def open() -> Stock:
             return Stock(addresses, context, degrades=degrades)
 
-        background = Background(open, Stock.close, "dqlite-stock-client")
+        background = Background(open, Stock.close, "dqlite-stock-client", Stock.descriptors)
         weakref.finalize(self, background.end, wait=False)
         return background
 

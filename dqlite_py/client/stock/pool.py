@@ -79,6 +79,10 @@ class Pool:
         else:
             connection.abort("not needed any more")
 
+    def descriptors(self) -> list[int]:
+        """Of open sockets."""
+        return [number for one in (*self._idle, *self._lent) if (number := one.fileno) >= 0]
+
     def drop_leader(self, connection: StockConnection) -> None:
         connection.abort("its server does not lead")
         if self.discovery.leader == connection.address:

@@ -222,6 +222,10 @@ class Stock:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    def descriptors(self) -> list[int]:
+        """Of open sockets."""
+        return self._pool.descriptors()
+
     async def close(self) -> None:
         self._pool.close()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -345,6 +346,23 @@ def test_a_result_given_up_does_not_show_in_the_next_one(server: FakeServer, gat
     assert state.query("SELECT new", (), 5).rows == [("new",)]
     assert server.opened == 1
     state.close()
+
+
+def test_a_forked_child_holds_no_transaction_of_its_parent(server: FakeServer, gateway: StockGateway) -> None:
+    transaction = gateway.begin("app", 5, LIMITS)
+    read(gateway)
+    numbers = gateway.background.resource.descriptors()
+    assert len(numbers) == 2
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        os.write(writing, repr([os.readlink(f"/proc/self/fd/{number}") for number in numbers]).encode())
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as found:
+        assert found.read() == repr(["/dev/null"] * len(numbers))
+    os.waitpid(child, 0)
+    transaction.commit(5)
 
 
 async def test_coroutines(server: FakeServer) -> None:

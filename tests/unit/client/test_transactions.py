@@ -14,6 +14,7 @@ from dqlite_py.client import attempts
 from dqlite_py.client.gateway import AsyncRemoteGateway
 from dqlite_py.client.shared import Calls, shared_link
 from dqlite_py.errors import (
+    Busy,
     DatabaseLocked,
     Error,
     IntegrityError,
@@ -195,6 +196,15 @@ def test_a_commit_without_an_answer_is_asked_for(lost: str, committed: bool) -> 
         assert not transaction.is_open
         [commit], [asked_for] = asked(peers[0], "tx.commit"), asked(peers[0], "sql.resolve")
         assert commit["key"] == asked_for["key"]
+
+
+def test_a_commit_that_a_node_was_too_busy_for_leaves_nothing_open() -> None:
+    with nodes(methods(commit=Script(Busy("much")))) as peers:
+        transaction = gateway(*peers).begin("app", 3.0, LIMITS)
+        with pytest.raises(Busy):
+            transaction.commit(WAIT_S)
+        assert not transaction.is_open
+        wait_until(lambda: len(asked(peers[0], "tx.rollback")) == 1)
 
 
 def test_a_commit_whose_outcome_stays_unknown_tells_its_key() -> None:

@@ -193,6 +193,8 @@ async def test_errors_are_those_of_the_node() -> None:
     "answer",
     [
         lambda call: ext.encode_answer(call.id, ext.AnswerKind.OK, b"\xc1"),
+        lambda call: ext.encode_answer(call.id, ext.AnswerKind.ERROR, b"\xc1"),
+        lambda call: ext.encode_answer(call.id, ext.AnswerKind.ERROR, b"\xc0"),
         lambda call: ext.encode_answer(call.id, ext.AnswerKind.MORE, b"\xc0"),
         lambda call: ext.encode_message(ext.Part(call.id, b"short")),
         lambda call: EXTENDED,
