@@ -78,7 +78,7 @@ class Directory:
         )
 
     def _nobody(self) -> Error:
-        reasons = "; ".join(f"{address}: {_text(error)}" for address, error in self._failures.items())
+        reasons = "; ".join(_text(address, error) for address, error in self._failures.items())
         if self.are_stock:
             return StockServers(f"these are servers of dqlite itself ({reasons})")
         if all(isinstance(self._failures.get(address), WrongCluster) for address in self.given):
@@ -144,8 +144,9 @@ class Directory:
             self._members = [address for address in found if address is not None]
 
 
-def _text(error: Exception) -> str:
-    return error.message if isinstance(error, Error) else str(error)
+def _text(address: Address, error: Exception) -> str:
+    text = error.message if isinstance(error, Error) else str(error)
+    return text if text.startswith(f"{address}: ") else f"{address}: {text}"
 
 
 def _address(value: Any) -> Address | None:

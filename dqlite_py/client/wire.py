@@ -190,9 +190,21 @@ class NodeConnection(asyncio.Protocol):
         self._flush_soon()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        reason = str(exc) if exc else "the node closed the connection"
-        self._shut(reason, RpcNotSent if exc else NotExtended)
+        self._shut(self._why_lost(exc), RpcNotSent if exc else NotExtended)
         self.lost.set()
+
+    def _why_lost(self, exc: Exception | None) -> str:
+        reason = getattr(exc, "reason", None) or ""  # of an SSLError: OpenSSL's name
+        if "_ALERT_" in reason:
+            said = reason.partition("_ALERT_")[2].replace("_", " ").lower()
+            return f"the node refuses this program's certificate: {said}"
+        text = str(exc) if exc else "the node closed the connection"
+        if self.opened.done():
+            return text
+        # With TLS 1.3 a client is judged after its handshake has ended.
+        if self._transport is not None and self._transport.get_extra_info("sslcontext"):
+            return f"{text}; it may not take this program's certificate"
+        return f"{text}; it may require TLS"
 
     def note_activity(self, now: float) -> None:
         """Take over what happened since the last call."""
