@@ -122,7 +122,8 @@ async def _membership(
             )
     if members:
         cluster_id, predecessors = await join_cluster(transport, identity.node_id, members, join_timeout_s)
-        if rejoin is not None and cluster_id != rejoin.new:
+        continues = {cluster_id, *(predecessor.cluster_id for predecessor in predecessors)}
+        if rejoin is not None and rejoin.new not in continues:  # it may have been recovered once more since
             raise WrongCluster(
                 f"the members asked belong to cluster {cluster_id.hex()}, but this node is to join {rejoin.new.hex()}"
             )

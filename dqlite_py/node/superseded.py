@@ -96,12 +96,19 @@ async def find_successors(
             continue
         if theirs == cluster_id:
             has_leader = has_leader or bool(status.get("leader_id"))
-        for predecessor in predecessors:
+        for number, predecessor in enumerate(predecessors):
             if predecessor.cluster_id == cluster_id and theirs != cluster_id:
                 known = found.get(theirs)
                 at = (*known.addresses, address) if known else (address,)
-                found[theirs] = Successor(theirs, predecessor, at)
+                found[theirs] = Successor(theirs, _least(predecessors[number:]), at)
     return list(found.values()), has_leader
+
+
+def _least(predecessors: tuple[Predecessor, ...]) -> Predecessor:
+    """What is there of the first of these: less, where a later recovery began with a folder that had not all of it."""
+    first = predecessors[0]
+    term, index = min((p.term, p.index) for p in predecessors)
+    return Predecessor(first.cluster_id, term, index)
 
 
 def why_not(successors: list[Successor], has_leader: bool, last: tuple[int, int]) -> str | None:

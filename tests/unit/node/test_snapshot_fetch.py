@@ -27,7 +27,7 @@ from dqlite_py.node import snapshot_incoming
 from dqlite_py.node.snapshot_fetch import FetchPhase, SnapshotFetcher
 from dqlite_py.node.snapshot_wire import BEGIN, CHUNK, Preparing
 from dqlite_py.ports import SystemDisk
-from dqlite_py.storage.manifest import MANIFEST_MAGIC, Manifest
+from dqlite_py.storage.manifest import MANIFEST_MAGIC, SETTINGS_VERSION, Manifest
 from dqlite_py.storage.sealedfile import seal
 from dqlite_py.storage.state_folder import StateFolder
 from tests.support.snapshots import (
@@ -350,7 +350,9 @@ def with_database(**changes: Any) -> Callable[[str, Any], Any]:
         (with_database(name="..x"), MalformedMessage),
         (with_database(page_count=2**31), MalformedMessage),
         (
-            lambda m, reply: reply | {"manifest": seal(MANIFEST_MAGIC, 3, [])} if m == BEGIN else reply,
+            lambda m, reply: (
+                reply | {"manifest": seal(MANIFEST_MAGIC, SETTINGS_VERSION + 1, [])} if m == BEGIN else reply
+            ),
             UnknownFormat,
         ),
         (

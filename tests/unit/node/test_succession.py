@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from dqlite_py.errors import CorruptState, MalformedMessage, OperationalError
 from dqlite_py.model import Address, NodeId
-from dqlite_py.node import succession, superseded
+from dqlite_py.node import opening, succession, superseded
+from dqlite_py.node.joining import Joined
+from dqlite_py.node.settings import NodeSettings
 from dqlite_py.node.startup import load_identity
 from dqlite_py.node.succession import Predecessor, Recovery, Rejoin
 from dqlite_py.node.superseded import Successor, find_successors, set_aside, why_not
@@ -42,6 +45,39 @@ def test_successors_are_those_that_name_our_cluster() -> None:
     assert find({A: status(OLD, taken, leader=7)}) == ([], True)  # ours is no successor of itself
     chain = find({A: status(NEW, Predecessor(OTHER, 1, 1), taken)})
     assert chain[0][0].took_over == taken
+
+
+def test_a_second_recovery_may_have_begun_with_less() -> None:
+    """Found by reading: a node that had just joined the first one, and had nothing yet, can be recovered, too."""
+    all_of_it = status(OTHER, Predecessor(OLD, 3, 40), Predecessor(NEW, 4, 41))
+    assert find({A: all_of_it})[0][0].took_over == Predecessor(OLD, 3, 40)
+    a_part = status(OTHER, Predecessor(OLD, 3, 40), Predecessor(NEW, 2, 17))
+    (successor,), _ = find({A: a_part})
+    assert successor.took_over == Predecessor(OLD, 2, 17)
+    assert "ends at index 40" in str(why_not([successor], False, (3, 40)))
+
+
+@pytest.mark.parametrize("cluster", [NEW, OTHER])
+async def test_the_cluster_to_join_may_have_been_recovered_once_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cluster: bytes
+) -> None:
+    """Found by reading: the node's old files were set aside, and it could then join neither."""
+
+    async def join(*_arguments: object) -> Joined:
+        return Joined(cluster, (Predecessor(OLD, 3, 40), *([Predecessor(NEW, 4, 50)] if cluster != NEW else [])))
+
+    monkeypatch.setattr(opening, "join_cluster", join)
+    disk, folder = SystemDisk(), str(tmp_path)
+    rejoin = Rejoin(OLD, NEW, "before-rejoin-1", (A,))
+    succession.write_rejoin(disk, folder, rejoin)
+    identity = load_identity(disk, folder, 0)
+    transport = SimpleNamespace(advertised_address=lambda: B, identity_changed=lambda: None)
+    inbound = SimpleNamespace(set_cluster=lambda _id: None)
+    settings = NodeSettings(directory=folder, listen=B)
+    opened = await opening._membership(disk, settings, 1.0, identity, transport, inbound, rejoin)  # type: ignore[arg-type]
+    opened.journal.close()
+    assert opened.identity.cluster_id == cluster
+    assert succession.read_rejoin(disk, folder) is None
 
 
 @pytest.mark.parametrize(
