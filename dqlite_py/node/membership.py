@@ -132,7 +132,13 @@ class Membership:
         """
         member = self._member(self._core.configuration, node_id)
         if role is Role.STANDBY and self._core.configuration.settings is None:
-            # Without settings whoever has caught up gets a vote.
+            # Without settings whoever has caught up gets a vote. What is refused must not change the settings, either.
+            self.changes.check_leader()
+            if member.role is Role.VOTER:
+                new = self._core.configuration.with_member(replace(member, role=role))
+                await self._check_quorum_without(
+                    node_id, new, Deadline(min(QUORUM_WAIT_S, deadline.left_s)), "a vote"
+                )
             await self.set_roles(RoleSettings(automatic=False), deadline)
         if role is not Role.VOTER and member.role is Role.VOTER:
             await self._leave_leadership(node_id)

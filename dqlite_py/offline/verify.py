@@ -47,6 +47,7 @@ class _Log:
     base_index: int
     last_index: int
     claims: dict[tuple[str, int], int]  # (database, index) to the leader's state hash
+    configuration_index: int = 0  # of its newest configuration
 
 
 def verify_folder(
@@ -83,7 +84,8 @@ def verify_folder(
                 prefix="dqlite-py-verify-", dir=_scratch(path, scratch)
             ) as place:
                 _databases(report, generation, manifest, log, names, place, quick, progress)
-        if not report.members and found is not None:
+        known = 0 if log is None else log.configuration_index
+        if found is not None and found[1].configuration.index > known:  # the log may end before the snapshot
             _take_members(report, found[1].configuration)
         return report
 
@@ -169,6 +171,7 @@ def _entries(view: JournalView, report: FolderReport, file: str) -> _Log:
 def _entry(entry: Entry, log: _Log, report: FolderReport) -> None:
     if entry.kind is EntryKind.CONFIGURATION:
         _take_members(report, decode_configuration(entry))
+        log.configuration_index = int(entry.index)
     elif entry.kind is EntryKind.COMMAND:
         header = decode_header(entry.payload)
         if header.kind is CommandKind.UNITS and header.state_hash is not None:

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ from click.testing import CliRunner
 
 from dqlite_py import Node
 from dqlite_py.cli.main import main
+from dqlite_py.model import Address, Configuration, LogIndex, Member, NodeId, Role
+from dqlite_py.storage.manifest import Manifest
+from dqlite_py.storage.state_files import MANIFEST_NAME
 from tests.integration.cluster import DATABASE, Cluster
 from tests.support.folders import fingerprint, flip
 
@@ -80,6 +84,20 @@ def test_a_read_only_folder_of_another_owner_can_be_verified(folder: Path, tmp_p
         for path in [folder, *folder.rglob("*")]:
             path.chmod(0o755)
     assert (code, report["sound"]) == (0, True)
+
+
+def test_members_are_those_of_a_snapshot_that_is_newer_than_the_log(folder: Path) -> None:
+    """Found by reading: as a crash leaves it that came between the snapshot's installation and the log's reset."""
+    file = generation(folder) / MANIFEST_NAME
+    _, before = verify(folder)
+    manifest = Manifest.from_bytes(file.read_bytes(), str(file))
+    index = before["last_index"] + 10
+    moved = Configuration(
+        (Member(NodeId(before["node_id"]), Address("moved:9000"), Role.STANDBY),), LogIndex(index - 1)
+    )
+    file.write_bytes(replace(manifest, index=LogIndex(index), configuration=moved).to_bytes())
+    _, report = verify(folder)
+    assert report["members"] == [{"id": before["node_id"], "address": "moved:9000", "role": "standby"}]
 
 
 def test_the_state_hash_is_compared_with_the_snapshot(tmp_path: Path) -> None:

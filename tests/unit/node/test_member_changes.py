@@ -100,3 +100,12 @@ async def test_leaving_asked_for_twice_is_refused_twice() -> None:
         with pytest.raises(MembershipRefused, match="keeps its vote"):
             await request
     assert bench.solo.core.configuration.get(NodeId(3)).role is Role.VOTER  # type: ignore[union-attr]
+
+
+async def test_a_role_that_is_refused_changes_no_settings() -> None:
+    """Found by reading: roles were switched to by-hand first, and nobody who joined later got a vote."""
+    bench = Bench(members(1, standbys=(2,)))
+    bench.may_tell_formats.set()
+    with pytest.raises(MembershipRefused, match="the last voter"):
+        await bench.seen(bench.membership.assign(NodeId(1), Role.STANDBY, Deadline(20.0)))
+    assert bench.solo.core.configuration.settings is None
