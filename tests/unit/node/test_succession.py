@@ -64,7 +64,9 @@ async def test_the_cluster_to_join_may_have_been_recovered_once_more(
     """Found by reading: the node's old files were set aside, and it could then join neither."""
 
     async def join(*_arguments: object) -> Joined:
-        return Joined(cluster, (Predecessor(OLD, 3, 40), *([Predecessor(NEW, 4, 50)] if cluster != NEW else [])))
+        return Joined(
+            cluster, (Predecessor(OLD, 3, 40), *([Predecessor(NEW, 4, 50)] if cluster != NEW else []))
+        )
 
     monkeypatch.setattr(opening, "join_cluster", join)
     disk, folder = SystemDisk(), str(tmp_path)
