@@ -47,6 +47,31 @@ def test_results_are_sticky_as_of_a_sqlite_connection(client: DqliteClient) -> N
     assert client.done("") == (7, 0)
 
 
+def test_sql_that_asks_for_the_last_rowid_hears_the_connections(client: DqliteClient) -> None:
+    client.done("CREATE TABLE child (p REFERENCES t (a), n)")
+    client.done("INSERT INTO t (a) VALUES (41), (42)")
+    asked = client.query("SELECT last_insert_rowid();")
+    assert isinstance(asked, RowsBatch)
+    assert (asked.columns, asked.rows[0][0].value) == (("last_insert_rowid()",), 42)
+    assert client.values("SELECT changes() AS n, 'changes()' WHERE ?", 1) == [(2, "changes()")]
+    client.done("INSERT INTO child VALUES (last_insert_rowid(), ?)", "x")
+    assert (
+        client.done("INSERT INTO t (a) VALUES (50); INSERT INTO child VALUES (Last_Insert_Rowid ( ), 'y')")[0]
+        == 2
+    )
+    client.done("BEGIN")
+    client.done("INSERT INTO t (a) VALUES (60)")
+    client.done("INSERT INTO child SELECT last_insert_rowid(), 'z'")
+    client.done("COMMIT")
+    assert client.values("SELECT p, n FROM child") == [(42, "x"), (50, "y"), (60, "z")]
+    assert client.values("SELECT last_insert_rowid()") == [(3,)]
+    client.done(
+        "CREATE TRIGGER noted AFTER INSERT ON t BEGIN INSERT INTO child VALUES (last_insert_rowid(), 'own'); END"
+    )
+    client.done("INSERT INTO t (a) VALUES (70)")
+    assert client.values("SELECT p FROM child WHERE n = 'own'") == [(70,)]
+
+
 def test_constraints_have_sqlites_extended_codes_and_texts(client: DqliteClient) -> None:
     client.done("INSERT INTO t (b) VALUES ('x')")
     assert client.failure("INSERT INTO t (b) VALUES ('x')") == (2067, "UNIQUE constraint failed: t.b")

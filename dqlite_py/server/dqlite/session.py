@@ -37,7 +37,7 @@ from dqlite_py.server.dqlite.failures import (
 )
 from dqlite_py.server.dqlite.pragmas import carry_out
 from dqlite_py.server.dqlite.settings import STATEMENTS_BYTES_MAX, ServerSettings
-from dqlite_py.server.dqlite.texts import Text, first_of, is_long, look_at, statements_of
+from dqlite_py.server.dqlite.texts import Text, filled_in, first_of, is_long, look_at, statements_of
 from dqlite_py.sqltext import StatementKind, describe
 from dqlite_py.wire.dqlite.responses import Failure, Statement
 
@@ -281,7 +281,8 @@ class SqlSession:
         if self.is_query_only and not text.changes_nothing:
             raise OperationalError(_READ_ONLY, code=READONLY)
         core.settings.busy_timeout_s = self.busy_timeout_s
-        steps = core.execute(text.sql, _fitted(text.known, values), None, core.settings.timeout_s)
+        sql = filled_in(text, self.rowid, self.changes) if text.calls else text.sql
+        steps = core.execute(sql, _fitted(text.known, values), None, core.settings.timeout_s)
         try:
             if is_long(text.sql):
                 return await drive(await self._gateway.off_loop(begun, steps))

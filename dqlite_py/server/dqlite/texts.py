@@ -25,6 +25,7 @@ class Text(NamedTuple):
     """One statement, or none, with what stands behind it.
 
     `is_plain_write`: a write that returns no rows. `may_return`: a write with RETURNING in it. `pragma`: one of ours.
+    `calls`: of functions that tell of the connection (`filled_in`), where each stands and which it is.
     """
 
     sql: str
@@ -33,6 +34,7 @@ class Text(NamedTuple):
     may_return: bool
     changes_nothing: bool
     pragma: tuple[str, str | None] | None
+    calls: tuple[tuple[int, int, str], ...] = ()
 
     @property
     def is_empty(self) -> bool:
@@ -58,9 +60,10 @@ def _look(sql: str) -> Text:
     known = classify(sql)
     changes_nothing = known.kind in _UNCHANGING
     may_return = not changes_nothing and _says_returning(sql)
-    is_plain_write = known.is_plain and not changes_nothing and not may_return
+    calls = _calls(sql) if known.is_plain and known.kind is not StatementKind.SCHEMA else ()
+    is_plain_write = known.is_plain and not changes_nothing and not may_return and not calls
     pragma = own_pragma(sql) if known.kind is StatementKind.ASK else None
-    return Text(sql, known, is_plain_write, may_return, changes_nothing, pragma)
+    return Text(sql, known, is_plain_write, may_return, changes_nothing, pragma, calls)
 
 
 _look_cached = lru_cache(maxsize=512)(_look)
@@ -84,6 +87,36 @@ def first_of(sql: str) -> First:
     end = first_end(sql)
     text, tail = sql[:end], sql[end:]
     return First(look_at(text), len(text.encode()), bool(tail) and not look_at(tail).is_empty)
+
+
+def filled_in(text: Text, rowid: int, changes: int) -> str:
+    """Its SQL with last_insert_rowid() and changes() as of the client's connection, which SQLite knows nothing of."""
+    parts, position = [], 0
+    for start, end, name in text.calls:
+        parts += [text.sql[position:start], f"({rowid if name == 'LAST_INSERT_ROWID' else changes})"]
+        position = end
+    tail = text.sql[position:]
+    if len(parts) == 2 and parts[0].strip().upper() == "SELECT" and tail.strip() in ("", ";"):
+        parts.append(
+            f' AS "{text.sql[text.calls[0][0] : position]}"'
+        )  # the name that SQLite gives the column
+    return "".join((*parts, tail))
+
+
+def _calls(sql: str) -> tuple[tuple[int, int, str], ...]:
+    lower = sql.lower()
+    if "last_insert_rowid" not in lower and "changes" not in lower:
+        return ()
+    found, words = [], list(tokens(sql))
+    for before, word, opening, closing in zip([None, *words], words, words[1:], words[2:], strict=False):
+        name = word_of(word)
+        is_call = name in ("LAST_INSERT_ROWID", "CHANGES") and (opening.group(), closing.group()) == (
+            "(",
+            ")",
+        )
+        if is_call and (before is None or before.group() != "."):
+            found.append((word.start(), closing.end(), name))
+    return tuple(found)
 
 
 def _says_returning(sql: str) -> bool:
