@@ -57,10 +57,10 @@ async def _ask(node_id: NodeId, call: Call) -> int | str:
         return str(error)
 
 
-def check_joiner_reads(configuration: Configuration, formats: Any) -> None:
-    """Raise MemberRefused unless who says `formats` reads what is in force."""
-    if configuration_format(formats) < configuration.format:
+def check_joiner_reads(wanted: int, formats: Any) -> None:
+    """Raise MemberRefused unless who says `formats` reads configurations of the format that is in force or in the log."""
+    if configuration_format(formats) < wanted:
         raise MemberRefused(
-            f"this cluster's configuration has format {configuration.format}, which the joining node does not read: "
+            f"this cluster's configuration has format {wanted}, which the joining node does not read: "
             "upgrade it first"
         )

@@ -114,7 +114,10 @@ class MemberServices:
         node_id, address = member_id_of(body), address_of(body)
         formats = body.get("formats")
         configuration = await self._parts.membership.join(
-            node_id, address, Deadline(TIMEOUT_S), check=lambda found: check_joiner_reads(found, formats)
+            node_id,
+            address,
+            Deadline(TIMEOUT_S),
+            check=lambda: check_joiner_reads(self._parts.core.format_in_log, formats),
         )
         return {
             "cluster_id": self._parts.cluster_id,

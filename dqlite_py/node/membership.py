@@ -67,11 +67,11 @@ class Membership:
         address: Address,
         deadline: Deadline,
         role: Role = Role.STANDBY,
-        check: Callable[[Configuration], None] = lambda _configuration: None,
+        check: Callable[[], None] = lambda: None,
     ) -> Configuration:
         """Add a stand-by or a spare; idempotent. Raises NotLeader, MemberRefused, MembershipRefused.
 
-        check: raises what keeps the node out of the configuration that it would come into.
+        check: called when no other change can come between; raises what keeps the node out.
         """
         if role is Role.VOTER:
             raise MembershipRefused(
@@ -79,7 +79,7 @@ class Membership:
             )
         async with self.lock:
             configuration = await self.changes.settled(deadline)
-            check(configuration)
+            check()
             known = configuration.get(node_id)
             if known is not None and known.address == address:
                 return configuration

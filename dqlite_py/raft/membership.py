@@ -49,12 +49,18 @@ def decode_configuration(entry: Entry) -> Configuration:
 
 
 class ConfigurationHistory:
-    """The snapshot's configuration and every later one in the log, oldest first."""
+    """The snapshot's configuration and every later one in the log, oldest first.
 
-    __slots__ = ("_history", "latest", "voters")
+    `format`: the newest of what the log holds, also before the snapshot, or held: whoever is sent it must read that.
+    """
 
-    def __init__(self, base: Configuration, later: Iterable[Configuration]) -> None:
+    __slots__ = ("_history", "format", "latest", "voters")
+
+    def __init__(
+        self, base: Configuration, later: Iterable[Configuration], earlier: Iterable[Configuration] = ()
+    ) -> None:
         self._history = [base, *later]
+        self.format = max(c.format for c in (*self._history, *earlier))
         self._look_up()
 
     def _look_up(self) -> None:
@@ -70,6 +76,7 @@ class ConfigurationHistory:
 
     def appended(self, configuration: Configuration) -> None:
         self._history.append(configuration)
+        self.format = max(self.format, configuration.format)
         self._look_up()
 
     def truncated(self, index: LogIndex) -> bool:
@@ -84,6 +91,8 @@ class ConfigurationHistory:
         """The snapshot is now at `index` with configuration `base`; later ones stay with the log's suffix."""
         later = [c for c in self._history if c.index > index] if keep_later else []
         self._history = [base, *later]
+        if not keep_later:
+            self.format = base.format
         self._look_up()
 
 

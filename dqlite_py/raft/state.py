@@ -54,7 +54,9 @@ class CoreState:
         self._effects = Effects()
         self._durability = Durability(self.log.last_index)
         self._configurations = ConfigurationHistory(
-            snapshot.configuration, [c for c in log.configurations if c.index > snapshot.index]
+            snapshot.configuration,
+            [c for c in log.configurations if c.index > snapshot.index],
+            [c for c in log.configurations if c.index <= snapshot.index],
         )
         if not self.log.matches(snapshot.index, snapshot.term):
             self._restart_log_after(snapshot)
@@ -125,6 +127,11 @@ class CoreState:
     @property
     def committed_configuration(self) -> Configuration:
         return self._configurations.at(self.commit_index)
+
+    @property
+    def format_in_log(self) -> int:
+        """The newest format of a configuration that a member may be sent."""
+        return self._configurations.format
 
     @property
     def is_voter(self) -> bool:

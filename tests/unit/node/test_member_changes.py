@@ -49,6 +49,9 @@ class Bench:
             call=call,
         )
 
+    def check(self, formats: object) -> None:
+        check_joiner_reads(self.solo.core.format_in_log, formats)
+
     def answer(self) -> None:
         for node in (2, 3):
             self.solo.ack(node, self.solo.core.last_index)
@@ -79,9 +82,7 @@ async def test_who_joins_while_the_format_rises_is_held_against_the_new_one() ->
     await asyncio.sleep(0)
     assert bench.membership.lock.locked()
     joining = asyncio.ensure_future(
-        bench.membership.join(
-            NodeId(9), ELSEWHERE, Deadline(20.0), check=lambda found: check_joiner_reads(found, None)
-        )
+        bench.membership.join(NodeId(9), ELSEWHERE, Deadline(20.0), check=lambda: bench.check(None))
     )
     await asyncio.sleep(0)
     bench.may_tell_formats.set()
@@ -109,3 +110,19 @@ async def test_a_role_that_is_refused_changes_no_settings() -> None:
     with pytest.raises(MembershipRefused, match="the last voter"):
         await bench.seen(bench.membership.assign(NodeId(1), Role.STANDBY, Deadline(20.0)))
     assert bench.solo.core.configuration.settings is None
+
+
+async def test_a_format_that_the_log_holds_is_asked_for_after_it_is_no_more_in_force() -> None:
+    """Found by reading: who joined was sent the entries of before, could not read them, and stopped."""
+    bench = Bench(members(1, 2, 3))
+    bench.may_tell_formats.set()
+    bench.check(None)
+    await bench.seen(bench.membership.set_roles(RoleSettings(True, 3, 0), Deadline(20.0)))
+    await bench.seen(bench.membership.set_roles(None, Deadline(20.0)))
+    assert bench.solo.core.configuration.format == 1
+    with pytest.raises(MemberRefused, match="format 2"):
+        bench.check(None)
+    bench.check({"configuration": 2})
+    core = bench.solo.core
+    kept = Solo(entries=bench.solo.journal, term=core.term, snapshot=core.snapshot_at(core.commit_index))
+    assert kept.core.format_in_log == 2, "the log begins before the snapshot"

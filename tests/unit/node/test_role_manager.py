@@ -178,8 +178,8 @@ async def test_a_newer_format_waits_until_all_read_it(answer: Any, why: str | No
 
 
 def test_a_node_that_does_not_read_what_is_in_force_may_not_join() -> None:
-    check_joiner_reads(members(1), None)
-    check_joiner_reads(NEW, {"configuration": 2})
+    check_joiner_reads(1, None)
+    check_joiner_reads(2, {"configuration": 2})
     for formats in (None, {}, {"configuration": 1}, {"configuration": "2"}):
         with pytest.raises(MemberRefused, match="format 2"):
-            check_joiner_reads(NEW, formats)
+            check_joiner_reads(2, formats)
