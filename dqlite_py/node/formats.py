@@ -58,7 +58,7 @@ async def _ask(node_id: NodeId, call: Call) -> int | str:
 
 
 def check_joiner_reads(wanted: int, formats: Any) -> None:
-    """Raise MemberRefused unless who says `formats` reads configurations of the format that is in force or in the log."""
+    """Raise MemberRefused unless who says `formats` reads configurations of format `wanted`."""
     if configuration_format(formats) < wanted:
         raise MemberRefused(
             f"this cluster's configuration has format {wanted}, which the joining node does not read: "
