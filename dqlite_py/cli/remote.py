@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Sequence
 from typing import Any, TypeVar
 
 from dqlite_py.client.caller import ClusterCaller, Status, open_caller
+from dqlite_py.client.stock.choosing import StockServers
+from dqlite_py.client.wire import StockAnswer
 from dqlite_py.config import TlsSettings
 from dqlite_py.errors import Error, NoLeader, OperationalError, OutcomeUnknown
 from dqlite_py.model import Address
@@ -90,6 +92,8 @@ async def ask_statuses(
 async def _answer(call: Awaitable[T], address: Address, method: str) -> T:
     try:
         return await call
+    except StockAnswer as error:
+        raise StockServers(f"{address}: {error}") from None
     except RpcNotSent as error:
         raise OperationalError(
             f"no answer from {address}: {error}. Is a node running there, and is the address right?"

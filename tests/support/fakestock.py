@@ -10,11 +10,13 @@ from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 from dqlite_py.model import Address
-from dqlite_py.wire.dqlite.frames import FrameReader, Version, decode_handshake, encode_frame
+from dqlite_py.wire.dqlite.frames import Frame, FrameReader, Version, decode_handshake, encode_frame
 from dqlite_py.wire.dqlite.requests import Request, RequestType, decode_request
 from dqlite_py.wire.dqlite.responses import (
     Database,
     Empty,
+    Failure,
+    Metadata,
     Response,
     Result,
     Server,
@@ -23,6 +25,7 @@ from dqlite_py.wire.dqlite.responses import (
     encode_response,
 )
 from dqlite_py.wire.dqlite.rows import RowsBatch
+from dqlite_py.wire.dqlite.violations import ProtocolViolation
 
 CLOSE = "close"
 SILENCE = "silence"
@@ -51,6 +54,7 @@ class FakeServer:
         self.leader = self.address
         self.script: dict[str, list[Answer]] = {}
         self.seen: list[str] = []
+        self.changes: list[tuple[Any, ...]] = []  # of members
         self.opened = 0
         self._sockets: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
@@ -90,7 +94,7 @@ class FakeServer:
             while received := client.recv(4096):
                 reader.feed(received)
                 while (frame := reader.next_frame()) is not None:
-                    for answer in self.answers(decode_request(frame)):
+                    for answer in self._answers_to(frame):
                         if answer == CLOSE:
                             return
                         if isinstance(answer, Raw):
@@ -101,6 +105,16 @@ class FakeServer:
             pass
         finally:
             client.close()
+
+    def _answers_to(self, frame: Frame) -> Iterator[Answer]:
+        try:
+            request = decode_request(frame)
+        except ProtocolViolation as violation:
+            if violation.is_fatal or violation.code is None:
+                raise
+            yield Failure(violation.code, violation.message)
+            return
+        yield from self.answers(request)
 
     def answers(self, request: Request) -> Iterator[Answer]:
         match request.type:
@@ -113,6 +127,11 @@ class FakeServer:
                 yield from self._scripted("OPEN", Database())
             case RequestType.INTERRUPT:
                 yield Empty()
+            case RequestType.DESCRIBE:
+                yield Metadata(3, 5)
+            case RequestType.ASSIGN | RequestType.REMOVE | RequestType.TRANSFER | RequestType.WEIGHT:
+                self.changes.append((request.type.name, *request.fields))
+                yield from self._scripted(request.type.name, Empty())
             case kind:
                 sql = str(request.fields[1])
                 self.seen.append(sql)

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from dqlite_py.cli.shell import clustercommands, filecommands, schemacommands, settingcommands
+from dqlite_py.cli.shell import clustercommands, filecommands, schemacommands, settingcommands, stockcommands
 from dqlite_py.cli.shell.formats import MODES
 from dqlite_py.cli.shell.reading import words
 from dqlite_py.errors import ProgrammingError
@@ -79,6 +79,9 @@ _ALL: Final = (
     DotCommand("watch", "[SECONDS] SQL", "run a query again and again, until Ctrl-C", settingcommands.watch, 1, None),
     DotCommand("weight", "MEMBER N", "of several members, the lightest gets a role", clustercommands.weight, 2, 2),
 )  # fmt: skip
+_CLUSTER: Final = frozenset(
+    command.name for command in _ALL if command.handler.__module__ == clustercommands.__name__
+)
 COMMANDS: Final[dict[str, DotCommand]] = {command.name: command for command in _ALL}
 
 
@@ -102,7 +105,10 @@ def run_command(session: Session, text: str) -> None:
         arguments = words(rest.rstrip(";") if not rest.rstrip().endswith(("'", '"')) else rest)
     if len(arguments) < command.least or (command.most is not None and len(arguments) > command.most):
         raise ProgrammingError(f"write .{command.name} {command.takes}".rstrip())
-    command.handler(session, arguments)
+    if command.name in _CLUSTER and stockcommands.are_stock(session):
+        stockcommands.run(session, command.name, arguments)
+    else:
+        command.handler(session, arguments)
 
 
 def _unknown(name: str) -> str:

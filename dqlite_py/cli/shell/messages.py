@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Final
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import click
 
 from dqlite_py.cli.exits import mend
 from dqlite_py.cli.shell.formats import visible
+from dqlite_py.client.stock.choosing import DqliteServerWarning
 from dqlite_py.errors import Error, InterfaceError, Outcome, ProgrammingError, TransactionEnded
 
 _OUTCOMES: Final = {
@@ -13,6 +19,10 @@ _OUTCOMES: Final = {
     Outcome.UNKNOWN: "outcome unknown: it may have happened",
     Outcome.APPLIED: "applied; only its result is gone",
 }
+_STOCK: Final = (
+    "Warning: these are servers of dqlite itself: reads are what their leader has, not linearizable "
+    "(--level leader says that you know), writes are not exactly once"
+)
 
 
 def error_text(error: Error, line: int | None = None) -> str:
@@ -43,3 +53,20 @@ def advice_for(error: Error) -> str:
 def is_resolvable(error: Error) -> bool:
     """Whether the write has a key, by which the cluster can be asked."""
     return error.outcome is Outcome.UNKNOWN and "session" in error.details and "sequence" in error.details
+
+
+@contextmanager
+def stock_servers_told() -> Iterator[None]:
+    """A DqliteServerWarning is one line on stderr, not Python's three. Main thread."""
+    with warnings.catch_warnings():
+        usual = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *rest: Any) -> None:
+            if issubclass(category, DqliteServerWarning):
+                click.echo(_STOCK, err=True)
+            else:
+                usual(message, category, *rest)
+
+        warnings.simplefilter("always", DqliteServerWarning)
+        warnings.showwarning = show
+        yield

@@ -18,7 +18,7 @@ from dqlite_py.cli.members import Asked
 from dqlite_py.cli.shell.cancel import Cancel, Cancelled
 from dqlite_py.cli.shell.dotcommands import run_command
 from dqlite_py.cli.shell.formats import Look, format_rows
-from dqlite_py.cli.shell.messages import error_text, is_resolvable
+from dqlite_py.cli.shell.messages import error_text, is_resolvable, stock_servers_told
 from dqlite_py.cli.shell.output import Output
 from dqlite_py.cli.shell.reading import Piece, pieces
 from dqlite_py.config import TlsSettings
@@ -57,7 +57,7 @@ class Session:
         self.unresolved: Error | None = None
         self.cancel = Cancel()
         self.read_depth = 0  # files that read files
-        self._tls = tls
+        self.tls = tls
         self._options = {} if options is None else options
         self._connect = client.connect if connect is None else connect
         self._connection: Any = None
@@ -72,9 +72,9 @@ class Session:
             if not self.database:
                 raise InterfaceError("no database is open: .open NAME")
             servers = ",".join(self.asked.servers)
-            with self.cancel.watching(None):
+            with self.cancel.watching(None), stock_servers_told():
                 self._connection = self._connect(
-                    servers, self.database, tls=self._tls, isolation_level=None, **self._options
+                    servers, self.database, tls=self.tls, isolation_level=None, **self._options
                 )
         return self._connection
 

@@ -80,8 +80,7 @@ def consistency(session: Session, arguments: Sequence[str]) -> None:
     """Show or set the read level; a number behind `stale` bounds how old a state may be."""
     if not arguments:
         staleness = session.option("max_staleness")
-        level = session.option("read_level") or ReadLevel.LINEARIZABLE.value
-        session.tell(f"{level}" + ("" if staleness is None else f", at most {staleness:g} s old"))
+        session.tell(_level(session) + ("" if staleness is None else f", at most {staleness:g} s old"))
         return
     levels = [level.value for level in ReadLevel]
     if arguments[0] not in levels:
@@ -93,14 +92,33 @@ def consistency(session: Session, arguments: Sequence[str]) -> None:
     session.set_option("read_level", arguments[0])
 
 
+def _level(session: Session) -> str:
+    """As the connection reads; with servers that promise less, what they keep."""
+    if not session.is_connected:
+        return str(session.option("read_level") or ReadLevel.LINEARIZABLE.value)
+    connection = session.connection
+    level: str = connection.read_level.value
+    if level in connection.server.read_levels:
+        return level
+    kept = ", ".join(connection.server.read_levels)
+    return f"{level} (what the leader has; what {connection.server.name} servers promise is: {kept})"
+
+
+def _writes(session: Session) -> str:
+    if not session.is_connected:
+        return "(not connected yet)"
+    return "exactly once" if session.connection.server.exactly_once else "not exactly once"
+
+
 def show(session: Session, _arguments: Sequence[str]) -> None:
     look = session.look
     facts = {
         "database": session.database or "(none)",
         "servers": ",".join(session.asked.servers),
         "server": session.connection.server.name if session.is_connected else "(not connected yet)",
+        "writes": _writes(session),
         "transaction": session.transaction,
-        "consistency": session.option("read_level") or ReadLevel.LINEARIZABLE.value,
+        "consistency": _level(session),
         "mode": look.mode,
         "headers": "on" if look.has_headers else "off",
         "nullvalue": repr(look.null),
