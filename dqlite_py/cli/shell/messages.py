@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Final, TextIO
 
 import click
 
@@ -61,11 +61,18 @@ def stock_servers_told() -> Iterator[None]:
     with warnings.catch_warnings():
         usual = warnings.showwarning
 
-        def show(message: Warning | str, category: type[Warning], *rest: Any) -> None:
+        def show(
+            message: Warning | str,
+            category: type[Warning],
+            filename: str,
+            lineno: int,
+            file: TextIO | None = None,
+            line: str | None = None,
+        ) -> None:
             if issubclass(category, DqliteServerWarning):
                 click.echo(_STOCK, err=True)
             else:
-                usual(message, category, *rest)
+                usual(message, category, filename, lineno, file, line)
 
         warnings.simplefilter("always", DqliteServerWarning)
         warnings.showwarning = show
