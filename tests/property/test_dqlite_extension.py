@@ -7,7 +7,7 @@ import contextlib
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dqlite_py.limits import EXTENSION_MESSAGE_BYTES_MAX, SEND_QUEUE_BYTES_MAX
@@ -172,6 +172,7 @@ def received(data: bytes, assembly: Assembly) -> dict[int, bytes]:
     return whole
 
 
+@settings(deadline=None)
 @given(SIZES, st.integers(1, 3 * ext.FRAGMENT_BYTES))
 def test_bodies_of_any_size_arrive(sizes: list[int], budget: int) -> None:
     queue, assembly = ExtensionQueue(), Assembly(2**40, 100)
