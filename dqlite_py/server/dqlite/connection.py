@@ -215,6 +215,9 @@ class Connection(asyncio.Protocol):
             self._answer(answers.failure(failure_of(error)))
         except Exception as error:  # noqa: BLE001  # one connection's trouble
             self._answer(self._broken(error))
+            self.close(
+                "a request failed unexpectedly"
+            )  # what it began may still answer, in the next one's place
         else:
             if isinstance(work, bytes):
                 self._answer(work)

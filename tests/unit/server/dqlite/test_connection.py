@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from dqlite_py.gateway import StatementResult, UnitResult
 from dqlite_py.server.dqlite.connection import Connection
 from dqlite_py.server.dqlite.extension import Channel
 from dqlite_py.server.dqlite.server import DqliteServer, starts_like_dqlite
@@ -260,7 +261,10 @@ async def test_a_write_at_work_is_not_answered_by_what_is_wrong_with_the_next_re
 
 
 async def test_a_write_that_fails_unexpectedly_may_have_happened() -> None:
-    def broken(*_: Any) -> None:
+    told: list[Any] = []
+
+    def broken(*arguments: Any) -> None:
+        told.append(arguments[-1])
         raise ZeroDivisionError
 
     client = await client_of_a_database(broken)
@@ -268,6 +272,10 @@ async def test_a_write_that_fails_unexpectedly_may_have_happened() -> None:
     [failure] = client.answers()
     assert isinstance(failure, Failure)
     assert failure.code == 10506
+    client.send(RequestType.CLIENT, 1)
+    told[0](UnitResult(1, [StatementResult(1, 1)]), None)  # it was on its way, and nobody waits for it
+    assert client.answers() == []
+    assert client.transport.is_closed
 
 
 async def test_before_a_database_is_open_requests_are_small() -> None:
