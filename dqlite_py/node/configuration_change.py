@@ -14,6 +14,8 @@ from dqlite_py.node.cluster_view import ClusterView
 from dqlite_py.node.tickets import Deadline
 from dqlite_py.raft.core import RaftCore
 
+PROPOSE_S = 5.0  # for a change that is refused now: who asks holds a lock that others wait for
+
 
 class ConfigurationChange:
     def __init__(
@@ -43,18 +45,19 @@ class ConfigurationChange:
             await self._view.wait_change(0.02)
 
     async def carry_out(self, new: Configuration, deadline: Deadline) -> None:
-        """Propose and wait until committed; retries while another change is pending.
+        """Propose and wait until committed; retries for a moment while another change is pending.
 
         Raises NotLeader or MembershipRefused when nothing was proposed; OutcomeUnknown afterwards: the entry is in
         this log at least, and whoever leads next may commit it.
         """
+        patience = Deadline(min(PROPOSE_S, deadline.left_s))
         while True:
             self.check_leader()
             try:
                 term, index = self._core.propose_configuration(new, self._now_ms())
                 break
             except MembershipRefused:
-                if deadline.passed:
+                if patience.passed:
                     raise
             await asyncio.sleep(0.02)
         self._pump()

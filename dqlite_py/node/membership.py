@@ -144,9 +144,14 @@ class Membership:
             await self._leave_leadership(node_id)
         if role is Role.VOTER and member.role is Role.SPARE:
             await self._assign_now(node_id, Role.STANDBY, deadline)
-        if role is Role.VOTER:
-            await self._wait_caught_up(node_id, deadline)
-        return await self._assign_now(node_id, role, deadline)
+        while True:
+            if role is Role.VOTER:
+                await self._wait_caught_up(node_id, deadline)
+            try:
+                return await self._assign_now(node_id, role, deadline)
+            except MembershipRefused:
+                if role is not Role.VOTER or deadline.passed:
+                    raise  # else it was lost from sight meanwhile: wait again, without the lock
 
     async def _assign_now(self, node_id: NodeId, role: Role, deadline: Deadline) -> Configuration:
         async with self.lock:

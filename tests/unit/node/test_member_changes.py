@@ -11,6 +11,7 @@ import pytest
 
 from dqlite_py.errors import MemberRefused, MembershipRefused
 from dqlite_py.model import Address, Configuration, NodeId, Role, RoleSettings
+from dqlite_py.node import configuration_change
 from dqlite_py.node.cluster_view import ClusterView
 from dqlite_py.node.formats import check_joiner_reads
 from dqlite_py.node.membership import Membership
@@ -126,3 +127,21 @@ async def test_a_format_that_the_log_holds_is_asked_for_after_it_is_no_more_in_f
     core = bench.solo.core
     kept = Solo(entries=bench.solo.journal, term=core.term, snapshot=core.snapshot_at(core.commit_index))
     assert kept.core.format_in_log == 2, "the log begins before the snapshot"
+
+
+async def test_who_waits_to_vote_keeps_no_other_change_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Found by reading: refused by the core, it was tried again under the lock for all the caller's ten minutes."""
+    monkeypatch.setattr(configuration_change, "PROPOSE_S", 0.01)
+    bench = Bench(members(1, 2, 3, standbys=(4,)))
+    core = bench.solo.core
+    bench.solo.ack(4, core.last_index).settle()
+    core.peer_disconnected(NodeId(4))  # it is near, and must be found again first
+    asked = asyncio.ensure_future(bench.membership.assign(NodeId(4), Role.VOTER, Deadline(600.0)))
+    await asyncio.sleep(0)
+    assert bench.membership.lock.locked()
+    async with asyncio.timeout(5.0), bench.membership.lock:
+        assert not asked.done()
+    core.peer_connected(NodeId(4), bench.solo.now)
+    bench.solo.settle().ack(4, core.last_index)
+    await bench.seen(asked)
+    assert core.configuration.voters == {1, 2, 3, 4}
