@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from dqlite_py.client.stock import AsyncStockGateway, StockGateway
+from dqlite_py.client.stock.connection import Unreachable
+from dqlite_py.client.stock.discovery import Discovery
 from dqlite_py.client.stock.failures import Doubtful, Refused, checked
 from dqlite_py.client.stock.statements import asks, decode_body, kind_of, plain_rows
 from dqlite_py.command import encode_statements
@@ -87,13 +89,11 @@ def test_a_follower_names_the_leader_which_has_to_confirm() -> None:
         gateway.close()
 
 
-def test_a_leader_that_another_does_not_confirm_is_not_believed() -> None:
+async def test_a_leader_that_another_does_not_confirm_is_not_believed() -> None:
     with servers(2) as [first, second]:
         first.leader, second.leader = second.address, Address("")
-        gateway = StockGateway([first.address])
-        with pytest.raises(NoLeader, match="does not say that it leads"):
-            write(gateway, "INSERT 1", timeout_s=0.2)
-        gateway.close()
+        with pytest.raises(Unreachable, match="does not say that it leads"):
+            await Discovery([first.address], None).connect()
 
 
 def test_a_refused_write_goes_to_the_new_leader() -> None:
