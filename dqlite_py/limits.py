@@ -109,8 +109,16 @@ SNAPSHOT_WAIT_MS: Final = (
 )
 SNAPSHOT_STALL_MS: Final = 60_000  # a receiver gives up when a copy makes no progress for this long
 SNAPSHOT_CHUNKS_INFLIGHT: Final = 4
-SNAPSHOT_SYNC_BYTES: Final = 16 * MIB  # a receiver makes this much durable at a time
-SNAPSHOT_COPY_PAGES: Final = 1024  # per step of a copy: the granularity of progress and of stopping
+SNAPSHOT_SYNC_BYTES: Final = 16 * MIB  # a receiver notes its position this often
+SNAPSHOT_FLUSH_BYTES: Final = 2 * MIB  # it syncs this often: others' fsyncs wait behind a long one
+SNAPSHOT_COPY_PAGES: Final = 512  # per step of a copy: what is synced at once, progress, stopping
+# What a source does beside writes, at least and on the whole; alone it goes as fast as it can. While it copies, the
+# write-ahead log of its database cannot begin anew: the copy is the more urgent part.
+SNAPSHOT_COPY_BYTES_PER_S: Final = 64 * MIB
+SNAPSHOT_SEND_BYTES_PER_S: Final = 32 * MIB  # to all followers together
+SNAPSHOT_REST_RATIO: Final = 3.0  # a copy rests so many times what a piece took, where that is less
+SNAPSHOT_ALONE_MS: Final = 200.0  # nothing was written for so long
+SNAPSHOT_LOG_BYTES: Final = 1024 * MIB  # of the log are kept behind a copy that followers fetch
 DUMPS_MAX: Final = 4  # copies of databases for programs, at a time on one node
 MANIFEST_BYTES_MAX: Final = 256 * KIB
 

@@ -2,7 +2,8 @@
 
 The point is the largest index up to which every database survives a power loss without the log (its own fsynced
 checkpoint); the MANIFEST that says so is durable BEFORE a segment goes. A tail of the log is kept for followers that
-are a little behind, so that they need no snapshot.
+are a little behind, so that they need no snapshot; what follows a copy that somebody fetches is kept longer, or the
+log would not continue it when it has arrived.
 """
 
 from __future__ import annotations
@@ -13,19 +14,21 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from dqlite_py.errors import Error, InternalError, JournalFailed, OperationalError
-from dqlite_py.limits import COMPACT_LOG_BYTES, LOG_TAIL_BYTES
+from dqlite_py.limits import COMPACT_LOG_BYTES, LOG_TAIL_BYTES, SNAPSHOT_LOG_BYTES
 from dqlite_py.logs import event
 from dqlite_py.model import LogIndex, Snapshot
 from dqlite_py.node.applier import Applier
 from dqlite_py.node.database_worker import DatabaseWorker
 from dqlite_py.raft.core import RaftCore
 from dqlite_py.raft.journal import Journal
+from dqlite_py.storage.engine import DatabaseEngine
 from dqlite_py.storage.manifest import DatabaseState, Manifest, ordered
 from dqlite_py.storage.state_folder import StateFolder
 
 log = logging.getLogger("dqlite_py.compaction")
 
 CHECK_EVERY_S = 1.0
+AHEAD_S = 30.0  # then the rest is done at once, on the apply thread
 
 
 class Compaction:
@@ -41,6 +44,8 @@ class Compaction:
         on_worker: Callable[..., Awaitable[Any]],
         compact_bytes: int = COMPACT_LOG_BYTES,
         tail_bytes: int = LOG_TAIL_BYTES,
+        fetched_index: Callable[[], LogIndex | None] = lambda: None,
+        fetched_bytes: int = SNAPSHOT_LOG_BYTES,
     ) -> None:
         self._loop = loop
         self._core = core
@@ -51,6 +56,9 @@ class Compaction:
         self._on_worker = on_worker
         self._compact_bytes = compact_bytes
         self._tail_bytes = tail_bytes
+        self._fetched_index = fetched_index  # of the oldest copy that followers may be fetching
+        self._fetched_bytes = fetched_bytes  # so much of the log is kept for them
+        self._next_bytes = compact_bytes  # while they do
         self._task: asyncio.Task[None] | None = None
         self.paused = False
         self.lock = asyncio.Lock()  # also taken while a snapshot replaces the state
@@ -67,7 +75,7 @@ class Compaction:
     async def _run(self) -> None:
         while True:
             await asyncio.sleep(CHECK_EVERY_S)
-            if self.paused or self._journal.size_bytes < self._compact_bytes:
+            if self.paused or self._journal.size_bytes < self._threshold_bytes():
                 continue
             try:
                 await self.compact()
@@ -77,11 +85,15 @@ class Compaction:
             except Error as error:  # a full disk, a database that is dropped just now: the next try may do it
                 event(log, logging.WARNING, "compaction postponed", reason=error)
 
+    def _threshold_bytes(self) -> int:
+        return self._compact_bytes if self._fetched_index() is None else self._next_bytes
+
     async def compact(self) -> LogIndex:
         """Checkpoint, record, drop. Returns the new compaction point (unchanged when nothing could move)."""
         async with self.lock:
             applier = self._applier()
             workers = dict(applier.workers)
+            await self._checkpoint_ahead(workers)
             checkpointed = await self._checkpoint(applier.dispatched_index, workers)
             manifest = None if checkpointed is None else self._manifest_at(*checkpointed, applier.last_now_us)
             if manifest is None:
@@ -92,10 +104,11 @@ class Compaction:
                 if any(applier.workers.get(name) is not worker for name, worker in workers.items()):
                     raise OperationalError("a database was dropped during the checkpoint: try again")
                 await self._on_worker(self._folder.write_manifest, manifest)
-            drop_to = self._journal.index_before_tail(self._tail_bytes)
-            keep_from = min(int(point), drop_to)
+            keep_from = min(int(point), self._drop_to())
             await self._on_journal_thread(lambda: self._journal.compact(LogIndex(keep_from)))
             self._core.compacted(manifest.snapshot, LogIndex(self._journal.first_index))
+            grows_by = max(0, self._compact_bytes - self._tail_bytes)
+            self._next_bytes = max(self._compact_bytes, self._journal.size_bytes + grows_by)
             self.count += 1
             event(
                 log,
@@ -105,6 +118,20 @@ class Compaction:
                 first_index=self._journal.first_index,
             )
             return point
+
+    def _drop_to(self) -> int:
+        drop_to = int(self._journal.index_before_tail(self._tail_bytes))
+        fetched = self._fetched_index()
+        if fetched is None:
+            return drop_to
+        return min(drop_to, max(int(fetched), self._journal.index_before_tail(self._fetched_bytes)))
+
+    async def _checkpoint_ahead(self, workers: Mapping[str, DatabaseWorker]) -> None:
+        """The long part beside the writes: what is left for the apply threads holds up what they acknowledge."""
+        for worker in workers.values():
+            await asyncio.wrap_future(worker.call(DatabaseEngine.request_checkpoint))
+            if worker.engine is not None:
+                await self._on_worker(worker.engine.wait_checkpoint, AHEAD_S)
 
     async def _checkpoint(
         self, routed: int, workers: Mapping[str, DatabaseWorker]

@@ -17,7 +17,7 @@ from typing import Any
 from dqlite_py.command import StateHash
 from dqlite_py.errors import Error, NodeStopped
 from dqlite_py.logs import event
-from dqlite_py.model import Entry, EntryKind, NodeId, Term
+from dqlite_py.model import Entry, EntryKind, LogIndex, NodeId, Term
 from dqlite_py.node.applier import Applier
 from dqlite_py.node.background import BackgroundTasks, on_thread
 from dqlite_py.node.change_followers import ChangeFollowers, follow_all
@@ -190,6 +190,7 @@ class NodeRuntime:
             on_worker=self.on_worker,
             compact_bytes=settings.compact_log_bytes,
             tail_bytes=settings.log_tail_bytes,
+            fetched_index=self.fetched_index,
         )
         self.snapshot_source = SnapshotSource(
             folder=opened.state.outgoing_path,
@@ -197,6 +198,7 @@ class NodeRuntime:
             cluster_id=self.cluster_id,
             pin_all=lambda: pin_all(self.core, self.applier()),
             first_log_index=lambda: opened.journal.first_index,
+            last_log_index=lambda: self.core.last_index,
             executor=self._workers,
             clock=clock,
             reserve_bytes=settings.disk_reserve_bytes,
@@ -335,6 +337,10 @@ class NodeRuntime:
             self.view.changed()
         self.host.entry_applied(entry, (entry.index, results), error)
         self.core.applied(self._applier.applied_index)
+
+    def fetched_index(self) -> LogIndex | None:
+        """The log behind this snapshot is kept for followers; on a full disk for nobody."""
+        return None if self.host.storage_low else self.snapshot_source.oldest_index_in_use
 
     def hash_at(self, database: str, index: int) -> int | None:
         worker = self._applier.workers.get(database)

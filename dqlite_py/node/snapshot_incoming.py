@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from dqlite_py.errors import CorruptState, Error, MalformedMessage, SnapshotDamaged
-from dqlite_py.limits import SNAPSHOT_CHUNK_BYTES, SNAPSHOT_SYNC_BYTES
+from dqlite_py.limits import SNAPSHOT_CHUNK_BYTES, SNAPSHOT_FLUSH_BYTES, SNAPSHOT_SYNC_BYTES
 from dqlite_py.logs import event
 from dqlite_py.nativelib import crc32c
 from dqlite_py.node.snapshot_wire import ChunkRequest, Offer, begin_reply_from_wire
@@ -47,6 +47,7 @@ class IncomingSnapshot:
         self._file = 0
         self._offset = 0
         self._unsynced_bytes = 0
+        self._unrecorded_bytes = 0
 
     @classmethod
     def begin(cls, disk: Disk, incoming_path: str, offer: Offer) -> IncomingSnapshot:
@@ -84,21 +85,24 @@ class IncomingSnapshot:
             start = 0
 
     def append(self, data: bytes) -> None:
-        """Write the next chunk; every SNAPSHOT_SYNC_BYTES and at the end of a file make it durable."""
+        """Write the next chunk; make what is there durable now and then, and note it less often."""
         with self._lock:
             if self._fd is None:
                 self._fd = self._disk.open(self._path(self._file), create=True)
             write_all(self._disk, self._fd, data, self._offset)
             self._offset += len(data)
             self._unsynced_bytes += len(data)
+            self._unrecorded_bytes += len(data)
             if self._offset >= self._offer.files[self._file].size_bytes:
                 self._sync()
                 self._close()
                 self._file, self._offset = self._file + 1, 0
                 self._record()
-            elif self._unsynced_bytes >= SNAPSHOT_SYNC_BYTES:
+            elif self._unrecorded_bytes >= SNAPSHOT_SYNC_BYTES:
                 self._sync()
                 self._record()
+            elif self._unsynced_bytes >= SNAPSHOT_FLUSH_BYTES:
+                self._sync()
 
     def suspend(self) -> None:
         """Keep what is there for a later `begin`. Failing to is no error: less is resumed then."""
@@ -165,6 +169,7 @@ class IncomingSnapshot:
         temporary = write_temporary(self._disk, path, seal(PROGRESS_MAGIC, PROGRESS_VERSION, body))
         self._disk.fsync_dir(self._folder)
         self._disk.rename(temporary, path)
+        self._unrecorded_bytes = 0
 
     def _resume(self) -> bool:
         """Take the recorded position if it belongs to this offer and the files bear it out."""

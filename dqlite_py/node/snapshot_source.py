@@ -25,6 +25,7 @@ from dqlite_py.limits import DISK_RESERVE_BYTES, SNAPSHOT_CHUNK_BYTES, SNAPSHOT_
 from dqlite_py.logs import event
 from dqlite_py.model import Configuration, LogIndex, Term
 from dqlite_py.nativelib import crc32c
+from dqlite_py.node.snapshot_pace import SourcePace
 from dqlite_py.node.snapshot_wire import (
     ID_BYTES,
     BeginRequest,
@@ -74,6 +75,7 @@ class SnapshotSource:
         cluster_id: bytes,
         pin_all: Callable[[], Awaitable[PinnedState]],
         first_log_index: Callable[[], int],
+        last_log_index: Callable[[], int],
         executor: Executor,
         clock: Clock,
         keep_ms: float = SNAPSHOT_KEEP_MS,
@@ -85,6 +87,7 @@ class SnapshotSource:
         self._cluster_id = cluster_id
         self._pin_all = pin_all
         self._first_log_index = first_log_index
+        self._pace = SourcePace(clock, last_log_index)
         self._executor = executor
         self._clock = clock
         self._keep_ms = keep_ms
@@ -93,6 +96,7 @@ class SnapshotSource:
         self._copies: dict[bytes, _Copy] = {}
         self._preparing: asyncio.Task[SnapshotUnavailable | None] | None = None
         self._sweeping: asyncio.Task[None] | None = None
+        self._copying_index: LogIndex | None = None
         self._done_bytes = 0
         self._total_bytes = 0
         self._is_stopping = False
@@ -105,6 +109,7 @@ class SnapshotSource:
     async def stop(self) -> None:
         """Stop copying and remove every copy. Waits for the copy's current step; no pin is left."""
         self._is_stopping = True
+        self._pace.end()
         if self._sweeping is not None:
             self._sweeping.cancel()
             await asyncio.wait({self._sweeping})
@@ -117,7 +122,10 @@ class SnapshotSource:
     @property
     def oldest_index_in_use(self) -> LogIndex | None:
         """The oldest snapshot that followers are fetching or may fetch: they will need the log behind it."""
-        return min((copy.offer.manifest.index for copy in self._copies.values()), default=None)
+        used = [copy.offer.manifest.index for copy in self._copies.values()]
+        if self._copying_index is not None:
+            used.append(self._copying_index)
+        return min(used, default=None)
 
     # -- handlers
 
@@ -153,6 +161,7 @@ class SnapshotSource:
         if request.file >= len(files) or request.offset + request.size > files[request.file].size_bytes:
             raise MalformedMessage(f"the snapshot has no such chunk: {request}", what="snapshot.chunk")
         name = database_file(copy.offer.manifest.databases[request.file].name)
+        await self._pace.turn(request.size)
         try:
             return await self._run(
                 lambda: chunk_to_wire(
@@ -178,6 +187,7 @@ class SnapshotSource:
         self._done_bytes = self._total_bytes = 0
         try:
             state = await self._pin_all()
+            self._copying_index = state.index
             try:
                 copy = await self._run(lambda: self._copy_all(state))
             finally:
@@ -189,6 +199,8 @@ class SnapshotSource:
         except (Error, OSError, RuntimeError) as error:  # RuntimeError: the executor is shut down
             event(_log, logging.ERROR, "could not make a snapshot for followers", reason=error)
             return SnapshotUnavailable(f"the source could not make a snapshot: {error}")
+        finally:
+            self._copying_index = None
         return None
 
     def _copy_all(self, state: PinnedState) -> _Copy:
@@ -226,12 +238,20 @@ class SnapshotSource:
 
     def _copy_one(self, database: PinnedDatabase, folder: str) -> tuple[str, FileFacts]:
         path = os.path.join(folder, database_file(database.name))
-        database.copy_to(path, disk=self._disk, advanced=self._advanced, stopping=lambda: self._is_stopping)
+        self._pace.begin()
+        database.copy_to(
+            path,
+            disk=self._disk,
+            advanced=self._advanced,
+            stopping=lambda: self._is_stopping,
+            rest=self._pace.rest,
+        )
         database.close()
         checksum = 0
         for offset in range(0, database.size_bytes, SNAPSHOT_CHUNK_BYTES):
             size = min(SNAPSHOT_CHUNK_BYTES, database.size_bytes - offset)
             checksum = crc32c(self._read(path, offset, size), checksum)
+            self._pace.rest(size)
         return database.name, FileFacts(database.size_bytes, checksum)
 
     def _advanced(self, size: int) -> None:

@@ -73,9 +73,10 @@ class Checkpointer:
             return caught_up
 
     def wait_idle(self, timeout_s: float) -> bool:
-        """Wait for the end of the series under way; False when it lasts longer."""
+        """Wait for the end of the series under way; False when it lasts longer. Any thread."""
         with self._changed:
-            return self._changed.wait_for(lambda: not self._requested, timeout_s)
+            self._changed.wait_for(lambda: not self._requested or self._stopping, timeout_s)
+            return not self._requested
 
     def note_durable(self, index: LogIndex) -> None:
         """The writer itself checkpointed completely up to `index`."""

@@ -222,9 +222,19 @@ class DatabaseEngine:
         if checkpointer.take_caught_up():
             self._restart_wal()
         elif self.wal_frames >= self._next_checkpoint_frames and not checkpointer.is_busy:
+            # While a reader holds an old state, one that could do nothing is not tried again with every commit.
+            self._next_checkpoint_frames = self.wal_frames + WAL_CHECKPOINT_FRAMES
             checkpointer.request()
         elif self.wal_frames >= self._next_checkpoint_frames + WAL_FRAMES_HELD:
             checkpointer.wait_idle(CHECKPOINT_WAIT_S)
+
+    def request_checkpoint(self) -> None:
+        """Have the checkpoint thread do the long part of a checkpoint that is to come."""
+        self._checkpointer.request()
+
+    def wait_checkpoint(self, timeout_s: float) -> None:
+        """Wait, on another thread than the writer's, until it has or the database is being closed."""
+        self._checkpointer.wait_idle(timeout_s)
 
     def checkpoint(self, mode: int = apsw.SQLITE_CHECKPOINT_PASSIVE) -> bool:
         """Checkpoint on this thread; True when the whole WAL is in the fsynced file.

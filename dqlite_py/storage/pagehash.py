@@ -6,6 +6,7 @@ hash (engine.py). Any thread; reads in chunks, the hashing itself is the impleme
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from dqlite_py.errors import CorruptState
@@ -24,8 +25,11 @@ def hash_pages(data: bytes | bytearray | memoryview, page_size: int, first_numbe
     return implementation.hash_pages(data, page_size, first_number)
 
 
-def scan_file(path: str) -> tuple[int, int]:
-    """Return (state hash, pages) of a checkpointed database file; raises CorruptState or OSError."""
+def scan_file(path: str, rest: Callable[[int], None] | None = None) -> tuple[int, int]:
+    """Return (state hash, pages) of a checkpointed database file; raises CorruptState or OSError.
+
+    `rest` may wait after so many bytes.
+    """
     with open(path, "rb") as file:
         page_size = _page_size(file.read(HEADER_BYTES), path)
         file.seek(0)
@@ -40,6 +44,8 @@ def scan_file(path: str) -> tuple[int, int]:
                 )
             state ^= hash_pages(chunk, page_size, pages + 1)
             pages += len(chunk) // page_size
+            if rest is not None:
+                rest(len(chunk))
     return state, pages
 
 

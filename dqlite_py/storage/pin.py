@@ -61,18 +61,20 @@ class PinnedDatabase:
         durable: bool = False,
         advanced: Callable[[int], None] | None = None,
         stopping: Callable[[], bool] | None = None,
+        rest: Callable[[int], None] | None = None,
     ) -> None:
         """Write the pinned state as one file at `path`, which must not exist, and prove its state hash.
 
-        `advanced` hears the bytes of each step; `stopping` is asked between. No file is left on an error.
+        `advanced` hears the bytes of each step; `stopping` is asked between; `rest` may wait after so many bytes were
+        copied and synced, or read. No file is left on an error.
         Raises StorageFull, SnapshotUnavailable (stopped), CorruptState (this node's own file is not what its
         engine says), OperationalError.
         """
         if disk.exists(path):
             raise InternalError(f"{path} exists already")
         try:
-            self._copy(path, advanced, stopping)
-            self._check(path)
+            self._copy(path, disk, advanced, stopping, rest)
+            self._check(path, rest)
             if durable:
                 _sync(disk, path)
         except BaseException:
@@ -85,10 +87,16 @@ class PinnedDatabase:
         self._connection.close()
 
     def _copy(
-        self, path: str, advanced: Callable[[int], None] | None, stopping: Callable[[], bool] | None
+        self,
+        path: str,
+        disk: Disk,
+        advanced: Callable[[int], None] | None,
+        stopping: Callable[[], bool] | None,
+        rest: Callable[[int], None] | None,
     ) -> None:
         try:
             target = apsw.Connection(path, flags=_CREATE, vfs="unix")
+            fd: int | None = None
             try:
                 # A torn copy is thrown away, so neither a journal nor SQLite's own syncs are needed.
                 for pragma in ("journal_mode=off", "synchronous=off", "locking_mode=exclusive"):
@@ -100,18 +108,27 @@ class PinnedDatabase:
                             raise SnapshotUnavailable("the node is stopping")
                         backup.step(SNAPSHOT_COPY_PAGES)
                         now = backup.page_count - backup.remaining
-                        if advanced is not None:
-                            advanced((now - copied) * self.page_bytes)
+                        size = (now - copied) * self.page_bytes
                         copied = now
+                        if fd is None:
+                            fd = disk.open(path)
+                        # Dirty pages that pile up would hold up the journal's next fdatasync.
+                        disk.fdatasync(fd)
+                        if advanced is not None:
+                            advanced(size)
+                        if rest is not None:
+                            rest(size)
             finally:
                 target.close()
+                if fd is not None:
+                    disk.close(fd)  # AFTER SQLite's: closing it drops the locks of both
         except apsw.Error as error:
             raise _translate(error, path, f"copying database {self.name}") from error
         except OSError as error:
             raise storage_full(error, path) or error from error
 
-    def _check(self, path: str) -> None:
-        found_hash, found_pages = scan_file(path)
+    def _check(self, path: str, rest: Callable[[int], None] | None) -> None:
+        found_hash, found_pages = scan_file(path, rest)
         if (found_hash, found_pages) != (self.state_hash, self.page_count):
             raise CorruptState(
                 f"the copy of database {self.name} at log index {self.applied_index} has state hash "

@@ -178,6 +178,7 @@ class Source:
         self.writers: list[Writer] = []
         self.term = 1
         self.first_log_index = 1
+        self.last_log_index = 1
         self.pins: list[PinnedDatabase] = []
         self.calls: list[tuple[str, Any]] = []
         self.before: Callable[[str, Any], Any] = lambda method, body: None
@@ -188,6 +189,7 @@ class Source:
             cluster_id=CLUSTER,
             pin_all=self.pin_all,
             first_log_index=lambda: self.first_log_index,
+            last_log_index=lambda: self.last_log_index,
             executor=executor,
             clock=SystemClock(),
             **options,

@@ -88,6 +88,7 @@ class Scale:
             ("dqlite_py.node.snapshot_source", "SNAPSHOT_CHUNK_BYTES", self.chunk_bytes),
             ("dqlite_py.node.snapshot_incoming", "SNAPSHOT_CHUNK_BYTES", self.chunk_bytes),
             ("dqlite_py.node.snapshot_incoming", "SNAPSHOT_SYNC_BYTES", 4 * self.chunk_bytes),
+            ("dqlite_py.node.snapshot_incoming", "SNAPSHOT_FLUSH_BYTES", 2 * self.chunk_bytes),
             ("dqlite_py.storage.changelog.log", "CHANGES_SEGMENT_BYTES_MIN", 2 * KIB),
             ("dqlite_py.node.change_hub", "CHANGES_KEEP_BYTES", 32 * KIB),
             ("dqlite_py.storage.pin", "SNAPSHOT_COPY_PAGES", 64 if self.large_bytes else 4),

@@ -30,6 +30,7 @@ THREADING = (
     "dqlite_py.node.database_worker",
     "dqlite_py.node.gates",
     "dqlite_py.node.snapshot_incoming",
+    "dqlite_py.node.snapshot_pace",
     "dqlite_py.node.transaction",
     "dqlite_py.raft.journal.table",
     "dqlite_py.raft.journal.thread",
