@@ -21,7 +21,6 @@ from dqlite_py.node.applier import Applier
 from dqlite_py.node.database_worker import DatabaseWorker
 from dqlite_py.raft.core import RaftCore
 from dqlite_py.raft.journal import Journal
-from dqlite_py.storage.engine import DatabaseEngine
 from dqlite_py.storage.manifest import DatabaseState, Manifest, ordered
 from dqlite_py.storage.state_folder import StateFolder
 
@@ -129,7 +128,7 @@ class Compaction:
     async def _checkpoint_ahead(self, workers: Mapping[str, DatabaseWorker]) -> None:
         """The long part beside the writes: what is left for the apply threads holds up what they acknowledge."""
         for worker in workers.values():
-            await asyncio.wrap_future(worker.call(DatabaseEngine.request_checkpoint))
+            await asyncio.wrap_future(worker.call(_request_checkpoint))
             if worker.engine is not None:
                 await self._on_worker(worker.engine.wait_checkpoint, AHEAD_S)
 
@@ -166,6 +165,10 @@ class Compaction:
 
     def snapshot(self) -> Snapshot:
         return self._folder.manifest.snapshot
+
+
+def _request_checkpoint(engine: Any) -> None:
+    engine.request_checkpoint()
 
 
 def _checkpoint_fully(engine: Any) -> tuple[bool, int, int, int]:

@@ -27,6 +27,9 @@ from dqlite_py.raft.progress import ProgressState
 log = logging.getLogger("dqlite_py.membership")
 
 CAUGHT_UP_ENTRIES = 256
+STEADY_MS = (
+    2_000.0  # a member that was far behind has much to apply yet: as a voter it would hold up the writers
+)
 QUORUM_WAIT_S = (
     2.0  # for the next answers, and connections that are just being made, before a change is refused
 )
@@ -57,6 +60,7 @@ class Membership:
         self._hand_over = hand_over
         self._call = call
         self.leaving: dict[NodeId, Deadline] = {}  # members that asked to be relieved of their roles
+        self._behind_ms: dict[NodeId, float] = {}  # when a member was last seen far behind
         self.lock = asyncio.Lock()
 
     # -- requests -----------------------------------------------------------------------------------------
@@ -270,8 +274,21 @@ class Membership:
                 )
             await self._view.wait_change(0.02)
 
+    def look(self) -> None:
+        """See who is far behind; asked now and then while this node leads."""
+        peers = self._core.peers
+        for node_id, peer in peers.items():
+            is_far = peer.match_index + CAUGHT_UP_ENTRIES < self._core.last_index
+            if peer.state is ProgressState.SNAPSHOT or (peer.match_index > 0 and is_far):
+                self._behind_ms[node_id] = self._now_ms()
+        for gone in self._behind_ms.keys() - peers.keys():
+            del self._behind_ms[gone]
+
     def is_caught_up(self, node_id: NodeId) -> bool:
-        """Its log ends near ours, and it can be reached."""
+        """Its log ends near ours, has done so for a while where it was far behind, and it can be reached."""
+        behind_ms = self._behind_ms.get(node_id)
+        if behind_ms is not None and self._now_ms() - behind_ms < STEADY_MS:
+            return False
         peer = self._core.peers.get(node_id)
         return (
             peer is not None

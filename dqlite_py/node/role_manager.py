@@ -89,6 +89,7 @@ class RoleManager:
     # -- what is seen -----------------------------------------------------------------------------------------
 
     def _look(self) -> None:
+        self._membership.look()
         now = self._now_ms()
         members = self._core.configuration.members
         for member in members:

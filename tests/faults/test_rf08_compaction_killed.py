@@ -125,8 +125,12 @@ class Worker:
     def __init__(self, applied_index: int) -> None:
         self.applied_index = self.durable_index = applied_index
         self.state_hash, self.page_count = 1, 1
+        self.engine = None
 
     def checkpoint_full(self) -> None:
+        """Durable already."""
+
+    def request_checkpoint(self) -> None:
         """Durable already."""
 
     def call(self, function: Any) -> Future[Any]:
@@ -146,7 +150,7 @@ class Machine:
         self.folder = StateFolder.open(FOLDER, self.disk, CLUSTER)
         self.disk.put(self.folder.database_path("main"), b"a database file")
 
-    def compaction(self, applied_index: int) -> Compaction:
+    def compaction(self, applied_index: int, **options: Any) -> Compaction:
         async def at_once(function: Any, *args: Any) -> Any:
             return function(*args)
 
@@ -175,6 +179,7 @@ class Machine:
             on_journal_thread=at_once,
             on_worker=at_once,
             tail_bytes=0,
+            **options,
         )
 
 
@@ -296,3 +301,17 @@ def test_ours_starts_after_a_crash_behind_the_switch_to_a_snapshot(term: int) ->
     assert core.last_index == 50
     assert core.term >= term
     opened.journal.close()
+
+
+async def test_the_log_behind_a_snapshot_that_is_fetched_is_kept() -> None:
+    """Whoever fetches for long would find, when it is done, that the log does not continue what it has."""
+    fetched: LogIndex | None = LogIndex(20)
+    machine = Machine()
+    assert await machine.compaction(50, fetched_index=lambda: fetched).compact() == 50
+    assert 1 < machine.journal.first_index <= 21
+    await machine.compaction(54, fetched_index=lambda: fetched, fetched_bytes=0).compact()
+    assert machine.journal.first_index > 21, "not for ever: only so many bytes"
+    kept = Machine()
+    fetched = None
+    await kept.compaction(50, fetched_index=lambda: fetched).compact()
+    assert kept.journal.first_index > 21

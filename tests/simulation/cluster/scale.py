@@ -83,6 +83,7 @@ class Scale:
             ("dqlite_py.node.startup", "SEGMENT_BYTES", self.segment_bytes),
             ("dqlite_py.node.role_manager", "UP_AFTER_MS", 300.0),
             ("dqlite_py.node.membership", "LEAVING_S", 5.0),
+            ("dqlite_py.node.membership", "STEADY_MS", 300.0),
             ("dqlite_py.storage.engine", "WAL_CHECKPOINT_FRAMES", self.checkpoint_frames),
             ("dqlite_py.node.applier", "READERS_PER_DATABASE", 1),
             ("dqlite_py.node.snapshot_source", "SNAPSHOT_CHUNK_BYTES", self.chunk_bytes),

@@ -12,7 +12,7 @@ from dqlite_py.errors import MemberRefused, MembershipRefused, NotSupportedError
 from dqlite_py.model import Configuration, NodeId, Role, RoleSettings
 from dqlite_py.node.cluster_view import ClusterView
 from dqlite_py.node.formats import check_joiner_reads, check_members_read
-from dqlite_py.node.membership import Membership
+from dqlite_py.node.membership import CAUGHT_UP_ENTRIES, STEADY_MS, Membership
 from dqlite_py.node.role_manager import RoleManager
 from dqlite_py.raft.progress import ProgressState
 from dqlite_py.raft.roles import Action
@@ -183,3 +183,18 @@ def test_a_node_that_does_not_read_what_is_in_force_may_not_join() -> None:
     for formats in (None, {}, {"configuration": 1}, {"configuration": "2"}):
         with pytest.raises(MemberRefused, match="format 2"):
             check_joiner_reads(2, formats)
+
+
+async def test_a_member_that_was_far_behind_votes_when_it_has_kept_up_for_a_while() -> None:
+    """It has much to apply yet: where its answer is needed for a majority, the writers would wait for it."""
+    bench = Bench(kept(members(1, 2, 3, standbys=(4,)), None))
+    bench.live(500, 2, 3, 4)
+    assert bench.decide() == (Action.ASSIGN, 4, Role.VOTER), "one that was never far behind at once"
+    for _ in range(CAUGHT_UP_ENTRIES + 1):
+        bench.solo.core.propose(b"x", bench.solo.now)
+    bench.live(100, 2, 3)
+    assert bench.decide() is None
+    bench.live(STEADY_MS - 200, 2, 3, 4)
+    assert bench.decide() is None
+    bench.live(300, 2, 3, 4)
+    assert bench.decide() == (Action.ASSIGN, 4, Role.VOTER)

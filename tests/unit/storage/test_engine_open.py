@@ -226,6 +226,40 @@ def test_a_lagging_reader_holds_durability_back_and_breaks_nothing(tmp_path: Pat
         assert db.engine.durable_index == db.engine.applied_index
 
 
+def test_a_lagging_reader_is_not_run_against_with_every_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A snapshot's copy is such a reader, for long: each pass in vain costs an fsync beside the writers'."""
+    monkeypatch.setattr("dqlite_py.storage.engine.WAL_CHECKPOINT_FRAMES", 100)
+    passes: list[object] = []
+    one_pass = Checkpointer._pass
+
+    def counted(self: Checkpointer) -> int | None:
+        passes.append(self)
+        return one_pass(self)
+
+    with Database(tmp_path / "a.db") as db:
+        fill(db, 1)
+        reader = unix_connection(db.path)
+        reader.execute("BEGIN").fetchall()
+        assert reader.execute("SELECT count(*) FROM t").get == 1
+        fill(db, 1)
+        monkeypatch.setattr(Checkpointer, "_pass", counted)
+        began_frames = db.engine.wal_frames
+        for _ in range(200):
+            fill(db, 1, 20_000)
+            db.engine.checkpoint_step()
+            db.engine.wait_checkpoint(60.0)
+        assert 0 < len(passes) <= 1 + (db.engine.wal_frames - began_frames) // 100
+        reader.close()
+        grown_frames = db.engine.wal_frames
+        while db.engine.wal_frames >= grown_frames:
+            fill(db, 1, 20_000)
+            db.engine.checkpoint_step()
+            db.engine.wait_checkpoint(60.0)
+            assert db.engine.wal_frames < grown_frames + 300, "it begins anew soon after"
+
+
 def test_checkpoint_step_keeps_the_wal_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dqlite_py.storage.engine.WAL_CHECKPOINT_FRAMES", 100)
     monkeypatch.setattr("dqlite_py.storage.engine.WAL_FRAMES_HELD", 200)
