@@ -55,7 +55,7 @@ class Compaction:
         self._on_worker = on_worker
         self._compact_bytes = compact_bytes
         self._tail_bytes = tail_bytes
-        self._fetched_index = fetched_index  # of the oldest copy that followers may be fetching
+        self._fetched_index = fetched_index  # what followers need that fetch a snapshot (fetched_log.py)
         self._fetched_bytes = fetched_bytes  # so much of the log is kept for them
         self._next_bytes = compact_bytes  # while they do
         self._task: asyncio.Task[None] | None = None

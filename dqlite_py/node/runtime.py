@@ -27,6 +27,7 @@ from dqlite_py.node.cluster_view import ClusterView
 from dqlite_py.node.compaction import Compaction
 from dqlite_py.node.divergence import Divergence
 from dqlite_py.node.dump_services import DumpServices
+from dqlite_py.node.fetched_log import FetchedLog
 from dqlite_py.node.inbound import Inbound
 from dqlite_py.node.leadership import Leadership
 from dqlite_py.node.membership import Membership
@@ -190,7 +191,7 @@ class NodeRuntime:
             on_worker=self.on_worker,
             compact_bytes=settings.compact_log_bytes,
             tail_bytes=settings.log_tail_bytes,
-            fetched_index=self.fetched_index,
+            fetched_index=FetchedLog(self.core, self._oldest_copy).index,
         )
         self.snapshot_source = SnapshotSource(
             folder=opened.state.outgoing_path,
@@ -338,8 +339,8 @@ class NodeRuntime:
         self.host.entry_applied(entry, (entry.index, results), error)
         self.core.applied(self._applier.applied_index)
 
-    def fetched_index(self) -> LogIndex | None:
-        """The log behind this snapshot is kept for followers; on a full disk for nobody."""
+    def _oldest_copy(self) -> LogIndex | None:
+        """Whose log is kept for followers; on a full disk it is kept for nobody."""
         return None if self.host.storage_low else self.snapshot_source.oldest_index_in_use
 
     def hash_at(self, database: str, index: int) -> int | None:
