@@ -20,6 +20,7 @@ from dqlite_py.model import Entry, EntryKind, LogIndex, NodeId
 from dqlite_py.node.runtime import NodeRuntime
 from dqlite_py.raft.effects import Effects, RaftState
 from dqlite_py.raft.journal import JournalBatch
+from dqlite_py.raft.membership import decode_configuration
 from dqlite_py.raft.messages import AppendReply, Message, SnapshotOffer, TimeoutNow, VoteReply, VoteRequest
 from tests.simulation.cluster.checks_callers import CallerWatch
 from tests.simulation.cluster.checks_changes import ChangeWatch
@@ -27,6 +28,7 @@ from tests.simulation.cluster.checks_clients import ClientFacts
 from tests.simulation.cluster.checks_consensus import ConsensusFacts, DurableLog
 from tests.simulation.cluster.checks_life import Life
 from tests.simulation.cluster.checks_members import MemberFacts
+from tests.simulation.cluster.checks_roles import RoleFacts
 from tests.simulation.cluster.checks_scratch import ScratchFacts
 from tests.simulation.cluster.checks_state import StateWatch
 from tests.simulation.cluster.clients import Operation
@@ -48,6 +50,7 @@ class Checks:
         self.transactions = self.clients.transactions
         self.scratch = ScratchFacts(self.fail)
         self.members = MemberFacts(self.fail)
+        self.roles = RoleFacts(self.fail)
         self.state = StateWatch(self.consensus, self.fail)
         self.state.on_results = self._check_results
         self.callers = CallerWatch(self.fail)
@@ -291,7 +294,10 @@ class Checks:
             before = LogIndex(fx.entries[0].index - 1)
             log = core.log
             consensus.appends(life.name, fx.entries, log.term_at(before) if log.holds(before) else None)
+        if fx.configuration is not None and core.state is RaftState.LEADER:
+            self._check_proposals(life, fx)
         if fx.became_leader is not None:
+            self.roles.leads(life.node, core._now)
             self.elections += 1
             voters = core.configuration.voters
             consensus.leads(life.name, life.node, fx.became_leader, voters, life.term_at)
@@ -308,6 +314,20 @@ class Checks:
             self._check_accusation(life, int(peer))
         for read_id in fx.reads_failed:
             self._reads.pop((life.node, read_id), None)
+
+    def _check_proposals(self, life: Life, fx: Effects) -> None:
+        core, disks = life.core, self.consensus.disks
+        for entry in fx.entries:
+            if entry.kind is EntryKind.CONFIGURATION:
+                self.roles.proposed(
+                    life.node,
+                    core._now,
+                    core.committed_configuration,
+                    decode_configuration(entry),
+                    int(core.commit_index),
+                    core.settings.promote_lag_entries_max,
+                    lambda node: disks[node].last if node in disks else 0,
+                )
 
     def _check_accusation(self, life: Life, peer: int) -> None:
         other = self.lives.get(peer)

@@ -42,6 +42,18 @@ def kill(world: World, rng: random.Random) -> None:
     _machine_down(world, rng, lose=False)
 
 
+def dead_for_long(world: World, rng: random.Random) -> None:
+    """For longer than it takes until somebody else has its role."""
+    machine = world.any_up(rng, prefer_leader=0.4)
+    if machine is not None:
+        machine.crash(lose_unsynced=rng.random() < 0.3)
+        world.restart_later(machine, rng.uniform(2.0, 8.0))
+
+
+def change_numbers(world: World, rng: random.Random) -> None:
+    world.roles.change_numbers(rng)
+
+
 def blink(world: World, rng: random.Random) -> None:
     """Killed, and back before anybody else has noticed: sooner than a promise to its leader ends."""
     machine = world.any_up(rng)
@@ -299,9 +311,13 @@ ATLAS: dict[str, Fault] = {
         Fault("odd requests", 0.5, "refused, or done once", odd_requests),
         Fault("stop", 0.2, "an orderly end is a crash at the best of moments", stop),
         Fault("crash while creating", 0.5, "a folder that never served is made anew", crash_while_creating),
+        Fault("dead for long", 0.1, "a majority is left, or comes back", dead_for_long),
+        Fault("change numbers", 0.3, "one voter at a time, and a majority of those that stay is there", change_numbers),
         Fault("assign", 1.0, "one voter at a time, and none that is behind", assign),
         Fault("remove and rejoin", 0.08, "one voter at a time", remove_and_rejoin),
     )
 }  # fmt: skip
-OWN_DRAW = frozenset({"assign"})  # drawn apart, see roles.py
+OWN_DRAW = frozenset(
+    {"assign", "dead for long", "change numbers"}
+)  # drawn apart, see roles.py and canaries_roles.py
 DESTROYS_DATA = frozenset({"rot", "wipe", "remove and rejoin"})

@@ -233,6 +233,7 @@ class Machine:
         self.release = PROTOCOL_VERSION
         self.life_count = 0
         self.went_on = float("-inf")  # after its newest long pause, simulated s
+        self.died_at = 0.0  # of its newest process, simulated s
         self.last_exit: BaseException | None = None
         folder = environment.folder / name
         folder.mkdir(parents=True)
@@ -322,6 +323,7 @@ class Machine:
             return
         log.info("%s crashes, unsynced data %s", self.name, "lost" if lose_unsynced else "kept")
         self.life = None
+        self.died_at = self.environment.kernel.scheduler.now
         if not disk_is_down:
             self.disk.cut_power()
         self.host.crash(silent=lose_unsynced)

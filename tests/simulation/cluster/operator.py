@@ -125,6 +125,7 @@ class Operator:
     def remove(self, asked: Machine, node_id: int, done: Callable[[BaseException | None], None]) -> None:
         """Ask this machine's node to remove a member; the checks hear what it said."""
         members = self.world.checks.members
+        self.world.checks.roles.asked_away(node_id)
         request = members.removal_began(node_id)
 
         def told(error: BaseException | None) -> None:

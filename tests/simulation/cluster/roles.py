@@ -76,6 +76,13 @@ class RoleRequests:
         else:
             self.assign(machine, rng.choice(nodes), rng.choice((Role.VOTER, Role.STANDBY, Role.SPARE)))
 
+    def change_numbers(self, rng: random.Random) -> None:
+        """Roles are kept automatically, with other numbers than before."""
+        machine = self.world.any_up(rng, prefer_leader=0.4)
+        if machine is not None and machine.serves:
+            voters, standbys = rng.choice((1, 3, 3, 5)), rng.choice((0, 1, 2))
+            self.set_roles(machine, RoleSettings(True, voters, standbys, rng.choice((1_000, 3_000))))
+
     def set_roles(
         self,
         machine: Machine,
@@ -102,6 +109,8 @@ class RoleRequests:
     def leave(
         self, machine: Machine, node_id: int, done: Callable[[BaseException | None], None] = lambda _: None
     ) -> None:
+        self.world.checks.roles.asked_away(node_id)
+
         async def ask(runtime: NodeRuntime) -> None:
             end, target = Deadline(DEADLINE_S), NodeId(node_id)
             body = {"id": target, "timeout_s": DEADLINE_S}
@@ -161,6 +170,8 @@ class RoleRequests:
                 self.world.coverage.hit(f"assigned {role.name.lower()}")
             done(error)
 
+        if role is not Role.VOTER:
+            self.world.checks.roles.asked_away(node_id)
         self.world.operator.ask(machine, lambda r: assign(r, node_id, role), told)
 
     @staticmethod

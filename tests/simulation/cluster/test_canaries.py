@@ -21,9 +21,10 @@ from tests.simulation.cluster.canaries import (
 from tests.simulation.cluster.canaries_changes import CHANGES
 from tests.simulation.cluster.canaries_own import OWN
 from tests.simulation.cluster.canaries_reads import READS
+from tests.simulation.cluster.canaries_roles import JOINING, KEPT, ROLES
 from tests.simulation.cluster.plans import Mixture
 
-OURS = {**OWN, **READS, **CHANGES}
+OURS = {**OWN, **READS, **CHANGES, **ROLES}
 ROOT = Path(__file__).parents[3]
 
 
@@ -54,7 +55,9 @@ def test_a_canary_is_caught(name: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("plan", "short_log"), [(AWAY, True), (CHURN, False), (DEPOSED, False)], ids=["away", "churn", "deposed"]
+    ("plan", "short_log"),
+    [(AWAY, True), (CHURN, False), (DEPOSED, False), (KEPT, False), (JOINING, True)],
+    ids=["away", "churn", "deposed", "kept", "joining"],
 )
 def test_without_a_fault_nothing_is_noticed(plan: Mixture, short_log: bool) -> None:
     """The mixtures that only canaries use; those of ordinary seeds are run by the storms."""

@@ -68,6 +68,7 @@ class World:
         self.checks = checks = Checks()
         checks.on_violation = self.kernel.fail
         checks.now = self._now
+        checks.roles.down_s = self._down_s
         self.coverage = coverage
         self.network = SimNetwork(self.scheduler, random.Random(f"network {seed}"), NetworkFaults())
         self.injection = Injection(self)
@@ -112,6 +113,10 @@ class World:
     def _machine(self, index: int) -> Machine:
         ip = f"10.0.0.{index + 1}"
         return Machine(self.environment, f"n{index + 1}", ip, self.network.host(ip))
+
+    def _down_s(self, node: int) -> float:
+        machine = next((m for m in self.machines if self.checks.node_id(m.name) == node), None)
+        return 0.0 if machine is None or machine.is_up else self._now() - machine.died_at
 
     def _named(self, name: str) -> Machine:
         return next(m for m in self.machines if m.name == name)
