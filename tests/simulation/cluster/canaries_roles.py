@@ -16,6 +16,7 @@ from tests.simulation.cluster.canaries_patches import replaced
 from tests.simulation.cluster.plans import Mixture
 
 KEPT: Final = Mixture({"change numbers": 0.5, "dead for long": 0.3, "transfer": 0.2})
+DYING: Final = Mixture({"change numbers": 1.0, "dead for long": 0.6})
 JOINING: Final = Mixture({"change numbers": 0.3, "remove and rejoin": 0.4, "slow disk": 1.0})
 
 
@@ -67,13 +68,15 @@ def learner_behind() -> AbstractContextManager[None]:
 
 ROLES: Final[dict[str, Canary]] = {
     "demote before promote": Canary(
-        "", "a voter that is gone is demoted before another has its vote", demote_first, faults=KEPT, node_count=5
+        "", "a voter that is gone is demoted before another has its vote", demote_first, faults=KEPT, node_count=5,
+        seed=1,
     ),
     "guard ignored": Canary(
-        "", "roles change though the voters that stay are no majority", guard_ignored, faults=KEPT, node_count=5
+        "", "roles change though the voters that stay are no majority", guard_ignored, faults=DYING, node_count=5,
+        seed=10,
     ),
     "patience ignored": Canary(
-        "", "a voter is replaced as soon as it is away", patience_ignored, faults=KEPT, node_count=5
+        "", "a voter is replaced as soon as it is away", patience_ignored, faults=KEPT, node_count=5, seed=2
     ),
     "learner behind": Canary(
         "", "a member without the log gets a vote", learner_behind, faults=JOINING, node_count=5, short_log=True,

@@ -23,6 +23,7 @@ TRANSACTION_LIMIT_S: Final = 20.0
 FOLLOW_LIMIT_S: Final = 20.0
 ANSWER_LIMIT_S: Final = 10.0
 CALM_S: Final = 5
+ROLES_LIMIT_S: Final = 10.0
 
 
 class Recovery:
@@ -34,6 +35,7 @@ class Recovery:
     def run(self) -> None:
         """Raises SafetyViolation."""
         self.world.scheduler.call_later(1.0, self._replace_damaged)
+        self.world.run_until(lambda: not self.world.roles.may_act_yet(), ROLES_LIMIT_S)
         self._settle_roles()
         self.world.scheduler.call_later(0.5, self.world.roles.restore)
         if not self.world.run_until(

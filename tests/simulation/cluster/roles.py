@@ -13,6 +13,7 @@ from dqlite_py.model import Configuration, NodeId, Role, RoleSettings
 from dqlite_py.node.runtime import NodeRuntime
 from dqlite_py.node.tickets import Deadline
 from dqlite_py.raft.roles import Action, Change
+from tests.simulation.cluster.members import outcome_of
 
 if TYPE_CHECKING:
     from tests.simulation.cluster.machine import Machine
@@ -26,6 +27,7 @@ SETTINGS: Final = 0.25  # shares of what an operator does
 DESCRIBED: Final = 0.2
 LEFT: Final = 0.15
 RESTORE_S: Final = 1.0
+LATE_S: Final = 1.0  # that a leader may take longer than a request's deadline
 
 
 def rates(seed: int) -> dict[str, float]:
@@ -57,6 +59,29 @@ class RoleRequests:
 
     def __init__(self, world: World) -> None:
         self.world = world
+        self._until: list[list[float]] = []
+
+    def may_act_yet(self) -> bool:
+        """A request is under way, or its outcome is unknown and its time not over."""
+        now = self.world.scheduler.now
+        self._until = [end for end in self._until if end[0] > now]
+        return bool(self._until)
+
+    def _ask(
+        self,
+        machine: Machine,
+        ask: Callable[[NodeRuntime], Any],
+        done: Callable[[BaseException | None], None],
+    ) -> None:
+        end = [self.world.scheduler.now + DEADLINE_S + LATE_S]
+        self._until.append(end)
+
+        def told(error: BaseException | None) -> None:
+            if outcome_of(error) != "unknown":
+                end[0] = 0.0
+            done(error)
+
+        self.world.operator.ask(machine, ask, told)
 
     def one(self, rng: random.Random) -> None:
         """Change somebody's role, weight or domain, or what the roles are to be."""
@@ -104,7 +129,7 @@ class RoleRequests:
                 )
             done(error)
 
-        self.world.operator.ask(machine, ask, told)
+        self._ask(machine, ask, told)
 
     def leave(
         self, machine: Machine, node_id: int, done: Callable[[BaseException | None], None] = lambda _: None
@@ -123,7 +148,7 @@ class RoleRequests:
                 self.world.coverage.hit("member left its role")
             done(error)
 
-        self.world.operator.ask(machine, ask, told)
+        self._ask(machine, ask, told)
 
     def describe(self, machine: Machine, node_id: int, weight: int | None, domain: int | None) -> None:
         async def ask(runtime: NodeRuntime) -> None:
@@ -135,7 +160,7 @@ class RoleRequests:
                 lambda: runtime.membership.describe(target, end, weight=weight, domain=domain),
             )
 
-        self.world.operator.ask(machine, ask, lambda _: None)
+        self._ask(machine, ask, lambda _: None)
 
     def settled(self) -> bool:
         """Roles that are kept automatically are as they are to be; True where they are not."""
@@ -172,7 +197,7 @@ class RoleRequests:
 
         if role is not Role.VOTER:
             self.world.checks.roles.asked_away(node_id)
-        self.world.operator.ask(machine, lambda r: assign(r, node_id, role), told)
+        self._ask(machine, lambda r: assign(r, node_id, role), told)
 
     @staticmethod
     def _next(runtime: NodeRuntime, configuration: Configuration) -> Change | None:
