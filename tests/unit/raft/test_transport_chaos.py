@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from dqlite_py.limits import FRAME_FRAGMENT_BYTES
-from dqlite_py.model import Entry, EntryKind, LogIndex, NodeId, Term
+from dqlite_py.model import Address, Entry, EntryKind, LogIndex, NodeId, Term
 from dqlite_py.raft.messages import AppendRequest
 from dqlite_py.raft.rpc import RpcContext, RpcLost, RpcNotSent
 from tests.support.wire import WAIT_S, Relay, Station, stations, until
@@ -54,25 +54,45 @@ async def test_what_a_failed_request_says_is_true(seed: int) -> None:
     rng = random.Random(seed)
     a, b = Station(1), Station(2)
     executed: Counter[int] = Counter()
+    held: list[asyncio.Event] = []
 
     async def work(context: RpcContext, body: Any) -> Any:
         number, data = body
         assert data == pattern(number, len(data))
         executed[number] += 1
         await asyncio.sleep(rng.choice([0, 0, 0.01]))
+        for waits in held:
+            await waits.wait()
         return [number, data]
 
-    async def ask(number: int, relay: Relay) -> str:
+    async def ask(
+        number: int, relay: Relay, target: Address | NodeId | None = None, timeout_s: float | None = None
+    ) -> str:
         data = pattern(number, rng.choice(SIZES))
-        target = rng.choice([b.id, relay.address])
+        target = target or rng.choice([b.id, relay.address])
+        timeout_s = timeout_s or rng.choice([0.05, 2.0])
         try:
-            answer = await a.transport.call(target, "work", [number, data], rng.choice([0.05, 2.0]))
+            answer = await a.transport.call(target, "work", [number, data], timeout_s)
         except RpcNotSent:
             return "not sent"
         except RpcLost:
             return "lost"
         assert answer == [number, data]
         return "done"
+
+    async def one_of_each(relay: Relay) -> list[str]:
+        """What the weather may not have brought: a connection lost under a running request, and none to be had."""
+        waits = asyncio.Event()
+        async with Relay(b.address) as own:
+            done = await ask(400, relay, own.address, timeout_s=WAIT_S)
+            held.append(waits)
+            under_way = asyncio.ensure_future(ask(401, relay, own.address, timeout_s=WAIT_S))
+            await until(lambda: executed[401] == 1)
+            own.cut()
+            lost = await under_way
+            waits.set()
+            nobody = own.address
+        return [done, lost, await ask(402, relay, nobody, timeout_s=0.1)]
 
     async with stations(a, b):
         b.transport.register("work", work)
@@ -90,6 +110,10 @@ async def test_what_a_failed_request_says_is_true(seed: int) -> None:
                 await asyncio.gather(*(worker(first) for first in range(8)))
             weather.clear = True
             await blowing
+            async with asyncio.timeout(WAIT_S):
+                made = await one_of_each(relay)
+            assert made == ["done", "lost", "not sent"]
+            outcomes |= {400 + i: outcome for i, outcome in enumerate(made)}
             await until(lambda: b.transport._server.running_count == 0)
         assert set(outcomes.values()) == {"done", "lost", "not sent"}
         for number, outcome in outcomes.items():
