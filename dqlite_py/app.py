@@ -29,7 +29,7 @@ from dqlite_py.limits import REQUEST_TIMEOUT_MS
 from dqlite_py.logs import event
 from dqlite_py.model import NodeId
 from dqlite_py.node.change_streams import AsyncChangeStream, ChangeStream
-from dqlite_py.node.drain import drain
+from dqlite_py.node.drain import before_stop
 from dqlite_py.node.forks import RunningNode, forked
 from dqlite_py.node.life_signs import life_sign
 from dqlite_py.node.loops import loop_factory
@@ -92,7 +92,7 @@ class Node:
         self._start_error: BaseException | None = None
         self._stop_request: asyncio.Event | None = None
         self._hand_over = True
-        self._drain_s = 0.0
+        self._grace_s = (0.0, 0.0)
         self._forked: NodeStopped | None = None
 
     # -- life cycle -------------------------------------------------------------------------------------------
@@ -112,17 +112,20 @@ class Node:
             raise self._start_error
         return self
 
-    def stop(self, *, hand_over: bool = True, timeout: float = 30.0, drain_s: float = 0.0) -> None:
+    def stop(
+        self, *, hand_over: bool = True, timeout: float = 30.0, drain_s: float = 0.0, leave_s: float = 0.0
+    ) -> None:
         """Stop cleanly: leadership is handed over first, waiting calls are answered. Idempotent; nothing in a fork.
 
-        drain_s: seconds that transactions which are open on this leader may take to end by themselves before that.
+        drain_s: seconds that transactions which are open on this leader may take to end by themselves before that;
+            leave_s: seconds that another member may take to take over this one's vote.
         """
         if self._thread is None or self._stopped.is_set():
             return
         self._hand_over = hand_over
-        self._drain_s = drain_s
+        self._grace_s = (drain_s, leave_s)
         self._post(self._request_stop)
-        if not self._stopped.wait(timeout + drain_s):
+        if not self._stopped.wait(timeout + drain_s + leave_s):
             raise OperationalError(f"the node did not stop within {timeout:g} s")
         self._thread.join(timeout)
 
@@ -336,7 +339,7 @@ class Node:
             self._started.set()
             await self._stop_request.wait()
             try:
-                await drain(runtime.transactions, self._drain_s)
+                await before_stop(runtime, *self._grace_s)
                 await protocols.stop()
                 await runtime.stop(hand_over=self._hand_over)
             finally:

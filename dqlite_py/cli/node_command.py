@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import click
 
@@ -17,6 +17,8 @@ from dqlite_py.cli.serving import StopSignals, serve
 from dqlite_py.errors import InterfaceError
 from dqlite_py.model import Address
 from dqlite_py.server.dqlite.settings import ServerSettings
+
+LEAVE_S: Final = 30.0
 
 
 @click.command()
@@ -66,6 +68,11 @@ from dqlite_py.server.dqlite.settings import ServerSettings
     metavar="SECONDS",
     help="How long a stop waits for transactions that are open on this leader.",
 )
+@click.option(
+    "--leave",
+    is_flag=True,
+    help="A stop hands over the vote first, as cluster drain does: for 30 s at most, then the node stops with it.",
+)
 @click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.option("--log-level", type=click.Choice(list(logs.LEVELS)), default="info", show_default=True)
 def node(
@@ -80,6 +87,7 @@ def node(
     keep_changes: int | None,
     busy_timeout: float,
     drain: float,
+    leave: bool,
     log_format: Literal["text", "json"],
     log_level: str,
 ) -> None:
@@ -108,7 +116,7 @@ def node(
     notifier = Notifier.from_environment(os.environ, os.getpid())
     try:
         with StopSignals() as stop:
-            serve(made, stop, sys.stdout, log_format, notifier, drain)
+            serve(made, stop, sys.stdout, log_format, notifier, drain, LEAVE_S if leave else 0.0)
     finally:
         notifier.close()
         logs.unconfigure(handler)

@@ -1,8 +1,8 @@
 """The life of `dqlite-py node`: start, tell when ready, wait for a signal or a failure, stop. Main thread.
 
-First SIGTERM or SIGINT: hand leadership over, stop cleanly, exit 0; before the node has started there is
-nothing to hand over and the process ends at once. A second one ends the process at once, as kill -9 would:
-the folder survives that.
+First SIGTERM or SIGINT: hand leadership (and, if asked to, the vote) over, stop cleanly, exit 0; before the
+node has started there is nothing to hand over and the process ends at once. A second one ends the process at
+once, as kill -9 would: the folder survives that.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class ServedNode(Protocol):
     """What is needed of app.Node."""
 
     def start(self) -> Any: ...
-    def stop(self, *, drain_s: float) -> None: ...
+    def stop(self, *, drain_s: float, leave_s: float) -> None: ...
     def wait_ready(self, timeout: float) -> None: ...
     def join_thread(self, timeout: float | None = None) -> bool: ...
     def status(self) -> dict[str, Any]: ...
@@ -99,6 +99,7 @@ def serve(
     form: Format,
     notifier: Notifier | None = None,
     drain_s: float = 0.0,
+    leave_s: float = 0.0,
 ) -> None:
     """Run `node` until a signal; raises CommandFailed when it cannot start, or fails."""
     service = Service(notifier or Notifier(None))
@@ -113,8 +114,8 @@ def serve(
         _tell_ready(node, out, form, service)
     while not stop.is_set and not node.join_thread(service.poll_s):
         service.poll(node.life_sign)
-    service.stopping(_STOP_S + drain_s)
-    _finish(node, stop, drain_s)
+    service.stopping(_STOP_S + drain_s + leave_s)
+    _finish(node, stop, drain_s, leave_s)
 
 
 def _tell_ready(node: ServedNode, out: TextIO, form: Format, service: Service) -> None:
@@ -142,14 +143,14 @@ def _wait_ready(node: ServedNode, stop: StopSignals, service: Service) -> None:
             return
 
 
-def _finish(node: ServedNode, stop: StopSignals, drain_s: float) -> None:
+def _finish(node: ServedNode, stop: StopSignals, drain_s: float, leave_s: float) -> None:
     failure = node.failure
     if failure is None and not stop.is_set:
         raise CommandFailed("the node stopped by itself without a reason", ExitCode.FAILED_RUNNING)
     if failure is None:
         event(log, logging.INFO, "stopping", signal=stop.name)
         try:
-            node.stop(drain_s=drain_s)
+            node.stop(drain_s=drain_s, leave_s=leave_s)
         except Error as error:
             failure = error
         else:

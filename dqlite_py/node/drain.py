@@ -8,15 +8,30 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Final
+from typing import Final, Protocol
 
 from dqlite_py.logs import event
+from dqlite_py.node.leaving import Leaver, leave
 from dqlite_py.node.tickets import Deadline
 from dqlite_py.node.transactions import Transactions
 
 log = logging.getLogger("dqlite_py.node")
 
 _LOOK_S: Final = 0.02
+
+
+class Stopping(Leaver, Protocol):
+    """What is needed of a node (node.runtime.NodeRuntime)."""
+
+    transactions: Transactions
+    failed: BaseException | None
+
+
+async def before_stop(node: Stopping, drain_s: float, leave_s: float) -> None:
+    """Let transactions end, in `drain_s`; then, in `leave_s`, hand over the vote. 0: not at all."""
+    await drain(node.transactions, drain_s)
+    if node.failed is None:
+        await leave(node, leave_s)
 
 
 async def drain(transactions: Transactions, limit_s: float) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dqlite_py.model import NodeId, Role, RoleSettings
+from dqlite_py.node.leaving import leave
+from dqlite_py.node.runtime import NodeRuntime
 from tests.simulation.cluster.test_scenarios_members import (
     assigned,
     follower_of,
@@ -112,4 +114,37 @@ def test_a_removed_voter_is_replaced_first() -> None:
         assert len(world.checks.members.configuration.voters) == 3
         assert len(world.checks.members.configuration.members) == 3
         world.operator.replace(victim)
+        world.recover()
+
+
+def test_a_member_that_leaves_tells_the_next_leader_too() -> None:
+    """That it is leaving is known to the leader alone, which dies."""
+    with World.open(17, node_count=4, only=[]) as world:
+        world.form()
+        roles_set(world, KEEPS)
+        assert world.run_until(world.roles.settled, 20.0), world.describe()
+        leader = leader_of(world)
+        voters = world.checks.members.configuration.voters
+        victim = next(
+            m
+            for m in world.machines
+            if m is not leader and NodeId(world.checks.node_id(m.name) or 0) in voters
+        )
+        node = world.checks.node_id(victim.name) or 0
+        world.checks.roles.asked_away(node)
+        left: list[bool] = []
+
+        async def leaves(runtime: NodeRuntime) -> None:
+            left.append(await leave(runtime, 30.0))
+
+        world.operator.ask(victim, leaves, lambda _: None)
+        assert leader.runtime is not None
+        marked = leader.runtime.membership.leaving
+        assert world.run_until(lambda: NodeId(node) in marked, 5.0, 0.001), world.describe()
+        leader.crash(lose_unsynced=False)
+        world.restart_later(leader, 3.0)
+        assert world.run_until(lambda: bool(left), 40.0, 0.01), world.describe()
+        assert left == [True]
+        assert role_of(world, node) is not Role.VOTER
+        assert len(world.checks.members.configuration.voters) == 3
         world.recover()

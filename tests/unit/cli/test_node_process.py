@@ -164,6 +164,50 @@ def test_roles_are_kept_or_given_by_commands(tmp_path: Path, nodes: list[NodePro
     assert [(entry["role"], entry["weight"]) for entry in known] == [("voter", 7)]
 
 
+def test_a_node_that_is_to_leave_hands_over_its_vote(tmp_path: Path, nodes: list[NodeProcess]) -> None:
+    nodes.append(NodeProcess(tmp_path / "a", "--leave"))
+    first = nodes[0].ready()
+    for name in "bcd":
+        nodes.append(NodeProcess(tmp_path / name, "--leave", "--join", first["address"]))
+    others = [node.ready() for node in nodes[1:]]
+    _until_roles(first["address"], ["voter"] * 4)
+    at = ("--node", first["address"])
+    kept = run("cluster", "roles", "automatic", "--voters", "3", "--standbys", "1", *at)
+    assert kept.returncode == 0, kept.stderr
+    _until_roles(first["address"], ["standby", "voter", "voter", "voter"])
+    leaving = next(node for node in (first, *others) if node["node_id"] == _leader_at(first["address"]))
+    process = nodes[(first, *others).index(leaving)]
+    assert process.end() == 0
+    assert "left: another member has the vote" in process.log()
+    asked = next(node for node in others if node is not leaving)
+    members = json.loads(run("cluster", "members", "--json", "--node", asked["address"]).stdout)
+    voters = [str(member["id"]) for member in members if member["role"] == "voter"]
+    assert len(voters) == 3
+    assert leaving["node_id"] not in voters
+
+
+def test_a_node_that_is_alone_just_stops(tmp_path: Path, nodes: list[NodeProcess]) -> None:
+    nodes.append(NodeProcess(tmp_path / "a", "--leave"))
+    nodes[0].ready()
+    assert nodes[0].end() == 0
+    assert "left:" not in nodes[0].log()
+
+
+def _leader_at(address: str) -> str:
+    shown = json.loads(run("status", "--json", "--node", address).stdout)
+    return str(shown["members"][address]["leader_id"])
+
+
+def _until_roles(address: str, roles: list[str]) -> None:
+    known: list[str] = []
+    for _ in range(60):
+        members = json.loads(run("cluster", "members", "--json", "--node", address).stdout)
+        known = sorted(member["role"] for member in members)
+        if known == roles:
+            return
+    pytest.fail(f"the roles are {known}, not {roles}")
+
+
 def _until_done(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Repeat a command that is refused until the new member votes."""
     for _ in range(60):

@@ -44,7 +44,7 @@ class IdleNode:
         if self.start_error is not None:
             raise self.start_error
 
-    def stop(self, *, drain_s: float = 0.0) -> None:
+    def stop(self, *, drain_s: float = 0.0, leave_s: float = 0.0) -> None:
         self.calls.append("stop")
         if self.stop_error is not None:
             raise self.stop_error
