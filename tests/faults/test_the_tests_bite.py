@@ -138,7 +138,9 @@ def changes_are_not_rolled_back(patch: Patch) -> None:
 
 def log_configurations_ignored_at_start(patch: Patch) -> None:
     init = ConfigurationHistory.__init__
-    patch.setattr(ConfigurationHistory, "__init__", lambda self, base, later: init(self, base, []))
+    patch.setattr(
+        ConfigurationHistory, "__init__", lambda self, base, _later, *earlier: init(self, base, [], *earlier)
+    )
 
 
 def no_stickiness(patch: Patch) -> None:

@@ -104,9 +104,9 @@ def configuration_of_the_start() -> AbstractContextManager[None]:
     """RF-9: a restarted node takes its members from what it was started with, not from its log."""
     init = ConfigurationHistory.__init__
 
-    def ignores_the_log(self: ConfigurationHistory, base: Any, later: Any) -> None:
+    def ignores_the_log(self: ConfigurationHistory, base: Any, later: Any, *earlier: Any) -> None:
         later = list(later)
-        init(self, base, later[:1])
+        init(self, base, later[:1], *earlier)
 
     return replaced((ConfigurationHistory, "__init__", ignores_the_log))
 
