@@ -25,6 +25,7 @@ from dqlite_py.wire.handshake import Refusal, Refused, encode_handshake
 
 log = QuietLog(logging.getLogger(__name__))
 _FIRST_BYTES_MAX: Final = 64
+_TURNS_TO_MAKE: Final = 2  # of the loop, from asyncio's accept() to connection_made()
 Predicate = Callable[[bytes], bool | None]
 """First bytes of a connection: ours, not ours, or None for too few to tell."""
 Stop = Callable[[], Awaitable[None]]
@@ -90,6 +91,7 @@ class Listener:
 
     async def stop(self) -> None:
         if self._server is not None:
+            await self._accept_no_more()
             self._server.close()
         for stop in self._stops:
             await stop()
@@ -97,6 +99,15 @@ class Listener:
             incoming.drop()
         if self._server is not None:
             await self._server.wait_closed()
+
+    async def _accept_no_more(self) -> None:
+        """Else asyncio would fail at what it has accepted and told nobody of, and leave the socket open."""
+        assert self._server is not None
+        loop = asyncio.get_running_loop()
+        for one in self._server.sockets:
+            loop.remove_reader(one.fileno())
+        for _ in range(_TURNS_TO_MAKE):
+            await asyncio.sleep(0)
 
     def housekeep(self, now: float) -> None:
         """Close strangers that took too long."""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("simulation")
 ROTTEN = ("journal", "journal", "database", "database", "hardstate", "manifest", "current", "wal")
 RETRY_S = 0.3
+LEADERLESS_S = 8.0  # longer than any election under faults
 
 
 class Operator:
@@ -31,6 +32,7 @@ class Operator:
     def __init__(self, world: World) -> None:
         self.world = world
         self.mending: dict[str, int] = {}
+        self._leaderless_since: dict[str, float] = {}  # machines that are down meanwhile
         self.crash_next_creation: int | None = None  # at that disk operation of a wiped machine's next life
 
     def replace(self, machine: Machine) -> None:
@@ -46,6 +48,7 @@ class Operator:
 
     def _try_to_remove(self, machine: Machine, old_id: int) -> None:
         def again() -> None:
+            self._start_if_nobody_leads(machine)
             self.world.scheduler.call_later(RETRY_S, self._try_to_remove, machine, old_id)
 
         def done(error: BaseException | None) -> None:
@@ -62,6 +65,17 @@ class Operator:
             again()
             return
         self.remove(other, old_id, done)
+
+    def _start_if_nobody_leads(self, machine: Machine) -> None:
+        """It may have become the only voter after its removal was decided; it has its data until it is removed."""
+        if self.world.leader() is not None or machine.is_up:
+            self._leaderless_since.pop(machine.name, None)
+            return
+        since = self._leaderless_since.setdefault(machine.name, self.world.scheduler.now)
+        if self.world.scheduler.now - since > LEADERLESS_S and not self.world.checks.may_be_damaged(machine.name):
+            log.info("%s starts again: nobody else leads", machine.name)
+            self.world.coverage.hit("started though to be removed")
+            machine.start(self.world.others_of(machine))
 
     def _removed(self, machine: Machine) -> None:
         self.mending.pop(machine.name, None)

@@ -157,6 +157,10 @@ class SimLoop(_Loop):  # type: ignore[misc]
     ) -> Any:
         return await self.host.create_connection(self, factory, host, port, **options)
 
+    def remove_reader(self, fd: Any) -> bool:
+        """Only the host's sockets are read, and not by their numbers."""
+        return False
+
     async def getaddrinfo(self, host: Any, port: Any, **_options: Any) -> Any:
         return self.host.getaddrinfo(host, port)
 

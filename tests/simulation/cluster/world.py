@@ -239,7 +239,11 @@ class World:
     def start(self, machine: Machine) -> None:
         """Start its process, unless it runs or waits for the operator."""
         if not machine.is_up and machine.name not in self.operator.mending:
-            machine.start([m.address for m in self.machines if m is not machine] if self._is_formed else [])
+            machine.start(self.others_of(machine) if self._is_formed else [])
+
+    def others_of(self, machine: Machine) -> list[str]:
+        """The other machines' addresses."""
+        return [m.address for m in self.machines if m is not machine]
 
     _is_formed = False
 
