@@ -29,5 +29,7 @@ FOUND: Final[dict[int, Found]] = {
         "a node that stopped answered what became of a COMMIT with NodeStopped, NOT_APPLIED; it had been committed"
     ),
     646137988: Found("the same, and a forwarded COMMIT that was cancelled by the stop"),
-    429305199: Found("the world's own: a machine to be removed became the only voter, and nobody started it again"),
+    429305199: Found(
+        "the world's own: a machine to be removed became the only voter, and nobody started it again"
+    ),
 }

@@ -72,7 +72,9 @@ class Operator:
             self._leaderless_since.pop(machine.name, None)
             return
         since = self._leaderless_since.setdefault(machine.name, self.world.scheduler.now)
-        if self.world.scheduler.now - since > LEADERLESS_S and not self.world.checks.may_be_damaged(machine.name):
+        if self.world.scheduler.now - since > LEADERLESS_S and not self.world.checks.may_be_damaged(
+            machine.name
+        ):
             log.info("%s starts again: nobody else leads", machine.name)
             self.world.coverage.hit("started though to be removed")
             machine.start(self.world.others_of(machine))
