@@ -1,7 +1,8 @@
 """What the API layers ask of a node: write a unit, read, run a transaction, open a database.
 
-Only Protocols and their records; the one with logic is Interrupt. Implemented by the embedded node (node/) and, in
-tests, by tests/support/fakegateway.py; called by the DB-API packages (and later by the protocol servers' adapters).
+Only Protocols and their records; the ones with logic are Interrupt and Ending. Implemented by the embedded node
+(node/), by the remote clients (client/, client/stock/) and, in tests, by tests/support/fakegateway.py; called by the
+DB-API packages and by the servers of client protocols.
 Methods of `Gateway` and its transactions block the calling user thread; those of `Gateway` are thread-safe, a
 transaction or stream serves one call at a time. A KeyboardInterrupt ends the wait and, where possible, the statement.
 `AsyncGateway` and its kin have the same methods as coroutines; cancelling one does what a KeyboardInterrupt does.
@@ -153,6 +154,18 @@ class Interrupt:
         """By the running call: what ends it, or None when it is over."""
         with self._lock:
             self._callback = callback
+
+
+class Ending(Interrupt):
+    """Of one query and its stream: once requested it stays so, also for what has not begun or waits for a thread."""
+
+    def begin(self) -> None:
+        return
+
+    def set(self, callback: Callable[[], None] | None) -> None:
+        super().set(callback)
+        if callback is not None and self.is_requested:
+            self.request()
 
 
 class ReadTransaction(Protocol):

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from dqlite_py.gateway import (
     AsyncReadTransaction,
+    Ending,
     Freshness,
     Interrupt,
     QueryResult,
@@ -34,14 +35,6 @@ if TYPE_CHECKING:
 
 _LINEARIZABLE: Final = ReadLevel.LINEARIZABLE
 OutboxOfTask = Callable[[], "Outbox"]
-
-
-class Ending(Interrupt):
-    """Of one query and its stream: it stays requested, whatever the connection runs next, also for what waits for a
-    thread."""
-
-    def begin(self) -> None:
-        return
 
 
 class AsyncReads(ABC):

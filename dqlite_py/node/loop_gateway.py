@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 from dqlite_py.errors import Error
 from dqlite_py.gateway import (
     AsyncWriteTransaction,
+    Ending,
     Freshness,
     Interrupt,
     Once,
@@ -28,7 +29,7 @@ from dqlite_py.limits import REQUEST_TIMEOUT_MS
 from dqlite_py.logs import event
 from dqlite_py.model import WriteKey
 from dqlite_py.node.async_gateway import SWEEP_S, Outbox
-from dqlite_py.node.async_reads import AsyncReads, Ending, on_reader
+from dqlite_py.node.async_reads import AsyncReads, on_reader
 from dqlite_py.node.cluster_view import ClusterView
 from dqlite_py.node.local_gateway import LocalGateway, how
 from dqlite_py.node.local_transactions import MARGIN_S, committed

@@ -29,6 +29,7 @@ from dqlite_py.errors import (
     RequestTooLarge,
 )
 from dqlite_py.gateway import (
+    Ending,
     Freshness,
     Interrupt,
     QueryResult,
@@ -50,6 +51,7 @@ from dqlite_py.node.fields import (
     timeout_of,
 )
 from dqlite_py.node.programs import Caller, Handler
+from dqlite_py.node.read_gateway import interrupted
 from dqlite_py.node.runtime_parts import Parts
 from dqlite_py.node.tickets import Deadline
 from dqlite_py.node.transaction_calls import settle
@@ -57,19 +59,6 @@ from dqlite_py.node.transaction_calls import settle
 THREADS: Final = 16
 OPEN_MAX: Final = 4096  # of all programs: queries under way, unread results, frozen states
 PIECES_PER_ANSWER: Final = 4
-SQLITE_INTERRUPT: Final = 9
-
-
-class _Ending(Interrupt):
-    """Remembers the request: also what has not begun yet is ended."""
-
-    def begin(self) -> None:
-        pass
-
-    def set(self, callback: Callable[[], None] | None) -> None:
-        super().set(callback)
-        if callback is not None and self.is_requested:
-            self.request()
 
 
 class _Opened:
@@ -77,7 +66,7 @@ class _Opened:
 
     def __init__(self, owner: Caller) -> None:
         self.owner = owner
-        self.interrupt = _Ending()
+        self.interrupt = Ending()
         self.stream: RowStream | None = None
         self.transaction: ReadTransaction | None = None
         self.is_closed = False
@@ -88,7 +77,7 @@ class _Opened:
         self._found = found = function(*args)
         if self.is_closed:  # looked at AFTER it was noted: whoever closes looks the other way round
             self.close_found()
-            raise _interrupted()
+            raise interrupted()
         return found
 
     def close_found(self) -> None:
@@ -148,7 +137,7 @@ class ReadServices:
         opened.stream = found.more
         if opened.is_closed:
             self._end(number, opened)
-            raise _interrupted()
+            raise interrupted()
         has_more = found.more is not None
         if not has_more:
             self._forget(number, opened)
@@ -185,7 +174,7 @@ class ReadServices:
         opened.transaction = found = await self._finished(number, opened, work)
         if opened.is_closed:
             self._end(number, opened)
-            raise _interrupted()
+            raise interrupted()
         return found.log_index
 
     async def interrupt(self, context: Any, body: Any) -> Any:
@@ -211,7 +200,7 @@ class ReadServices:
             freshness = Freshness(ReadLevel(field(body, "level", str, "linearizable")))
         except ValueError:
             raise NotSupportedError(f"read level {body.get('level')!r} is not known") from None
-        interrupt = _Ending()
+        interrupt = Ending()
         left_s = await self._wait_fresh(database, freshness, timeout_of(body), interrupt)
         read_here = self._parts.gateway.read_here
         found = await self._on_thread(read_here, database, sql, params, freshness, left_s, interrupt)
@@ -258,7 +247,7 @@ class ReadServices:
         future: asyncio.Future[Any] = self._parts.loop.create_future()
         put = settle(future)
         reads.barrier(database, put, deadline, freshness)
-        interrupt.set(lambda: put(None, _interrupted()))
+        interrupt.set(lambda: put(None, interrupted()))
         try:
             async with asyncio.timeout(deadline.left_s):
                 await future
@@ -333,10 +322,6 @@ class ReadServices:
 
     async def _on_thread(self, function: Callable[..., Any], *args: Any) -> Any:
         return await self._parts.loop.run_in_executor(self._threads, function, *args)
-
-
-def _interrupted() -> OperationalError:
-    return OperationalError("the query was interrupted", code=SQLITE_INTERRUPT)
 
 
 def _pieces(stream: RowStream) -> tuple[list[Row], bool]:
