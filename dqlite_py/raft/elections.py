@@ -65,8 +65,13 @@ class ElectionPart(FollowerPart):
     # -- campaigning -------------------------------------------------------------------------------
 
     def _may_campaign(self) -> bool:
-        """Only voters lead, and only with a state machine to be trusted."""
-        return self.is_voter and not self._quarantined
+        """Only voters lead, and only with a state machine to be trusted.
+
+        Also who is one no more by a change that may not be committed (thesis 4.2.2): perhaps nobody else has that
+        change, and then nobody that still counts us has a log for which we may vote. It leads until the change is
+        committed.
+        """
+        return not self._quarantined and self._configurations.has_voted_since(self.node_id, self.commit_index)
 
     def campaign(self, now_ms: float) -> None:
         """Stand for election now, beginning with the pre-vote; nothing happens if this node may not lead.

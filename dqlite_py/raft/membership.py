@@ -74,6 +74,15 @@ class ConfigurationHistory:
                 return configuration
         return self._history[0]
 
+    def has_voted_since(self, node_id: NodeId, index: LogIndex) -> bool:
+        """Whether `node_id` is a voter in the configuration of the state at `index`, or in any later one."""
+        for configuration in reversed(self._history):
+            if node_id in configuration.voters:
+                return True
+            if configuration.index <= index:
+                return False
+        return False
+
     def appended(self, configuration: Configuration) -> None:
         self._history.append(configuration)
         self.format = max(self.format, configuration.format)

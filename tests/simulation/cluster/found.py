@@ -32,4 +32,7 @@ FOUND: Final[dict[int, Found]] = {
     429305199: Found(
         "the world's own: a machine to be removed became the only voter, and nobody started it again"
     ),
+    476208165: Found(
+        "nobody led any more: a leader lost power before it had written what took a voter's vote; only that one held it"
+    ),
 }

@@ -28,8 +28,8 @@ from dqlite_py.raft.membership import (
     decode_configuration,
     encode_configuration,
 )
-from dqlite_py.raft.messages import AppendRequest, TimeoutNow
-from tests.unit.raft.solo import Solo, append, command, configuration_entry, member, members
+from dqlite_py.raft.messages import AppendRequest, TimeoutNow, VoteReply, VoteRequest
+from tests.unit.raft.solo import Solo, append, command, configuration_entry, member, members, vote
 
 
 def stored(payload: bytes) -> Entry:
@@ -297,3 +297,35 @@ def test_a_leader_that_becomes_a_stand_by_steps_down() -> None:
     solo.ack(2, index).ack(3, index).settle()
     assert solo.core.state is RaftState.FOLLOWER
     assert not any(e.removed for e in solo.effects)
+
+
+@pytest.mark.parametrize(
+    "later",
+    [members(2), members(2, standbys=(1,)), members(2, spares=(1,))],
+    ids=["removed", "stand-by", "spare"],
+)
+def test_who_gave_its_vote_up_still_campaigns_while_that_may_not_be_committed(later: Configuration) -> None:
+    """Thesis 4.2.2. The leader, node 2, forgot the change: it had sent it before its disk was done, and lost power. It
+    still counts our vote, which goes to no shorter log."""
+    entries = [configuration_entry(1, 1, members(1, 2)), configuration_entry(2, 1, later)]
+    solo = Solo(entries=entries, applied=1).later()
+    solo.step(vote(2, 2, (1, 1))).settle()
+    assert [reply.granted for reply in solo.heard(VoteReply)] == [False]
+    solo.wait(3000)
+    assert [r.pre for r in solo.heard(VoteRequest, 2)], "it campaigns by its newest configuration"
+    solo.elect(2)
+    assert solo.core.is_leader
+    solo.ack(2, solo.core.last_index).settle()
+    assert solo.core.commit_index == solo.core.last_index == 3
+    assert solo.core.state is RaftState.FOLLOWER, "the change is committed, it leads no more"
+    assert len(solo.heard(TimeoutNow, 2)) == 1
+    solo.forget().wait(3000)
+    assert not solo.heard(VoteRequest)
+
+
+def test_a_grant_of_its_own_does_not_elect_who_gave_its_vote_up() -> None:
+    entries = [configuration_entry(1, 1, members(1, 2)), configuration_entry(2, 1, members(2))]
+    solo = Solo(entries=entries, applied=1).later()
+    solo.wait(3000)
+    assert solo.core.state is RaftState.PRE_CANDIDATE
+    assert solo.core.term == 1
