@@ -17,8 +17,8 @@ from dqlite_py.logs import event
 from dqlite_py.raft.quietlog import QuietLog
 from dqlite_py.server.dqlite import answers
 from dqlite_py.server.dqlite.extension import Extension, is_extended
-from dqlite_py.server.dqlite.failures import ERROR, LEADERSHIP_LOST, Refused, failure_of
-from dqlite_py.server.dqlite.requests import Requests
+from dqlite_py.server.dqlite.failures import ERROR, Refused, in_doubt
+from dqlite_py.server.dqlite.requests import WITH_SQL, Requests
 from dqlite_py.server.dqlite.settings import READ_AHEAD_BYTES, SMALL_BYTES
 from dqlite_py.server.dqlite.sockets import keep_alive
 from dqlite_py.wire.address import join_address
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 log = QuietLog(logging.getLogger("dqlite_py.server"))
 HANDSHAKE_BYTES: Final = 8
 _INTERRUPTED: Final = (RequestType.QUERY, RequestType.QUERY_SQL)
-_WITH_SQL: Final = (*_INTERRUPTED, RequestType.EXEC, RequestType.EXEC_SQL)
 
 
 class Connection(asyncio.Protocol):
@@ -212,7 +211,7 @@ class Connection(asyncio.Protocol):
         except Refused as refused:
             self._answer(answers.failure(refused.failure))
         except Error as error:
-            self._answer(answers.failure(failure_of(error)))
+            self._answer(self._session().failure(error))
         except Exception as error:  # noqa: BLE001  # one connection's trouble
             self._answer(self._broken(error))
             self.close(
@@ -244,7 +243,7 @@ class Connection(asyncio.Protocol):
         elif isinstance(error, Refused):
             frames = answers.failure(error.failure)
         elif isinstance(error, Error):
-            frames = answers.failure(failure_of(error))
+            frames = self._session().failure(error)
         else:
             frames = self._broken(error)
         if self._is_interrupted:
@@ -257,8 +256,10 @@ class Connection(asyncio.Protocol):
         event(log, logging.ERROR, "a client's request failed", where=self.where, reason=repr(error))
         self._server.counters.failures += 1
         # SQL may have done its work before it failed.
-        code = LEADERSHIP_LOST if self._working in _WITH_SQL else ERROR
-        return answers.failure(Failure(code, f"internal error: {type(error).__name__}"))
+        why = f"internal error: {type(error).__name__}"
+        if self._working in WITH_SQL:
+            return answers.failure(in_doubt(why, is_alone=self._session().is_alone))
+        return answers.failure(Failure(ERROR, why))
 
     # -- for requests that stream -----------------------------------------------------------------------
 

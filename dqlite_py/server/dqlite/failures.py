@@ -1,6 +1,7 @@
 """What a client hears of an error: dqlite's and SQLite's numbers, and a text. A total table over the error tree.
 
-10250 tells clients to look for the leader (certainly nothing happened), 10506 that nobody knows whether a write did.
+10250 tells clients to look for the leader: certainly nothing happened. 10506 says that nobody knows whether a write
+did; but go-dqlite sends again by itself what was answered so outside a transaction, so there it is 10.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ BUSY: Final = 5
 NOMEM: Final = 7
 READONLY: Final = 8
 INTERRUPT: Final = 9
+IOERR: Final = 10
 NOTFOUND: Final = 12
 FULL: Final = 13
 PROTOCOL: Final = 15
@@ -85,10 +87,12 @@ class Refused(Exception):
         return (Refused, (self.failure,))
 
 
-def failure_of(error: Error) -> Failure:
-    """The failure to answer with."""
+def failure_of(error: Error, *, is_alone: bool = False) -> Failure:
+    """The failure to answer with. `is_alone`: of SQL outside a transaction, which a client may send again by itself."""
     if error.outcome is Outcome.UNKNOWN:
-        return Failure(LEADERSHIP_LOST, f"leadership lost: {error.message}")
+        return in_doubt(error.message, is_alone=is_alone)
+    if error.outcome is Outcome.APPLIED:
+        return Failure(IOERR, _unlocked(error.message))
     if is_database_missing(error):
         return NO_DATABASE
     if error.code is not None:
@@ -97,3 +101,15 @@ def failure_of(error: Error) -> Failure:
         if isinstance(error, kind):
             return Failure(code, f"not leader: {error.message}" if code == NOT_LEADER else error.message)
     return Failure(ERROR, error.message)
+
+
+def in_doubt(why: str, *, is_alone: bool) -> Failure:
+    """Nobody can tell whether it happened, or a part of it did."""
+    if is_alone:
+        return Failure(IOERR, f"outcome unknown, do not repeat it blindly: {_unlocked(why)}")
+    return Failure(LEADERSHIP_LOST, f"leadership lost: {why}")
+
+
+def _unlocked(message: str) -> str:
+    """Programs take SQLite's words for permission to send it again, whatever the code is."""
+    return message.replace("database is locked", "the database was locked")

@@ -28,23 +28,26 @@ if TYPE_CHECKING:
     from dqlite_py.server.dqlite.server import DqliteServer
 
 _SQL: Final = (RequestType.EXEC_SQL, RequestType.QUERY_SQL)
+WITH_SQL: Final = (*_SQL, RequestType.EXEC, RequestType.QUERY)
 Work = bytes | Coroutine[Any, Any, bytes] | None
 """An answer, a coroutine of it, or None: Connection.answered hears it later."""
 
 
 class Requests:
-    __slots__ = ("_connection", "_is_legacy", "_server", "sql")
+    __slots__ = ("_connection", "_is_legacy", "_server", "is_alone", "sql")
 
     def __init__(self, server: DqliteServer, connection: Connection) -> None:
         self._server = server
         self._connection = connection
         self._is_legacy = False
+        self.is_alone = False  # SQL at work that began outside a transaction
         self.sql = SqlSession(server.gateway, server.settings)
 
     def begin(self, frame: Frame, *, is_legacy: bool) -> Work:
         """Raises ProtocolViolation, Refused, and what the node says."""
         self._is_legacy = is_legacy
         kind = frame.type
+        self.is_alone = kind in WITH_SQL and not self.sql.in_transaction
         if kind in _SQL and (quick := sql_request(frame)) is not None:
             self._server.cluster.check_leader()
             self.sql.core(quick.database)
@@ -63,6 +66,10 @@ class Requests:
             await asyncio.wait([after])
         with suppress(Error):
             await self.sql.close()
+
+    def failure(self, error: Error) -> bytes:
+        """The answer to the request at work when it ends so."""
+        return answers.failure(failure_of(error, is_alone=self.is_alone))
 
     # -- about the node ---------------------------------------------------------------------------------
 
@@ -143,12 +150,12 @@ class Requests:
         def written(unit: UnitResult | None, error: Error | None) -> None:
             if unit is None:
                 assert error is not None
-                connection.answered(answers.failure(failure_of(error)))
+                connection.answered(self.failure(error))
                 return
             try:
                 frames = answers.result(*session.wrote(sql, unit))
             except Error as failed:
-                frames = answers.failure(failure_of(failed))
+                frames = self.failure(failed)
             connection.answered(frames)
 
         self._server.gateway.write(core.database, body, core.settings.timeout_s, written)

@@ -10,6 +10,8 @@ from dqlite_py.server.dqlite.failures import failure_of
 from dqlite_py.wire.dqlite.responses import Failure
 
 NOT_DONE = (10250, "not leader: why")
+SENT_AGAIN = frozenset({0, 5, 12, 8202, 8458, 10250, 10506})
+"""By go-dqlite and programs that use it, outside a transaction; and whatever says "database is locked"."""
 
 
 def classes(cls: type[Error] = Error) -> set[type[Error]]:
@@ -24,6 +26,15 @@ def test_what_may_have_happened_is_never_called_undone(cls: type[Error]) -> None
     assert code != 0  # clients take it for a broken connection
 
 
+@pytest.mark.parametrize("cls", sorted(classes(), key=lambda cls: cls.__name__))
+def test_what_may_have_happened_by_itself_is_sent_again_by_nobody(cls: type[Error]) -> None:
+    code, text = failure_of(cls("why: database is locked"), is_alone=True)
+    assert code != 10506
+    if cls.outcome is not Outcome.NOT_APPLIED:
+        assert code not in SENT_AGAIN
+        assert "database is locked" not in text
+
+
 @pytest.mark.parametrize(
     ("error", "failure"),
     [
@@ -32,6 +43,7 @@ def test_what_may_have_happened_is_never_called_undone(cls: type[Error]) -> None
         (errors.NodeStopped("why"), Failure(*NOT_DONE)),
         (errors.Overwritten("why"), Failure(*NOT_DONE)),
         (errors.OutcomeUnknown("why"), Failure(10506, "leadership lost: why")),
+        (errors.ResultNotKept("why"), Failure(10, "why")),
         (
             errors.IntegrityError("UNIQUE constraint failed: t.a", code=2067),
             Failure(2067, "UNIQUE constraint failed: t.a"),

@@ -6,11 +6,22 @@ from typing import Any
 
 import pytest
 
-from dqlite_py.errors import DatabaseLocked, Error, IntegrityError, NotLeader, no_such_database
+from dqlite_py.errors import (
+    DatabaseLocked,
+    Error,
+    IntegrityError,
+    NotLeader,
+    OutcomeUnknown,
+    no_such_database,
+)
 from dqlite_py.gateway import Once, StatementResult, UnitResult
 from dqlite_py.server.dqlite.failures import failure_of
+from dqlite_py.server.dqlite.requests import Requests
 from dqlite_py.server.dqlite.session import SqlSession
 from dqlite_py.server.dqlite.settings import ServerSettings
+from dqlite_py.wire.dqlite.frames import FrameReader
+from dqlite_py.wire.dqlite.requests import Request, RequestType, encode_request
+from dqlite_py.wire.dqlite.responses import Failure, Response, Result, decode_response
 
 
 class Gateway:
@@ -30,6 +41,9 @@ class Gateway:
             raise outcome
         return UnitResult(1, [StatementResult(1, 1)])
 
+    async def begin(self, *_: Any, **__: Any) -> LostCommit:
+        return LostCommit()
+
 
 async def session_of(*outcomes: Error | None) -> SqlSession:
     gateway: Any = Gateway(*outcomes)
@@ -46,10 +60,63 @@ async def test_a_text_of_which_a_part_is_done_is_not_sent_again(error: Error) ->
     session = await session_of(None, error)
     with pytest.raises(Error) as caught:
         await session.execute(0, TWO, [])
-    assert failure_of(caught.value).code == 10506
+    assert failure_of(caught.value, is_alone=True).code == 10
     session = await session_of(error)
     with pytest.raises(type(error)):
         await session.execute(0, TWO, [])
+
+
+class LostCommit:
+    is_open = False
+
+    async def commit(self, _timeout_s: float) -> UnitResult:
+        raise OutcomeUnknown("no answer")
+
+    async def rollback(self) -> None:
+        return
+
+
+async def test_a_commit_of_unknown_outcome_is_told_as_clients_know_it() -> None:
+    """dqlite-client makes AmbiguousCommitError of 10506; no client repeats a COMMIT by itself."""
+    connection: Any = Answered()
+    server: Any = NodeThatLeads()
+    requests = Requests(server, connection)
+    requests.sql = await session_of(OutcomeUnknown("no answer"))
+    assert await answered(requests, "BEGIN IMMEDIATE") == Result(0, 0)
+    failure = await answered(requests, "COMMIT")
+    assert isinstance(failure, Failure)
+    assert failure.code == 10506
+    failure = await answered(requests, "INSERT INTO t VALUES (last_insert_rowid())")
+    assert isinstance(failure, Failure)
+    assert failure.code == 10
+
+
+class Answered:
+    is_interrupted = False
+
+
+class NodeThatLeads:
+    gateway: Any = None
+    settings = ServerSettings()
+
+    class cluster:  # noqa: N801 - an attribute of the server
+        @staticmethod
+        def check_leader() -> None:
+            return
+
+
+async def answered(requests: Requests, sql: str) -> Response:
+    frame = encode_request(Request(RequestType.EXEC_SQL, (0, sql, ())))
+    work: Any = requests.begin(frame, is_legacy=False)
+    try:
+        frames = await work
+    except Error as error:
+        frames = requests.failure(error)
+    reader = FrameReader(1 << 20)
+    reader.feed(frames)
+    found = reader.next_frame()
+    assert found is not None
+    return decode_response(found)
 
 
 async def test_the_own_error_of_a_later_statement_is_told_as_it_is() -> None:
