@@ -43,6 +43,7 @@ from dqlite_py.node.transactions import Beginning
 T = TypeVar("T")
 log = logging.getLogger("dqlite_py.node")
 LEADERLESS_S: Final = REQUEST_TIMEOUT_MS / 1000  # nobody waits longer for a leader to be elected
+INTERRUPT_AGAIN_S: Final = 0.05
 Written = Callable[[UnitResult | None, Error | None], None]
 """Hears what became of a write: its result, or an error whose outcome is true."""
 
@@ -185,7 +186,7 @@ class LoopGateway(AsyncReads):
             raise
         if isinstance(found, Transaction):
             found = HostedTransaction(found, self._gateway.transactions)
-        return TransactionOnLoop(found)
+        return TransactionOnLoop(found, self._loop)
 
     async def off_loop(self, function: Callable[..., T], *args: Any) -> T:
         """Run what takes time by itself on a thread of the transactions'."""
@@ -202,8 +203,10 @@ class LoopGateway(AsyncReads):
 class TransactionOnLoop:
     """Implements dqlite_py.gateway.AsyncWriteTransaction."""
 
-    def __init__(self, transaction: LoopTransaction) -> None:
+    def __init__(self, transaction: LoopTransaction, loop: asyncio.AbstractEventLoop) -> None:
         self._transaction = transaction
+        self._loop = loop
+        self._interrupting: asyncio.TimerHandle | None = None
 
     @property
     def is_open(self) -> bool:
@@ -215,7 +218,7 @@ class TransactionOnLoop:
         """A task that is cancelled interrupts the statement."""
         transaction = self._transaction
         if interrupt is not None:
-            interrupt.set(transaction.interrupt)
+            interrupt.set(self._interrupt)
         try:
             found = await transaction.run(body, timeout_s)
         except asyncio.CancelledError:
@@ -224,7 +227,17 @@ class TransactionOnLoop:
         finally:
             if interrupt is not None:
                 interrupt.set(None)
+            if self._interrupting is not None:
+                self._interrupting.cancel()
+                self._interrupting = None
         return group_results(found)
+
+    def _interrupt(self) -> None:
+        """Until the run is over: one that has not begun on its thread cannot be interrupted yet."""
+        if self._interrupting is not None:
+            self._interrupting.cancel()
+        self._transaction.interrupt()
+        self._interrupting = self._loop.call_later(INTERRUPT_AGAIN_S, self._interrupt)
 
     async def commit(self, timeout_s: float) -> UnitResult:
         """A task that is cancelled leaves a proposed unit to the log."""

@@ -167,7 +167,11 @@ class Connection(asyncio.Protocol):
                         break  # who does not take answers gets no more of them
                     self._next = None
                     self._begin(frame)
-                elif frame.type == RequestType.INTERRUPT and self._working in _INTERRUPTED:
+                elif (
+                    frame.type == RequestType.INTERRUPT
+                    and self._working in _INTERRUPTED
+                    and not self._is_interrupted  # a second one has its answer when this one has
+                ):
                     self._next = None
                     self._is_interrupted = True
                     self._session().sql.interrupt()

@@ -47,6 +47,7 @@ class Requests:
         """Raises ProtocolViolation, Refused, and what the node says."""
         self._is_legacy = is_legacy
         kind = frame.type
+        self.sql.begin_request()
         self.is_alone = kind in WITH_SQL and not self.sql.in_transaction
         if kind in _SQL and (quick := sql_request(frame)) is not None:
             self._server.cluster.check_leader()

@@ -35,6 +35,7 @@ from dqlite_py.server.dqlite.failures import (
     Refused,
     failure_of,
 )
+from dqlite_py.server.dqlite.interrupts import QueryInterrupt
 from dqlite_py.server.dqlite.pragmas import carry_out
 from dqlite_py.server.dqlite.settings import STATEMENTS_BYTES_MAX, ServerSettings
 from dqlite_py.server.dqlite.texts import Text, filled_in, first_of, is_long, look_at, statements_of
@@ -64,6 +65,7 @@ class SqlSession:
         "_core",
         "_free_id",
         "_gateway",
+        "_interrupt",
         "_settings",
         "_statements",
         "_statements_bytes",
@@ -77,6 +79,7 @@ class SqlSession:
         self._gateway = gateway
         self._settings = settings
         self._core: Core | None = None
+        self._interrupt = QueryInterrupt()
         self._statements: dict[int, str] = {}
         self._statements_bytes = 0
         self._free_id = 0
@@ -105,7 +108,7 @@ class SqlSession:
             raise Refused(_ALREADY_OPEN)
         await self._gateway.open_database(database, self._settings.timeout_s)
         settings = self._settings
-        self._core = Core(
+        core = Core(
             self._gateway,
             database,
             Settings(
@@ -121,10 +124,16 @@ class SqlSession:
                 freshness=Freshness(settings.read_level),
             ),
         )
+        core.interrupt = self._interrupt
+        self._core = core
+
+    def begin_request(self) -> None:
+        """What was interrupted is over."""
+        self._interrupt.renew()
 
     def interrupt(self) -> None:
-        if self._core is not None:
-            self._core.interrupt.request()
+        """End the request at work, if it is a query."""
+        self._interrupt.request()
 
     async def close(self) -> None:
         """Roll back what is open."""

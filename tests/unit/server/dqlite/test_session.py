@@ -99,7 +99,7 @@ class NodeThatLeads:
     gateway: Any = None
     settings = ServerSettings()
 
-    class cluster:  # noqa: N801 - an attribute of the server
+    class cluster:
         @staticmethod
         def check_leader() -> None:
             return
