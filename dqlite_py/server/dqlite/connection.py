@@ -53,6 +53,7 @@ class Connection(asyncio.Protocol):
         "_version",
         "_why_last",
         "_working",
+        "_working_bytes",
         "is_writing_paused",
         "partial_since",
         "stalled_since",
@@ -68,6 +69,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._task: asyncio.Task[bytes] | None = None
         self._working: int | None = None  # type of the request at work
+        self._working_bytes = 0
         self._next: Frame | None = None
         self._drained: asyncio.Future[None] | None = None
         self._is_interrupted = False
@@ -140,6 +142,11 @@ class Connection(asyncio.Protocol):
     # -- frames -----------------------------------------------------------------------------------------
 
     @property
+    def unsent_bytes(self) -> int:
+        """Of answers."""
+        return self._transport.get_write_buffer_size() if self._transport is not None else 0
+
+    @property
     def buffered_bytes(self) -> int:
         """Received, and not yet a request at work."""
         return self._reader.buffered_bytes + (len(self._next.body) if self._next is not None else 0)
@@ -156,6 +163,9 @@ class Connection(asyncio.Protocol):
                     break
                 if self._next is None:
                     self._next = self._reader.next_frame()
+                    if self._next is not None and len(self._next.body) > SMALL_BYTES:
+                        self._account()  # BEFORE it is at work, and not to be refused any more
+                        continue
                 frame = self._next
                 if frame is None:
                     break
@@ -203,10 +213,11 @@ class Connection(asyncio.Protocol):
         self._server.counters.requests += 1
         self._server.partial(self, is_partial=False)
         self._working = frame.type
+        self._working_bytes = len(frame.body)
         try:
             work = self._session().begin(frame, is_legacy=self._version is Version.LEGACY)
         except ProtocolViolation as violation:
-            self._working = None
+            self._working, self._working_bytes = None, 0
             if violation.is_fatal or violation.code is None:
                 raise
             # The frame is whole, and so is what follows it: an answer, and on.
@@ -229,7 +240,7 @@ class Connection(asyncio.Protocol):
                 self._task.add_done_callback(self._worked)
 
     def _answer(self, frames: bytes) -> None:
-        self._working = None
+        self._working, self._working_bytes = None, 0
         self.write(frames)
 
     def answered(self, frames: bytes) -> None:
@@ -293,13 +304,13 @@ class Connection(asyncio.Protocol):
     # -- bounds -------------------------------------------------------------------------------------------
 
     def _account(self) -> None:
-        """Of memory and time: what is here without being at work."""
+        """Of memory and time: what is here, at work or not."""
         if self._is_closing:
             return
         size = self.buffered_bytes
-        server = self._server
-        server.buffered_bytes += size - self._counted_bytes
-        self._counted_bytes = size
+        server, held = self._server, size + self._working_bytes
+        server.buffered_bytes += held - self._counted_bytes
+        self._counted_bytes = held
         if size > SMALL_BYTES and server.buffered_bytes > server.requests_bytes_max:
             text = f"requests of all clients hold {server.buffered_bytes} bytes: try again later"
             self._violated("memory", ProtocolViolation(text, code=ERROR))
@@ -339,6 +350,8 @@ class Connection(asyncio.Protocol):
         if not self._is_closing and self._transport is not None:
             event(log, logging.INFO, "a client's connection is closed", where=self.where, reason=reason)
             self._is_closing = True
+            self._next, self._reader = None, FrameReader(0)  # nobody looks at it any more
+            self._server.buffered_bytes -= self.forget_bytes()
             self._transport.close()
             self._server.stalled(self)  # until all is sent, or the client has not taken it for too long
 

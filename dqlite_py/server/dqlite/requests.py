@@ -13,14 +13,14 @@ from dqlite_py.errors import Error
 from dqlite_py.gateway import UnitResult
 from dqlite_py.server.dqlite import answers
 from dqlite_py.server.dqlite.dump import NO_DATABASE, send_dump
-from dqlite_py.server.dqlite.failures import Refused, failure_of
+from dqlite_py.server.dqlite.failures import BUSY, Refused, failure_of
 from dqlite_py.server.dqlite.rows import RowsFrames
 from dqlite_py.server.dqlite.session import SqlSession
 from dqlite_py.server.dqlite.settings import HEARTBEAT_MS
 from dqlite_py.wire.dqlite.frames import Frame
 from dqlite_py.wire.dqlite.quick import sql_request
 from dqlite_py.wire.dqlite.requests import Request, RequestType, decode_request
-from dqlite_py.wire.dqlite.responses import Database, Welcome
+from dqlite_py.wire.dqlite.responses import Database, Failure, Welcome
 from dqlite_py.wire.dqlite.violations import CODE_PARSE, refused
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _SQL: Final = (RequestType.EXEC_SQL, RequestType.QUERY_SQL)
 WITH_SQL: Final = (*_SQL, RequestType.EXEC, RequestType.QUERY)
+_NO_ROOM: Final = Failure(BUSY, "clients do not take their rows, and the node keeps no more: try again later")
 Work = bytes | Coroutine[Any, Any, bytes] | None
 """An answer, a coroutine of it, or None: Connection.answered hears it later."""
 
@@ -41,7 +42,7 @@ class Requests:
         self._connection = connection
         self._is_legacy = False
         self.is_alone = False  # SQL at work that began outside a transaction
-        self.sql = SqlSession(server.gateway, server.settings)
+        self.sql = SqlSession(server.gateway, server.settings, server.statements)
 
     def begin(self, frame: Frame, *, is_legacy: bool) -> Work:
         """Raises ProtocolViolation, Refused, and what the node says."""
@@ -181,21 +182,29 @@ class Requests:
         result = await self.sql.query(0, sql, values)
         frames = RowsFrames(result.columns or (), result.decltypes)
         rows, rest = result.rows, result.rest
+        is_stream = rest is not None  # a read: it may be refused in the middle
         try:
             while True:
                 for frame in frames.add(rows):
+                    self._check_room(frame, is_stream)
                     connection.write(frame)
                     await connection.drain()
                     if connection.is_interrupted:
                         return b""
                 if rest is None:
-                    return frames.last()
+                    last = frames.last()
+                    self._check_room(last, is_stream)
+                    return last
                 rows = await drive(rest.fetch())
                 if not rows:
                     rest = None
         finally:
             if rest is not None:
                 await drive(rest.close())
+
+    def _check_room(self, frame: bytes, is_stream: bool) -> None:
+        if is_stream and not self._server.has_room_for(len(frame)):
+            raise Refused(_NO_ROOM)
 
     async def dump(self, request: Request) -> bytes:
         try:

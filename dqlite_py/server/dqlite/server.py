@@ -18,14 +18,17 @@ from dqlite_py.logs import event
 from dqlite_py.node.loop_gateway import LoopGateway
 from dqlite_py.node.runtime_parts import Parts
 from dqlite_py.raft.quietlog import QuietLog
+from dqlite_py.server.dqlite.bounds import PreparedTexts
 from dqlite_py.server.dqlite.cluster import ClusterCalls
 from dqlite_py.server.dqlite.connection import HANDSHAKE_BYTES, Connection
 from dqlite_py.server.dqlite.extension import MakeExtension
 from dqlite_py.server.dqlite.failures import ERROR, NOT_LEADER
 from dqlite_py.server.dqlite.settings import (
+    ANSWERS_BYTES_MAX,
     FRAME_RATE_BYTES,
     FRAME_S,
     REQUESTS_BYTES_MAX,
+    SMALL_BYTES,
     STALL_S,
     SWEEP_S,
     WRITE_BUFFER_BYTES,
@@ -65,6 +68,8 @@ class DqliteServer:
         self.buffered_bytes = 0
         self.request_bytes_max = DQLITE_REQUEST_BYTES_MAX
         self.requests_bytes_max = REQUESTS_BYTES_MAX
+        self.answers_bytes_max = ANSWERS_BYTES_MAX
+        self.statements = PreparedTexts()
         self.write_buffer_bytes = WRITE_BUFFER_BYTES
         self.connections_max = _connections_max(self.settings.connections_max)
         self._connections: set[Connection] = set()
@@ -174,6 +179,13 @@ class DqliteServer:
     def flows(self, connection: Connection) -> None:
         connection.stalled_since = None
         self._stalled.discard(connection)
+
+    def has_room_for(self, size: int) -> bool:
+        """For so many more bytes of an answer beside those that clients do not take."""
+        if size <= SMALL_BYTES:
+            return True
+        unsent = sum(connection.unsent_bytes for connection in self._stalled)
+        return not unsent or unsent + size <= self.answers_bytes_max
 
     def _watch(self) -> None:
         if self._sweep is None and not self._is_stopping:

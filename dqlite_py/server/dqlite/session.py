@@ -21,6 +21,7 @@ from dqlite_py.errors import Error, OperationalError, OutcomeUnknown, Transactio
 from dqlite_py.gateway import Freshness, UnitResult
 from dqlite_py.limits import DQLITE_STATEMENTS_MAX
 from dqlite_py.node.loop_gateway import LoopGateway
+from dqlite_py.server.dqlite.bounds import PreparedTexts
 from dqlite_py.server.dqlite.failures import (
     BUSY,
     EMPTY_STATEMENT,
@@ -69,14 +70,18 @@ class SqlSession:
         "_settings",
         "_statements",
         "_statements_bytes",
+        "_texts",
         "busy_timeout_s",
         "changes",
         "is_query_only",
         "rowid",
     )
 
-    def __init__(self, gateway: LoopGateway, settings: ServerSettings) -> None:
+    def __init__(
+        self, gateway: LoopGateway, settings: ServerSettings, texts: PreparedTexts | None = None
+    ) -> None:
         self._gateway = gateway
+        self._texts = texts or PreparedTexts()
         self._settings = settings
         self._core: Core | None = None
         self._interrupt = QueryInterrupt()
@@ -139,6 +144,8 @@ class SqlSession:
         """Roll back what is open."""
         core, self._core = self._core, None
         self._statements.clear()
+        self._texts.give_back(self._statements_bytes)
+        self._statements_bytes = 0
         if core is not None:
             await drive(core.close())
 
@@ -159,9 +166,11 @@ class SqlSession:
             raise Refused(Failure(NOMEM, "too many prepared statements on this connection: finalize some"))
         if text.known.control is None and text.pragma is None:
             await self._check(core, text)
+        if not self._texts.take(size, self._statements_bytes):
+            raise Refused(Failure(NOMEM, "too many prepared statements of all connections: try again later"))
         statement_id = self._free_id
         self._statements[statement_id] = text.sql
-        self._statements_bytes += len(text.sql)
+        self._statements_bytes += size
         while self._free_id in self._statements:
             self._free_id += 1
         return Statement(0, statement_id, len(text.known.parameters), size if with_tail else None)
@@ -185,7 +194,9 @@ class SqlSession:
     def finalize(self, statement_id: int) -> None:
         found = self.statement(statement_id)
         del self._statements[statement_id]
-        self._statements_bytes -= len(found)
+        size = len(found.encode())
+        self._statements_bytes -= size
+        self._texts.give_back(size)
         self._free_id = min(self._free_id, statement_id)
 
     # -- writes ---------------------------------------------------------------------------------------

@@ -9,7 +9,9 @@ from dqlite_py.errors import InterfaceError
 from dqlite_py.gateway import ReadLevel, TransactionLimits
 from dqlite_py.limits import KIB, MIB
 
-REQUESTS_BYTES_MAX: Final = 256 * MIB  # received in part or waiting, of all connections
+REQUESTS_BYTES_MAX: Final = 256 * MIB  # received in part, waiting or at work, of all connections
+ANSWERS_BYTES_MAX: Final = 512 * MIB  # of rows that clients do not take, of all connections
+TEXTS_BYTES_MAX: Final = 256 * MIB  # of prepared statements, of all connections
 READ_AHEAD_BYTES: Final = 64 * KIB  # what a client may send while a request of its is at work
 SMALL_BYTES: Final = 64 * KIB  # a connection that holds no more is never ended for the memory of all
 WRITE_BUFFER_BYTES: Final = 64 * KIB

@@ -97,6 +97,7 @@ class Answered:
 
 class NodeThatLeads:
     gateway: Any = None
+    statements = None
     settings = ServerSettings()
 
     class cluster:
