@@ -15,6 +15,7 @@ from typing import Any, Final, TypeVar
 from dqlite_py.client.link import MARGIN_S, TIMEOUT_MAX_S, Link, Opened
 from dqlite_py.client.stock.choosing import StockServers
 from dqlite_py.errors import (
+    DatabaseLocked,
     DivergenceDetected,
     Error,
     InternalError,
@@ -124,6 +125,8 @@ class Attempts:
         elif isinstance(error, _ELSEWHERE):
             directory.failed(target, error)
         elif is_own_result(error) or not self._writes:
+            if isinstance(error, DatabaseLocked) and self.is_uncertain:
+                return  # this attempt certainly did not happen; the one before may have
             if error.outcome is not Outcome.NOT_APPLIED and not self._writes:
                 raise OperationalError(error.message, code=error.code) from None
             raise error

@@ -68,7 +68,11 @@ class Background(Generic[R]):
         )
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run it on the loop and wait; a KeyboardInterrupt cancels it."""
+        """Run it on the loop and wait; a KeyboardInterrupt cancels it. Raises InterfaceError on the loop's own thread,
+        where the garbage collector may end what is left behind, and nobody can wait."""
+        if threading.current_thread() is self._thread:
+            work.close()
+            raise InterfaceError("the client's own thread cannot wait for itself")
         future = self.submit(work)
         try:
             return future.result()

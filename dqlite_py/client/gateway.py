@@ -1,6 +1,7 @@
 """Gateways over the network: the same requests, asked by blocking threads or by coroutines of any event loop.
 
-What is dropped without being closed is closed at its node, as soon as it is found out.
+What is dropped without being closed is closed at its node, as soon as it is found out. So is what opens when whoever
+asked for it has just gone: what closes it is made on the link's thread, together with it.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import contextlib
 from typing import Any
 
 from dqlite_py.client import reads, transactions, writes
+from dqlite_py.client.link import Link
 from dqlite_py.client.shared import Calls, SharedLink
 from dqlite_py.errors import Error
 from dqlite_py.gateway import (
@@ -54,26 +56,34 @@ class RemoteGateway:
         interrupt: Interrupt | None = None,
     ) -> QueryResult:
         calls = self._calls
-        found = calls.run(
-            lambda link: reads.query(link, database, sql, params, freshness, timeout_s, interrupt)
-        )
-        return _with_rest(calls, found)
+
+        async def found(link: Link) -> QueryResult:
+            result = await reads.query(link, database, sql, params, freshness, timeout_s, interrupt)
+            return _with_rest(calls, result)
+
+        return calls.run(found)
 
     def begin(
         self, database: str, wait_s: float, limits: TransactionLimits, *, base_index: int | None = None
     ) -> RemoteTransaction:
         calls = self._calls
-        return RemoteTransaction(
-            calls, calls.run(lambda link: transactions.begin(link, database, wait_s, limits, base_index))
-        )
+
+        async def begun(link: Link) -> RemoteTransaction:
+            transaction = await transactions.begin(link, database, wait_s, limits, base_index)
+            return RemoteTransaction(calls, transaction)
+
+        return calls.run(begun)
 
     def begin_read(
         self, database: str, freshness: Freshness, timeout_s: float, limits: TransactionLimits
     ) -> RemoteReadTransaction:
         calls = self._calls
-        return RemoteReadTransaction(
-            calls, calls.run(lambda link: reads.begin_read(link, database, freshness, timeout_s, limits))
-        )
+
+        async def begun(link: Link) -> RemoteReadTransaction:
+            state = await reads.begin_read(link, database, freshness, timeout_s, limits)
+            return RemoteReadTransaction(calls, state)
+
+        return calls.run(begun)
 
     def open_database(self, database: str, timeout_s: float) -> None:
         self._calls.run(lambda link: reads.open_database(link, database, timeout_s))
@@ -110,8 +120,11 @@ class RemoteReadTransaction:
     def query(
         self, sql: str, params: SqlParams, timeout_s: float, interrupt: Interrupt | None = None
     ) -> QueryResult:
-        found = self._calls.run(lambda _: self._state.query(sql, params, timeout_s, interrupt))
-        return _with_rest(self._calls, found)
+        async def found(_link: Link) -> QueryResult:
+            result = await self._state.query(sql, params, timeout_s, interrupt)
+            return _with_rest(self._calls, result)
+
+        return self._calls.run(found)
 
     def close(self) -> None:
         self._calls.soon(self._state.close)
@@ -181,24 +194,34 @@ class AsyncRemoteGateway:
         interrupt: Interrupt | None = None,
     ) -> QueryResult:
         calls = self._calls
-        found = await calls.wait(
-            lambda link: reads.query(link, database, sql, params, freshness, timeout_s, interrupt)
-        )
-        return _with_rest(calls, found, AsyncRemoteStream)
+
+        async def found(link: Link) -> QueryResult:
+            result = await reads.query(link, database, sql, params, freshness, timeout_s, interrupt)
+            return _with_rest(calls, result, AsyncRemoteStream)
+
+        return await calls.wait(found)
 
     async def begin(
         self, database: str, wait_s: float, limits: TransactionLimits, *, base_index: int | None = None
     ) -> AsyncRemoteTransaction:
         calls = self._calls
-        begun = await calls.wait(lambda link: transactions.begin(link, database, wait_s, limits, base_index))
-        return AsyncRemoteTransaction(calls, begun)
+
+        async def begun(link: Link) -> AsyncRemoteTransaction:
+            transaction = await transactions.begin(link, database, wait_s, limits, base_index)
+            return AsyncRemoteTransaction(calls, transaction)
+
+        return await calls.wait(begun)
 
     async def begin_read(
         self, database: str, freshness: Freshness, timeout_s: float, limits: TransactionLimits
     ) -> AsyncRemoteReadTransaction:
         calls = self._calls
-        state = await calls.wait(lambda link: reads.begin_read(link, database, freshness, timeout_s, limits))
-        return AsyncRemoteReadTransaction(calls, state)
+
+        async def begun(link: Link) -> AsyncRemoteReadTransaction:
+            state = await reads.begin_read(link, database, freshness, timeout_s, limits)
+            return AsyncRemoteReadTransaction(calls, state)
+
+        return await calls.wait(begun)
 
     async def open_database(self, database: str, timeout_s: float) -> None:
         await self._calls.wait(lambda link: reads.open_database(link, database, timeout_s))
@@ -235,8 +258,11 @@ class AsyncRemoteReadTransaction:
     async def query(
         self, sql: str, params: SqlParams, timeout_s: float, interrupt: Interrupt | None = None
     ) -> QueryResult:
-        found = await self._calls.wait(lambda _: self._state.query(sql, params, timeout_s, interrupt))
-        return _with_rest(self._calls, found, AsyncRemoteStream)
+        async def found(_link: Link) -> QueryResult:
+            result = await self._state.query(sql, params, timeout_s, interrupt)
+            return _with_rest(self._calls, result, AsyncRemoteStream)
+
+        return await self._calls.wait(found)
 
     async def close(self) -> None:
         self._calls.soon(self._state.close)

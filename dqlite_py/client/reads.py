@@ -15,7 +15,7 @@ from typing import Any, Final
 from dqlite_py.client import answers
 from dqlite_py.client.attempts import ID_BYTES, Attempts
 from dqlite_py.client.link import Link, Opened
-from dqlite_py.errors import Error, OperationalError, TransactionEnded
+from dqlite_py.errors import Error, MalformedMessage, OperationalError, TransactionEnded
 from dqlite_py.gateway import Freshness, Interrupt, QueryResult, ReadLevel, Row, SqlParams, TransactionLimits
 from dqlite_py.limits import REQUEST_TIMEOUT_MS
 
@@ -163,7 +163,7 @@ async def _query(
     try:
         with interruptible(link, interrupt, opened, "sql.interrupt"):
             result, has_more = await work
-    except asyncio.CancelledError:
+    except (asyncio.CancelledError, MalformedMessage):
         opened().tell("sql.close")
         raise
     return result, Stream(link, opened(), timeout_s, interrupt) if has_more else None

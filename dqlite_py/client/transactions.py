@@ -7,7 +7,6 @@ of it happened. Only COMMIT can be in doubt; it has a key, by which any node is 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from typing import Final
 
 from dqlite_py.client import answers, writes
@@ -135,10 +134,15 @@ class Transaction:
         """Returns when the node has done it, or will: without an answer it comes to it by itself."""
         if self.is_open:
             self._over()
-            with contextlib.suppress(Error):
+            try:
                 await self._opened.ask(
                     "tx.rollback", {}, ROLLBACK_TIMEOUT_S, TransactionEnded, lambda _: None
                 )
+            except Error:
+                return
+            except asyncio.CancelledError:
+                self._opened.tell("tx.rollback")  # it may not have left
+                raise
 
     def abandon(self) -> None:
         """Nobody goes on with it; a COMMIT under way is left alone."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ import msgpack
 
 from dqlite_py.client.background import _running
 from dqlite_py.client.gateway import RemoteGateway
-from dqlite_py.client.shared import shared_link
+from dqlite_py.client.shared import Calls, SharedLink, shared_link
 from tests.support.fakepeer import Answer, FakePeer, member
 
 BODY = b"\x91\x92\xa1x\x90"  # one statement, "x", without parameters; nobody looks at it
@@ -86,6 +87,16 @@ def cutting(peer: Callable[[], FakePeer], then: Any = None) -> Answer:
         return then
 
     return answer
+
+
+def settle(shared: SharedLink) -> None:
+    """What the link has heard is through all its callbacks."""
+
+    async def turns(_link: Any) -> None:
+        for _ in range(10):
+            await asyncio.sleep(0)
+
+    Calls(shared).run(turns)
 
 
 def client_threads() -> list[threading.Thread]:

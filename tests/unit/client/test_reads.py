@@ -23,7 +23,7 @@ from dqlite_py.errors import (
 )
 from dqlite_py.gateway import LINEARIZABLE, Freshness, Interrupt, ReadLevel, TransactionLimits
 from tests.support.fakepeer import FakePeer
-from tests.unit.client.cluster import Script, asked, cutting, gateway, nodes, rows, wait_until
+from tests.unit.client.cluster import Script, asked, cutting, gateway, nodes, rows, settle, wait_until
 
 NOW_US = 1_700_000_000_000_000
 
@@ -248,6 +248,46 @@ async def test_a_cancelled_read_is_ended_at_its_node() -> None:
         with pytest.raises(asyncio.CancelledError):
             await task
         await asyncio.to_thread(wait_until, lambda: len(endless.ended) == 1)
+
+
+@pytest.mark.parametrize("kind", ["result", "state"])
+async def test_what_opens_when_its_caller_has_just_left_is_closed(kind: str) -> None:
+    pieces = Pieces(5)
+    with nodes(pieces.methods) as peers:
+        shared, remote = shared_link([peers[0].address], None), async_gateway(*peers)
+        task = asyncio.create_task(
+            remote.query("app", "SELECT a", (), LINEARIZABLE, WAIT_S)
+            if kind == "result"
+            else remote.begin_read("app", STALE, WAIT_S, LIMITS)  # type: ignore[arg-type]
+        )
+        await asyncio.sleep(0)  # it is on its way, and this loop stands still until it is there
+        connections = shared.background.resource.caller.connections
+
+        def kept() -> int:
+            connection = connections.open_to(peers[0].address)
+            return 0 if connection is None else connection.keepers
+
+        wait_until(lambda: kept() == 1)
+        settle(shared)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        del task
+        await asyncio.to_thread(wait_until, lambda: len(pieces.closed) == 1)
+        await asyncio.to_thread(wait_until, lambda: kept() == 0)
+
+
+def test_a_result_that_makes_no_sense_is_closed() -> None:
+    pieces = Pieces(5)
+    with nodes({**pieces.methods, "sql.query": Script([["a"], [None], [[1]], 3, "more"])}) as peers:
+        remote = gateway(*peers)
+        with pytest.raises(MalformedMessage):
+            remote.query("app", "SELECT a", (), LINEARIZABLE, WAIT_S)
+        state = remote.begin_read("app", STALE, WAIT_S, LIMITS)
+        with pytest.raises(MalformedMessage):
+            state.query("SELECT a", (), WAIT_S)
+        numbers = [body["id"] for body in asked(peers[0], "sql.query")]
+        wait_until(lambda: pieces.closed == numbers)
 
 
 async def test_async_pieces() -> None:

@@ -10,7 +10,8 @@ from typing import Any
 import msgpack
 import pytest
 
-from dqlite_py.client import attempts
+from dqlite_py import dbapi
+from dqlite_py.client import attempts, transactions
 from dqlite_py.client.gateway import AsyncRemoteGateway
 from dqlite_py.client.shared import Calls, shared_link
 from dqlite_py.errors import (
@@ -29,7 +30,7 @@ from dqlite_py.errors import (
     TransactionEnded,
 )
 from dqlite_py.gateway import Interrupt, StatementResult, TransactionLimits, UnitResult
-from tests.unit.client.cluster import BODY, Script, asked, cutting, gateway, nodes, unit, wait_until
+from tests.unit.client.cluster import BODY, Script, asked, cutting, gateway, nodes, settle, unit, wait_until
 
 WAIT_S = 20.0
 LIMITS = TransactionLimits(10.0, 60.0)
@@ -278,6 +279,70 @@ async def test_async_transaction() -> None:
         transaction = await remote.begin("app", 3.0, LIMITS)
         await transaction.rollback()
         assert not transaction.is_open
+
+
+async def test_what_begins_when_its_caller_has_just_left_is_rolled_back() -> None:
+    with nodes(methods()) as peers:
+        shared = shared_link([peers[0].address], None)
+        task = asyncio.create_task(AsyncRemoteGateway(shared).begin("app", 3.0, LIMITS))
+        await asyncio.sleep(0)  # it is on its way, and this loop stands still until it has begun
+        wait_until(lambda: kept(peers[0]) == 1)
+        settle(shared)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        del task
+        await asyncio.to_thread(wait_until, lambda: asked(peers[0], "tx.rollback") != [])
+        assert kept(peers[0]) == 0
+
+
+async def test_a_cancelled_rollback_happens() -> None:
+    """Also when it was still here, to be sent: the writer would stay open at its node."""
+    with nodes(methods()) as peers:
+        shared = shared_link([peers[0].address], None)
+        link = shared.background.resource
+
+        async def cancelled(_link: Any) -> None:
+            transaction = await transactions.begin(link, "app", 3.0, LIMITS, None)
+            connection = link.caller.connections.open_to(peers[0].address)
+            connection.pause_writing()  # the socket is full
+            task = asyncio.create_task(transaction.rollback())
+            await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            connection.resume_writing()
+
+        await Calls(shared).wait(cancelled)
+        await asyncio.to_thread(wait_until, lambda: asked(peers[0], "tx.rollback") != [])
+
+
+def test_a_connection_that_is_collected_on_the_links_own_thread() -> None:
+    """Where nobody may wait for the link."""
+    opening = {"sql.open": Script(None), "sql.is_read": Script(False)}
+    with nodes({**methods(), **opening}) as peers:
+        remote = gateway(*peers)
+        background = shared_link([peers[0].address], None).background
+        gc.disable()
+        try:
+            circle: list[Any] = [dbapi.connect(remote, "app")]
+            circle[0].execute("BEGIN IMMEDIATE")
+            circle.append(circle)
+            del circle
+
+            async def collect() -> None:
+                gc.collect()
+
+            background.submit(collect()).result(WAIT_S)
+        finally:
+            gc.enable()
+        wait_until(lambda: asked(peers[0], "tx.rollback") != [])
+
+
+def kept(peer: Any) -> int:
+    """What is open on the connection to a node, and keeps it."""
+    caller = Calls(shared_link([peer.address], None)).background.resource.caller
+    connection = caller.connections.open_to(peer.address)
+    return 0 if connection is None else connection.keepers
 
 
 def test_a_dropped_transaction_is_rolled_back() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from dqlite_py.errors import (
+    DatabaseLocked,
     Error,
     IntegrityError,
     NeverApplied,
@@ -129,6 +130,21 @@ def test_a_repeated_write_hears_its_own_error_and_nothing_else() -> None:
         with pytest.raises(IntegrityError):
             gateway(*peers).execute_unit("app", BODY, WAIT_S)
         assert len(set(keys(*peers))) == 1
+
+
+def test_a_locked_database_after_a_lost_attempt_says_nothing_of_that_attempt() -> None:
+    """The lost attempt may be in the log, in front of the transaction that the repetition waits for."""
+    locked = DatabaseLocked("database is locked: another transaction writes to app", code=5)
+    with nodes({"sql.execute": Script(OutcomeUnknown("lost"), locked, unit(log_index=9))}) as peers:
+        assert gateway(*peers).execute_unit("app", BODY, WAIT_S).log_index == 9
+        assert len(set(keys(*peers))) == 1
+    with nodes({"sql.execute": Script(OutcomeUnknown("lost"), locked)}) as peers:
+        with pytest.raises(OutcomeUnknown):
+            gateway(*peers).execute_unit("app", BODY, 0.3)
+    with nodes({"sql.execute": Script(locked)}) as peers:
+        with pytest.raises(DatabaseLocked):  # the first attempt: certainly not applied
+            gateway(*peers).execute_unit("app", BODY, WAIT_S)
+        assert len(asked(peers[0], "sql.execute")) == 1
 
 
 def test_the_time_is_over_after_a_lost_attempt() -> None:
