@@ -14,6 +14,7 @@ from typing import Any, Final, TypeVar
 
 from dqlite_py.client.link import MARGIN_S, TIMEOUT_MAX_S, Link, Opened
 from dqlite_py.client.stock.choosing import StockServers
+from dqlite_py.client.wire import NoRoom
 from dqlite_py.errors import (
     DatabaseLocked,
     DivergenceDetected,
@@ -36,6 +37,7 @@ from dqlite_py.wire.rpc import RpcError, RpcLost
 TRIAL_S: Final = 2.5  # for a node that is not known to lead: it may be cut off from the others
 T = TypeVar("T")
 ID_BYTES: Final = 16
+_WAIT_MIN_S: Final = 0.001
 _PAUSE_MIN_S: Final = 0.02
 _PAUSE_MAX_S: Final = 0.5
 # Another node may do better, and nothing has happened.
@@ -102,11 +104,17 @@ class Attempts:
         except TimeoutError:
             raise NoLeader("no node answered in time") from None
         is_trial = self._repeats and self._leader and self.target != self._directory.leader
-        wait_s = max(0.001, min(self.left_s, TRIAL_S if is_trial else TIMEOUT_MAX_S))
-        body = {**body, "timeout_s": wait_s}
-        if self._closes:  # nobody else's, and nobody else can guess it
-            self.id = body["id"] = secrets.token_bytes(ID_BYTES)
-        return await self._link.caller.call(self.target, method, body, wait_s + MARGIN_S)
+        wait_s = max(_WAIT_MIN_S, min(self.left_s, TRIAL_S if is_trial else TIMEOUT_MAX_S))
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + wait_s + MARGIN_S
+        connection = await self._link.caller.in_turn(self.target, method, deadline)
+        try:
+            body = {**body, "timeout_s": max(_WAIT_MIN_S, min(wait_s, deadline - loop.time() - MARGIN_S))}
+            if self._closes:  # nobody else's, and nobody else can guess it
+                self.id = body["id"] = secrets.token_bytes(ID_BYTES)
+            return await connection.call(method, body, deadline)
+        finally:
+            connection.turns.release()
 
     def _judge(self, error: RpcError | Error) -> None:
         """Return when the request may be asked again; raises what settles it."""
@@ -114,6 +122,8 @@ class Attempts:
         if target is None:
             if not isinstance(error, NoLeader) or isinstance(error, StockServers):
                 raise error  # none of the addresses is the cluster's
+        elif isinstance(error, NoRoom):
+            return  # in this program; nothing is wrong with the node
         elif isinstance(error, RpcError):
             directory.failed(target, error)
             if isinstance(error, RpcLost):

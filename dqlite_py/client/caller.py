@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from dqlite_py.client.connections import Connections
-from dqlite_py.client.wire import NodeConnection
+from dqlite_py.client.wire import NodeConnection, NoRoom
 from dqlite_py.config import TlsSettings
 from dqlite_py.errors import MalformedMessage
 from dqlite_py.model import Address
@@ -40,6 +40,22 @@ class ClusterCaller:
         if connection is None:
             connection = await self._connection(deadline, target, method)
         return await connection.call(method, body, deadline)
+
+    async def in_turn(self, target: Address, method: str, deadline: float) -> NodeConnection:
+        """A connection with room for one more call, whose `turns` are to be released after it: a node refuses what is
+        too much. `deadline`: loop time. Raises RpcNotSent, WrongCluster."""
+        connection = self.connections.open_to(target)
+        if connection is None:
+            connection = await self._connection(deadline, target, method)
+        if connection.turns.locked():
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await connection.turns.acquire()
+            except TimeoutError:
+                raise NoRoom(f"{method}: its turn did not come in time") from None
+        else:
+            await connection.turns.acquire()
+        return connection
 
     async def connection(self, target: Address, timeout_s: float) -> NodeConnection:
         """For more than one answer; raises RpcNotSent and WrongCluster."""

@@ -21,6 +21,7 @@ from dqlite_py.wire.dqlite.frames import FrameReader
 from dqlite_py.wire.dqlite.violations import ProtocolViolation
 from dqlite_py.wire.rpc import RpcLost, RpcNotSent, pack_value, unpack_value
 
+CALLS_MAX: Final = RPC_RUNNING_MAX * 3 // 4  # in turn; the rest is for what others may be waiting for
 _NEVER: Final = math.inf
 _PAUSE_BYTES: Final = WRITE_BUFFER_BYTES_MAX // 2
 OnMore = Callable[[Any], None]
@@ -28,6 +29,10 @@ OnMore = Callable[[Any], None]
 
 class NotExtended(RpcNotSent):
     """The server answers, and does not know the extension: a stock dqlite, or another release of ours."""
+
+
+class NoRoom(RpcNotSent):
+    """The connection is well, and has as much under way as it may."""
 
 
 class StockAnswer(NotExtended):
@@ -45,7 +50,8 @@ class _Pending(NamedTuple):
 class NodeConnection(asyncio.Protocol):
     """`opened`: the node's answer to EXTEND; fails with WrongCluster, NotExtended or RpcNotSent.
 
-    `keepers`: who wants it open without calls on it. `heard_at`, `sent_at`, `used_at`: loop time.
+    `keepers`: who wants it open without calls on it. `turns`: held by calls that may have to wait for the ones before.
+    `heard_at`, `sent_at`, `used_at`: loop time.
     """
 
     def __init__(self, cluster_id: bytes) -> None:
@@ -55,6 +61,7 @@ class NodeConnection(asyncio.Protocol):
         self.opened: asyncio.Future[ext.Extended] = self._loop.create_future()
         self.lost = asyncio.Event()  # the socket is gone
         self.keepers = 0
+        self.turns = asyncio.Semaphore(CALLS_MAX)
         self.heard_at = self.sent_at = self.used_at = self._loop.time()
         self.on_closed: Callable[[], None] = _nothing
         self._has_heard = self._has_sent = False
@@ -100,9 +107,11 @@ class NodeConnection(asyncio.Protocol):
         if len(packed) > ext.BODY_BYTES_MAX:
             raise RequestTooLarge(f"{method}: a request of {len(packed)} bytes, at most {ext.BODY_BYTES_MAX}")
         number = next(self._ids)
-        queued = None if self._is_closed else self._queue.push_call(number, method, packed)
+        if self._is_closed:
+            raise RpcNotSent(f"{method}: the connection is closed")
+        queued = self._queue.push_call(number, method, packed)
         if queued is None:
-            raise RpcNotSent(f"{method}: the connection is closed or its queue is full")
+            raise NoRoom(f"{method}: the connection's queue is full")
         self._flush_soon()
         self._pending[number] = _Pending(method, self._loop.create_future(), queued, deadline, on_more)
         if deadline < self._timer_due:

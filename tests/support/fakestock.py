@@ -56,6 +56,7 @@ class FakeServer:
         self.seen: list[str] = []
         self.changes: list[tuple[Any, ...]] = []  # of members
         self.opened = 0
+        self.searches = 0  # for the other members
         self._sockets: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()  # of what the threads of several clients use
@@ -121,6 +122,7 @@ class FakeServer:
             case RequestType.LEADER:
                 yield from self._scripted("LEADER", Server(1 if self.leader else 0, self.leader))
             case RequestType.CLUSTER:
+                self.searches += 1
                 yield from self._scripted("CLUSTER", Servers((ServerEntry(1, self.address, 0),)))
             case RequestType.OPEN:
                 self.opened += 1

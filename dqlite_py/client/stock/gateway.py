@@ -1,6 +1,7 @@
 """Gateways to stock dqlite servers, for blocking threads and for coroutines of any event loop.
 
-What is dropped without being closed is closed on the loop's thread. Belongs to the process that made it.
+What is dropped without being closed is closed on the loop's thread, also what nobody has waited for.
+Belongs to the process that made it.
 """
 
 from __future__ import annotations
@@ -151,22 +152,33 @@ class StockGateway(_Base):
         interrupt: Interrupt | None = None,
     ) -> QueryResult:
         calls = self.calls()
-        found = calls.run(lambda stock: stock.query(database, sql, params, freshness, timeout_s, interrupt))
-        return _with_rest(found, lambda stream: StockStream(calls, stream))
+
+        async def found(stock: Stock) -> QueryResult:
+            result = await stock.query(database, sql, params, freshness, timeout_s, interrupt)
+            return _with_rest(result, lambda stream: StockStream(calls, stream))
+
+        return calls.run(found)
 
     def begin(
         self, database: str, wait_s: float, limits: TransactionLimits, *, base_index: int | None = None
     ) -> StockTransaction:
         calls = self.calls()
-        begun = calls.run(lambda stock: stock.begin(database, wait_s, limits, base_index))
-        return StockTransaction(calls, begun)
+
+        async def begun(stock: Stock) -> StockTransaction:
+            return StockTransaction(calls, await stock.begin(database, wait_s, limits, base_index))
+
+        return calls.run(begun)
 
     def begin_read(
         self, database: str, freshness: Freshness, timeout_s: float, limits: TransactionLimits
     ) -> StockReadTransaction:
         calls = self.calls()
-        found = calls.run(lambda stock: stock.begin_read(database, freshness, timeout_s, limits))
-        return StockReadTransaction(calls, found)
+
+        async def begun(stock: Stock) -> StockReadTransaction:
+            state = await stock.begin_read(database, freshness, timeout_s, limits)
+            return StockReadTransaction(calls, state)
+
+        return calls.run(begun)
 
     def open_database(self, database: str, timeout_s: float) -> None:
         check_database_name(database)
@@ -215,8 +227,11 @@ class StockReadTransaction(_Dropped):
     def query(
         self, sql: str, params: SqlParams, timeout_s: float, interrupt: Interrupt | None = None
     ) -> QueryResult:
-        found = self._calls.run(lambda _: self._state.query(sql, params, timeout_s, interrupt))
-        return _with_rest(found, lambda stream: StockStream(self._calls, stream))
+        async def found(_stock: Stock) -> QueryResult:
+            result = await self._state.query(sql, params, timeout_s, interrupt)
+            return _with_rest(result, lambda stream: StockStream(self._calls, stream))
+
+        return self._calls.run(found)
 
     def close(self) -> None:
         self._soon()
@@ -265,24 +280,33 @@ class AsyncStockGateway(_Base):
         interrupt: Interrupt | None = None,
     ) -> QueryResult:
         calls = self.calls()
-        found = await calls.wait(
-            lambda stock: stock.query(database, sql, params, freshness, timeout_s, interrupt)
-        )
-        return _with_rest(found, lambda stream: AsyncStockStream(calls, stream))
+
+        async def found(stock: Stock) -> QueryResult:
+            result = await stock.query(database, sql, params, freshness, timeout_s, interrupt)
+            return _with_rest(result, lambda stream: AsyncStockStream(calls, stream))
+
+        return await calls.wait(found)
 
     async def begin(
         self, database: str, wait_s: float, limits: TransactionLimits, *, base_index: int | None = None
     ) -> AsyncStockTransaction:
         calls = self.calls()
-        begun = await calls.wait(lambda stock: stock.begin(database, wait_s, limits, base_index))
-        return AsyncStockTransaction(calls, begun)
+
+        async def begun(stock: Stock) -> AsyncStockTransaction:
+            return AsyncStockTransaction(calls, await stock.begin(database, wait_s, limits, base_index))
+
+        return await calls.wait(begun)
 
     async def begin_read(
         self, database: str, freshness: Freshness, timeout_s: float, limits: TransactionLimits
     ) -> AsyncStockReadTransaction:
         calls = self.calls()
-        found = await calls.wait(lambda stock: stock.begin_read(database, freshness, timeout_s, limits))
-        return AsyncStockReadTransaction(calls, found)
+
+        async def begun(stock: Stock) -> AsyncStockReadTransaction:
+            state = await stock.begin_read(database, freshness, timeout_s, limits)
+            return AsyncStockReadTransaction(calls, state)
+
+        return await calls.wait(begun)
 
     async def open_database(self, database: str, timeout_s: float) -> None:
         check_database_name(database)
@@ -317,8 +341,11 @@ class AsyncStockReadTransaction(_Dropped):
     async def query(
         self, sql: str, params: SqlParams, timeout_s: float, interrupt: Interrupt | None = None
     ) -> QueryResult:
-        found = await self._calls.wait(lambda _: self._state.query(sql, params, timeout_s, interrupt))
-        return _with_rest(found, lambda stream: AsyncStockStream(self._calls, stream))
+        async def found(_stock: Stock) -> QueryResult:
+            result = await self._state.query(sql, params, timeout_s, interrupt)
+            return _with_rest(result, lambda stream: AsyncStockStream(self._calls, stream))
+
+        return await self._calls.wait(found)
 
     async def close(self) -> None:
         self._soon()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from dqlite_py.client.stock.connection import Unreachable
 from dqlite_py.client.stock.discovery import Discovery
 from dqlite_py.client.stock.failures import Doubtful, Refused, checked
 from dqlite_py.client.stock.statements import asks, decode_body, kind_of, plain_rows
+from dqlite_py.client.stock.work import Stock
 from dqlite_py.command import encode_statements
 from dqlite_py.config import TlsSettings
 from dqlite_py.errors import (
@@ -44,9 +47,12 @@ from dqlite_py.wire.dqlite.responses import (
 from dqlite_py.wire.dqlite.rows import RowsBatch
 from dqlite_py.wire.dqlite.values import ValueType, WireValue, typed
 from tests.support.fakestock import CLOSE, DONE, SILENCE, Answer, FakeServer, Raw, servers
+from tests.unit.client.cluster import wait_until
 
 TLS = Path(__file__).parents[2] / "support" / "tls"
-LIMITS = TransactionLimits(10, 60)
+WAIT_S = 60.0  # ends a broken test
+LONG_S = 3600.0  # never over, but when the test moves the clock
+LIMITS = TransactionLimits(LONG_S, LONG_S)
 LEADER = Freshness(ReadLevel.LEADER)
 
 
@@ -67,14 +73,50 @@ def gateway(server: FakeServer) -> Iterator[StockGateway]:
     made.close()
 
 
-def write(gateway: StockGateway, *sqls: str, timeout_s: float = 5.0, once: bool | WriteKey = True) -> Any:
+def write(gateway: StockGateway, *sqls: str, timeout_s: float = WAIT_S, once: bool | WriteKey = True) -> Any:
     return gateway.execute_unit(
         "app", encode_statements((sql, ()) for sql in sqls), timeout_s, once=once
     ).statements
 
 
-def read(gateway: StockGateway, sql: str = "SELECT 1", timeout_s: float = 5.0) -> Any:
+def read(gateway: StockGateway, sql: str = "SELECT 1", timeout_s: float = WAIT_S) -> Any:
     return gateway.query("app", sql, (), LEADER, timeout_s)
+
+
+@asynccontextmanager
+async def stock(*given: FakeServer) -> AsyncIterator[Stock]:
+    """On the test's own loop, whose clock `pass_time` moves."""
+    made = Stock([server.address for server in given], None, degrades=False)
+    try:
+        yield made
+    finally:
+        await made.close()
+
+
+def pass_time(seconds: float) -> None:
+    """The running loop's timers of so long are due."""
+    loop = asyncio.get_running_loop()
+    time = loop.time
+    loop.time = lambda: time() + seconds  # type: ignore[method-assign]
+
+
+def body(*sqls: str) -> bytes:
+    return encode_statements((sql, ()) for sql in sqls)
+
+
+async def tasks() -> int:
+    """Of calls under way, on a gateway's loop; what has just ended is through its callbacks."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+    return len(asyncio.all_tasks()) - 2  # without this one and the thread's own
+
+
+async def lent(stock: Stock) -> int:
+    return len(stock._pool._lent)
+
+
+async def seen(condition: Callable[[], bool]) -> None:
+    await asyncio.to_thread(wait_until, condition)
 
 
 # -- who leads
@@ -108,12 +150,17 @@ def test_a_refused_write_goes_to_the_new_leader() -> None:
         gateway.close()
 
 
-def test_a_search_that_is_given_up_leaves_no_connection(server: FakeServer, gateway: StockGateway) -> None:
+async def test_a_search_that_is_given_up_leaves_no_connection(server: FakeServer) -> None:
     server.script["CLUSTER"] = [SILENCE]  # the leader is found, and asked for the other members
-    with pytest.raises(NoLeader):
-        read(gateway, timeout_s=0.1)
-    server.script["CLUSTER"] = [CLOSE]
-    read(gateway)
+    async with stock(server) as client:
+        task = asyncio.create_task(client.query("app", "SELECT 1", (), LEADER, 1.0))
+        await seen(lambda: server.searches == 1)
+        pass_time(1.0)
+        with pytest.raises(NoLeader):
+            await task
+        server.script["CLUSTER"] = [CLOSE]
+        await client.query("app", "SELECT 1", (), LEADER, WAIT_S)
+        assert server.searches == 2
 
 
 def test_a_connection_serves_again(server: FakeServer, gateway: StockGateway) -> None:
@@ -160,10 +207,14 @@ def test_a_write_without_a_clear_answer_is_not_repeated(
     assert server.seen == ["INSERT 1"]
 
 
-def test_a_write_that_is_not_answered_in_time(server: FakeServer, gateway: StockGateway) -> None:
+async def test_a_write_that_is_not_answered_in_time(server: FakeServer) -> None:
     server.script["INSERT"] = [SILENCE]
-    with pytest.raises(OutcomeUnknown):
-        write(gateway, "INSERT 1", timeout_s=0.2)
+    async with stock(server) as client:
+        task = asyncio.create_task(client.execute_unit("app", body("INSERT 1"), LONG_S, True))
+        await seen(lambda: server.seen == ["INSERT 1"])
+        pass_time(LONG_S)
+        with pytest.raises(OutcomeUnknown):
+            await task
     assert server.seen == ["INSERT 1"]
 
 
@@ -174,10 +225,14 @@ def test_a_refused_write_is_tried_again(server: FakeServer, gateway: StockGatewa
     assert server.seen == ["INSERT 1"] * 3
 
 
-def test_a_database_that_stays_locked(server: FakeServer, gateway: StockGateway) -> None:
+async def test_a_database_that_stays_locked(server: FakeServer) -> None:
     server.script["INSERT"] = [BUSY]
-    with pytest.raises(DatabaseLocked) as caught:
-        write(gateway, "INSERT 1", timeout_s=0.2)
+    async with stock(server) as client:
+        task = asyncio.create_task(client.execute_unit("app", body("INSERT 1"), LONG_S, True))
+        await seen(lambda: len(server.seen) > 1)
+        pass_time(LONG_S)
+        with pytest.raises(DatabaseLocked) as caught:
+            await task
     assert caught.value.outcome is Outcome.NOT_APPLIED
     assert caught.value.retryable
 
@@ -299,17 +354,24 @@ def test_what_a_commit_without_success_means(
     assert not transaction.is_open
 
 
-def test_a_limit_does_not_break_a_commit_in_work(server: FakeServer, gateway: StockGateway) -> None:
-    transaction = gateway.begin("app", 1, TransactionLimits(10, 0.2))
-    server.script["COMMIT"] = [*[Failure(5, "checkpoint in progress")] * 6, DONE]  # longer than the limit
-    transaction.commit(5)
+async def test_a_limit_does_not_break_a_commit_in_work(server: FakeServer) -> None:
+    server.script["COMMIT"] = [Failure(5, "checkpoint in progress")]
+    async with stock(server) as client:
+        transaction = await client.begin("app", WAIT_S, LIMITS, None)
+        task = asyncio.create_task(transaction.commit(2 * LONG_S))
+        await seen(lambda: "COMMIT" in server.seen)
+        pass_time(LONG_S)
+        count = len(server.seen)
+        await seen(lambda: len(server.seen) > count + 1)
+        server.script["COMMIT"] = [DONE]
+        await task
 
 
 def test_a_transaction_over_its_limit_is_rolled_back(server: FakeServer, gateway: StockGateway) -> None:
-    transaction = gateway.begin("app", 1, TransactionLimits(10, 0.1))
+    transaction = gateway.begin("app", 1, TransactionLimits(LONG_S, 0.1))
     server.script["INSERT"] = [SILENCE]
-    with pytest.raises(TransactionEnded, match="hold_limit"):
-        transaction.run(encode_statements([("INSERT 1", ())]), 5)
+    with pytest.raises(TransactionEnded, match="hold_limit"):  # before the statement, or in it
+        transaction.run(body("INSERT 1"), LONG_S)
 
 
 def test_a_commit_that_finds_a_checkpoint_waits(server: FakeServer, gateway: StockGateway) -> None:
@@ -363,6 +425,29 @@ def test_a_forked_child_holds_no_transaction_of_its_parent(server: FakeServer, g
         assert found.read() == repr(["/dev/null"] * len(numbers))
     os.waitpid(child, 0)
     transaction.commit(5)
+
+
+@pytest.mark.parametrize("kind", ["transaction", "state", "result"])
+async def test_what_opens_when_its_caller_has_just_left_is_closed(server: FakeServer, kind: str) -> None:
+    """The caller's loop stands still until it is there, and then the caller is cancelled."""
+    server.script["SELECT 1"] = [RowsBatch(("x",), ((typed(1),),), False)]
+    gateway = AsyncStockGateway([server.address])
+    work: dict[str, Callable[[], Any]] = {
+        "transaction": lambda: gateway.begin("app", WAIT_S, LIMITS),
+        "state": lambda: gateway.begin_read("app", LEADER, WAIT_S, LIMITS),
+        "result": lambda: gateway.query("app", "SELECT 1", (), LEADER, WAIT_S),
+    }
+    background = gateway.background
+    task = asyncio.create_task(work[kind]())
+    await asyncio.sleep(0)
+    wait_until(lambda: background.run(tasks()) == 0)
+    assert background.run(lent(background.resource)) == 1
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    del task
+    await seen(lambda: background.run(lent(background.resource)) == 0)
+    gateway.close()
 
 
 async def test_coroutines(server: FakeServer) -> None:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
+import msgpack
 import pytest
 
+from dqlite_py.client.gateway import AsyncRemoteGateway
+from dqlite_py.client.shared import shared_link
+from dqlite_py.client.wire import CALLS_MAX
 from dqlite_py.errors import (
     DatabaseLocked,
     Error,
@@ -21,10 +26,22 @@ from dqlite_py.errors import (
     SessionExpired,
     StorageFull,
 )
-from dqlite_py.gateway import StatementResult, UnitResult
+from dqlite_py.gateway import StatementResult, TransactionLimits, UnitResult
+from dqlite_py.limits import RPC_RUNNING_MAX
 from dqlite_py.model import WriteKey
 from dqlite_py.resultcodes import SESSION_EXPIRED, SESSION_SUPERSEDED
-from tests.unit.client.cluster import BODY, Script, asked, cutting, gateway, keys, lead, nodes, unit
+from tests.unit.client.cluster import (
+    BODY,
+    Script,
+    asked,
+    cutting,
+    gateway,
+    keys,
+    lead,
+    nodes,
+    unit,
+    wait_until,
+)
 
 WAIT_S = 20.0
 NOW_US = 1_700_000_000_000_000
@@ -75,6 +92,44 @@ def test_a_broken_connection_goes_on_at_the_next_leader() -> None:
         assert gateway(*peers).execute_unit("app", BODY, WAIT_S).log_index == 9
         assert len(asked(peers[0], "sql.execute")) == 1
         assert keys(peers[0]) == keys(peers[1])
+
+
+async def test_more_writes_at_once_than_a_node_takes_wait_for_their_turn() -> None:
+    """A node refuses what is too much, and in the end the connection with all that is under way on it."""
+    count = 4 * RPC_RUNNING_MAX
+    with nodes({"sql.execute": Script(unit(log_time_us=1_000))}) as peers:
+        remote = AsyncRemoteGateway(shared_link([peers[0].address], None))
+        writes = [remote.execute_unit("app", BODY, WAIT_S) for _ in range(count)]
+        found = await asyncio.gather(*writes, return_exceptions=True)
+        assert [error for error in found if isinstance(error, BaseException)] == []
+        assert len(keys(*peers)) == len(set(keys(*peers))) == count
+        assert peers[0].programs.refused_count == 0
+
+
+async def test_what_waits_for_its_turn_ends_with_its_caller_and_its_time() -> None:
+    gate = asyncio.Event()
+
+    async def wait(_body: Any) -> None:
+        await gate.wait()
+
+    done = msgpack.packb([0, [[1, 5, None, None]]])
+    begun = {"tx.begin": Script([bytes(16), NOW_US]), "tx.run": Script([done, True, None])}
+    with nodes({"sql.execute": wait, **begun}) as peers:
+        remote = AsyncRemoteGateway(shared_link([peers[0].address], None))
+        transaction = await remote.begin("app", 3.0, TransactionLimits(10.0, 60.0))
+        writes = [
+            asyncio.create_task(remote.execute_unit("app", BODY, WAIT_S)) for _ in range(RPC_RUNNING_MAX)
+        ]
+        await asyncio.to_thread(wait_until, lambda: len(asked(peers[0], "sql.execute")) == CALLS_MAX)
+        with pytest.raises(NoLeader, match="its turn did not come"):
+            await remote.execute_unit("app", BODY, 0.2, once=False)
+        await transaction.run(BODY, WAIT_S)  # what the others may be waiting for does not wait
+        for write in reversed(writes):
+            write.cancel()
+        await asyncio.gather(*writes, return_exceptions=True)
+        assert len(asked(peers[0], "sql.execute")) == CALLS_MAX
+        peers[0].methods["sql.execute"] = Script(unit())
+        await remote.execute_unit("app", BODY, WAIT_S)
 
 
 @pytest.mark.parametrize("failure", [NodeStopped("stopping"), NoLeader("none"), NotLeader("not I")])
@@ -138,9 +193,11 @@ def test_a_locked_database_after_a_lost_attempt_says_nothing_of_that_attempt() -
     with nodes({"sql.execute": Script(OutcomeUnknown("lost"), locked, unit(log_index=9))}) as peers:
         assert gateway(*peers).execute_unit("app", BODY, WAIT_S).log_index == 9
         assert len(set(keys(*peers))) == 1
-    with nodes({"sql.execute": Script(OutcomeUnknown("lost"), locked)}) as peers:
-        with pytest.raises(OutcomeUnknown):
-            gateway(*peers).execute_unit("app", BODY, 0.3)
+    with (
+        nodes({"sql.execute": Script(OutcomeUnknown("lost"), locked)}) as peers,
+        pytest.raises(OutcomeUnknown),
+    ):
+        gateway(*peers).execute_unit("app", BODY, 0.3)
     with nodes({"sql.execute": Script(locked)}) as peers:
         with pytest.raises(DatabaseLocked):  # the first attempt: certainly not applied
             gateway(*peers).execute_unit("app", BODY, WAIT_S)
