@@ -26,10 +26,8 @@ from dqlite_py.errors import (
     StorageFull,
     TransactionEnded,
 )
+from dqlite_py.sqlite_codes import FULL
 
-FULL: Final = 13
-AUTH: Final = 23
-RANGE: Final = 25
 # The engine's own results of units: extended codes of ABORT that SQLite does not use (native/sessions.h).
 SESSION_EXPIRED: Final = 4 | 200 << 8  # also: ahead of the log's time
 SESSION_SUPERSEDED: Final = 4 | 201 << 8

@@ -1,4 +1,5 @@
-"""SQLite's version and its result codes by number, primary and extended: `sqlite_errorname` of our errors.
+"""SQLite's version and its result codes, primary and extended: those that our code names, and the names of all numbers
+(`sqlite_errorname` of our errors).
 
 Source: sqlite.org/rescode.html. Tests compare both with the SQLite that runs.
 """
@@ -8,6 +9,28 @@ from __future__ import annotations
 from typing import Final
 
 SQLITE_VERSION: Final = "3.54.1"  # of the apsw in pyproject.toml
+ERROR: Final = 1
+ABORT: Final = 4
+BUSY: Final = 5
+LOCKED: Final = 6
+NOMEM: Final = 7
+READONLY: Final = 8
+INTERRUPT: Final = 9
+IOERR: Final = 10
+CORRUPT: Final = 11
+NOTFOUND: Final = 12
+FULL: Final = 13
+PROTOCOL: Final = 15
+TOOBIG: Final = 18
+CONSTRAINT: Final = 19
+MISMATCH: Final = 20
+MISUSE: Final = 21
+AUTH: Final = 23
+RANGE: Final = 25
+NOTADB: Final = 26
+ABORT_ROLLBACK: Final = 516
+BUSY_SNAPSHOT: Final = 517
+CONSTRAINT_FOREIGNKEY: Final = 787
 _NAMES: Final[dict[int, str]] = {
     0: "OK",
     256: "OK_LOAD_PERMANENTLY",

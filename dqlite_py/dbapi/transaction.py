@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from dqlite_py.command import encode_statements
 from dqlite_py.dbapi.statements import quoted
@@ -28,11 +28,10 @@ from dqlite_py.gateway import (
     StatementResult,
     WriteTransaction,
 )
+from dqlite_py.sqlite_codes import CONSTRAINT
 
 if TYPE_CHECKING:
     from dqlite_py.dbapi.core import Core
-
-_CONSTRAINT: Final = 19
 
 
 class Phase(enum.Enum):
@@ -130,7 +129,7 @@ class Transaction:
             )
         except BaseException as error:
             if not writer.is_open:
-                if isinstance(error, Error) and error.code is not None and error.code & 0xFF == _CONSTRAINT:
+                if isinstance(error, Error) and error.code is not None and error.code & 0xFF == CONSTRAINT:
                     self._over()  # OR ROLLBACK, RAISE(ROLLBACK): what was asked for, as in SQLite
                 else:
                     yield from self._end(error)

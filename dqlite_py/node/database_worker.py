@@ -29,17 +29,18 @@ from dqlite_py.errors import (
 )
 from dqlite_py.logs import event
 from dqlite_py.model import Entry
+from dqlite_py.resultcodes import error_from_code
+from dqlite_py.sqlite_codes import CORRUPT, FULL, NOTADB
 from dqlite_py.storage.changelog.log import ChangeLog
 from dqlite_py.storage.engine import ApplyResult, DatabaseEngine
 from dqlite_py.storage.meta import UNKNOWN_MAKER, MadeBy
-from dqlite_py.storage.sqlerrors import FULL, error_from_code
 
 log = logging.getLogger("dqlite_py.apply")
 T = TypeVar("T")
 
 HASHES_KEPT = 8192
 FULL_RETRY_S = 0.25
-DAMAGE_CODES = (11, 26)  # SQLITE_CORRUPT, SQLITE_NOTADB
+DAMAGE_CODES = (CORRUPT, NOTADB)
 
 
 @dataclass(slots=True)

@@ -15,7 +15,6 @@ from dqlite_py.node.applier import Applier
 from dqlite_py.node.cluster_view import ClusterView
 from dqlite_py.node.local_transactions import MARGIN_S, BlockingTransaction, LocalTransaction
 from dqlite_py.node.pending_write import PendingWrite, fence, unit_result
-from dqlite_py.node.proposals import SQLITE_BUSY
 from dqlite_py.node.read_gateway import ReadGateway
 from dqlite_py.node.reads import ReadBarriers
 from dqlite_py.node.tickets import Deadline, Inbox, Ticket, unknown_after
@@ -23,6 +22,7 @@ from dqlite_py.node.transaction import Transaction
 from dqlite_py.node.transaction_calls import TransactionCalls
 from dqlite_py.node.transactions import Beginning, Transactions
 from dqlite_py.node.writes import Writes
+from dqlite_py.sqlite_codes import BUSY
 
 BEGIN_GRACE_S: Final = 5.0  # the loop says by itself that the time is over
 
@@ -171,6 +171,4 @@ def how(once: Once) -> dict[str, Any]:
 
 
 def not_begun(wait_s: float) -> DatabaseLocked:
-    return DatabaseLocked(
-        f"database is locked: the transaction did not begin within {wait_s:g} s", code=SQLITE_BUSY
-    )
+    return DatabaseLocked(f"database is locked: the transaction did not begin within {wait_s:g} s", code=BUSY)

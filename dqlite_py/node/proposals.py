@@ -21,11 +21,11 @@ from dqlite_py.command import StateHash, encode_units
 from dqlite_py.errors import Busy, DatabaseLocked, Error, InternalError
 from dqlite_py.limits import ENTRY_BATCH_BYTES, ENTRY_UNITS_MAX, PENDING_BYTES_MAX, PENDING_UNITS_MAX
 from dqlite_py.node.tickets import Deadline
+from dqlite_py.sqlite_codes import BUSY
 
 UnitCallback = Callable[[Any, Error | None], None]
 """Hears (log index, result) or an error."""
 PIPELINE_MAX: Final = 3
-SQLITE_BUSY: Final = 5
 SWEEP_S: Final = 0.05  # how late a unit that waits in vain may hear that its time is over
 
 
@@ -310,5 +310,5 @@ def _not_proposed(database: str, waited_s: float) -> Busy:
 def _locked(database: str, waited_s: float) -> DatabaseLocked:
     return DatabaseLocked(
         f"database is locked: another transaction writes to {database}, and did not end within {waited_s:g} s",
-        code=SQLITE_BUSY,
+        code=BUSY,
     )

@@ -25,12 +25,12 @@ from dqlite_py.node.applier import Applier
 from dqlite_py.node.cluster_view import ClusterView
 from dqlite_py.node.reads import ReadBarriers
 from dqlite_py.node.tickets import Deadline, Inbox, Ticket
+from dqlite_py.sqlite_codes import INTERRUPT
 from dqlite_py.storage.reader import VALUE_BYTES
 from dqlite_py.storage.readers import HoldLimits, ReaderPool
 
 _LINEARIZABLE: Final = ReadLevel.LINEARIZABLE
 _SESSION: Final = ReadLevel.SESSION
-SQLITE_INTERRUPT: Final = 9
 
 
 class ReadGateway:
@@ -194,7 +194,7 @@ class ReadGateway:
 
 
 def interrupted() -> OperationalError:
-    return OperationalError("the query was interrupted", code=SQLITE_INTERRUPT)
+    return OperationalError("the query was interrupted", code=INTERRUPT)
 
 
 def _whole(found: QueryResult) -> QueryResult:

@@ -25,7 +25,6 @@ from dqlite_py.errors import (
 )
 from dqlite_py.model import NodeId, WriteKey
 from dqlite_py.node.cluster_view import ClusterView
-from dqlite_py.node.proposals import SQLITE_BUSY
 from dqlite_py.node.tickets import Deadline
 from dqlite_py.node.transaction import ROLLED_BACK, GroupResult, Transaction
 from dqlite_py.node.transaction_wire import checked_key, group_answer, log_index_answer
@@ -38,6 +37,7 @@ from dqlite_py.node.transactions import (
 )
 from dqlite_py.node.writes import Call, Writes
 from dqlite_py.raft.rpc import RpcLost, RpcNotSent
+from dqlite_py.sqlite_codes import BUSY
 
 GRACE_S: Final = 1.0  # the leader's answer to what took its whole time travels
 ID_BYTES: Final = 16
@@ -353,7 +353,7 @@ class TransactionCalls:
             if deadline.passed:
                 raise DatabaseLocked(
                     f"database is locked: no answer within {deadline.timeout_s:g} s: {error}",
-                    code=SQLITE_BUSY,
+                    code=BUSY,
                 ) from None
             raise RpcLost(str(error)) from None
         finally:

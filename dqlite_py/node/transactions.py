@@ -37,9 +37,9 @@ from dqlite_py.node.reads import ReadBarriers
 from dqlite_py.node.tickets import Deadline
 from dqlite_py.node.transaction import ROLLED_BACK, Transaction
 from dqlite_py.node.writes import Writes
-from dqlite_py.storage.sqlerrors import NEVER_APPLIED, SESSION_EXPIRED
+from dqlite_py.resultcodes import NEVER_APPLIED, SESSION_EXPIRED
+from dqlite_py.sqlite_codes import BUSY_SNAPSHOT
 
-SNAPSHOT_BUSY: Final = 517
 ENDED_KEPT: Final = 1024  # why transactions of other processes ended
 NOTHING_WRITTEN: Final = (0, (0, ()))
 """The outcome of a transaction without an entry."""
@@ -191,7 +191,7 @@ class Transactions:
                 begin,
                 SnapshotConflict(
                     "database is locked: it was changed since this transaction read it, roll back and run it again",
-                    code=SNAPSHOT_BUSY,
+                    code=BUSY_SNAPSHOT,
                 ),
             )
             return

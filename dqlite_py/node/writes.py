@@ -35,7 +35,7 @@ from dqlite_py.node.pending_write import PendingWrite
 from dqlite_py.node.proposals import DatabaseProposals, Queued, UnitCallback
 from dqlite_py.node.tickets import Deadline
 from dqlite_py.raft.rpc import RpcLost, RpcNotSent
-from dqlite_py.storage.sqlerrors import SESSION_EXPIRED, error_from_code
+from dqlite_py.resultcodes import SESSION_EXPIRED, error_from_code
 from dqlite_py.units import stamp_unit
 
 Call = Callable[[NodeId, str, Any, float], Any]  # awaitable

@@ -27,6 +27,7 @@ from dqlite_py.errors import (
 )
 from dqlite_py.limits import ENTRY_BYTES_MAX, WAL_CHECKPOINT_FRAMES
 from dqlite_py.model import LogIndex
+from dqlite_py.resultcodes import environment_error
 from dqlite_py.storage.changelog.keeper import ChangeKeeper
 from dqlite_py.storage.changelog.log import ChangeLog
 from dqlite_py.storage.checkpoint import Checkpointer, WalMark
@@ -42,7 +43,7 @@ from dqlite_py.storage.engine_api import (
 from dqlite_py.storage.implementation import file_sync, start_engine
 from dqlite_py.storage.live import LiveTransaction
 from dqlite_py.storage.meta import UNKNOWN_MAKER, MadeBy, prepare_meta
-from dqlite_py.storage.sqlerrors import environment_error, error_from_apsw
+from dqlite_py.storage.sqlerrors import error_from_apsw
 
 # Above this the writer waits for the checkpoint thread: it writes faster than frames can be moved.
 WAL_FRAMES_HELD: Final = 16 * WAL_CHECKPOINT_FRAMES

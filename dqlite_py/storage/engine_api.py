@@ -13,11 +13,11 @@ from typing import Final, NamedTuple, Protocol
 import apsw
 
 from dqlite_py.errors import InternalError
+from dqlite_py.sqlite_codes import IOERR
 
 # The one statement on a reserved table (native/guard.h): once it is applied, sessions see every row that is deleted.
 FOLLOW_SQL: Final = "CREATE TABLE IF NOT EXISTS _dqlite_changes (since INTEGER)"
 STATEMENTS_MAX: Final = 256
-_SQLITE_IOERR: Final = 10
 
 
 class Verdict(IntEnum):
@@ -181,5 +181,5 @@ class Implementation:
 def check_file_code(code: int, what: str) -> None:
     """Raise InternalError unless `code` is SQLite's OK."""
     if code != 0:
-        why = "disk I/O error" if code & 0xFF == _SQLITE_IOERR else "not possible"
+        why = "disk I/O error" if code & 0xFF == IOERR else "not possible"
         raise InternalError(f"{what} of a database file: {why} (SQLite code {code})", code=code)

@@ -17,11 +17,12 @@ from dqlite_py.command import encode_units
 from dqlite_py.errors import InternalError
 from dqlite_py.limits import MIB, UNIT_BYTES_MAX
 from dqlite_py.model import LogIndex
+from dqlite_py.resultcodes import error_from_code
 from dqlite_py.storage.engine import DatabaseEngine
 from dqlite_py.storage.manifest import DatabaseState
 from dqlite_py.storage.meta import MadeBy
 from dqlite_py.storage.source_file import SourceFile, quoted
-from dqlite_py.storage.sqlerrors import error_from_apsw, error_from_code
+from dqlite_py.storage.sqlerrors import error_from_apsw
 from dqlite_py.units import encode_unit
 
 _BATCH_BYTES: Final = 4 * MIB

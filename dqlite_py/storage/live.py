@@ -22,10 +22,10 @@ from dqlite_py.errors import (
     TransactionEnded,
 )
 from dqlite_py.limits import KIB, UNIT_BYTES_MAX
+from dqlite_py.resultcodes import error_from_code
+from dqlite_py.sqlite_codes import CONSTRAINT_FOREIGNKEY
 from dqlite_py.storage.engine_api import ApplyEngine, ApplyFailed, LiveResult, LiveUnit, Verdict
-from dqlite_py.storage.sqlerrors import error_from_code
 
-_CONSTRAINT_FOREIGNKEY: Final = 787
 _GROUPS_BYTES_MAX: Final = UNIT_BYTES_MAX - 4 * KIB  # the unit's head and key
 _OVER: Final = "the transaction is over"
 
@@ -98,7 +98,7 @@ class LiveTransaction:
         with self._lock:
             self._check_open()
             if self._engine.live_has_open_foreign_keys():
-                raise IntegrityError("FOREIGN KEY constraint failed", code=_CONSTRAINT_FOREIGNKEY)
+                raise IntegrityError("FOREIGN KEY constraint failed", code=CONSTRAINT_FOREIGNKEY)
             self._why = _OVER
             self._is_in_sqlite = False
             try:

@@ -19,6 +19,7 @@ from msgpack import unpackb
 from dqlite_py import _native
 from dqlite_py.errors import InternalError
 from dqlite_py.limits import RESULT_BYTES_MAX
+from dqlite_py.sqlite_codes import CORRUPT, NOTFOUND
 from dqlite_py.storage.engine_api import (
     STATEMENTS_MAX,
     ApplyFailed,
@@ -33,8 +34,6 @@ from dqlite_py.storage.engine_api import (
 )
 
 VFS_NAME: Final = "dqlite"
-SQLITE_CORRUPT: Final = 11
-SQLITE_NOTFOUND: Final = 12
 
 _ffi = _native.ffi
 _lib = _native.lib
@@ -121,7 +120,7 @@ class NativeEngine:
             connection.sqlite3_pointer(), statements_max, results_max, self._outcome
         )
         if self._engine == _ffi.NULL:
-            if self._outcome.code & 0xFF == SQLITE_CORRUPT:
+            if self._outcome.code & 0xFF == CORRUPT:
                 raise self._failure(Verdict.ENVIRONMENT)
             raise InternalError(f"the apply engine cannot start: {self._message()}", code=self._outcome.code)
 
@@ -233,7 +232,7 @@ def file_size(connection: apsw.Connection, which: Which) -> int:
     """Size in bytes of the file of a connection of this VFS; a WAL that was never opened has none."""
     size = _ffi.new("int64_t *")
     code = _lib.dq_file_size(connection.sqlite3_pointer(), which, size)
-    if code == SQLITE_NOTFOUND and which is Which.WAL:
+    if code == NOTFOUND and which is Which.WAL:
         return 0
     check_file_code(code, "size")
     return int(size[0])

@@ -23,11 +23,13 @@ from dqlite_py.errors import (
     ProgrammingError,
 )
 from dqlite_py.gateway import Interrupt, QueryResult
+from dqlite_py.resultcodes import error_class
+from dqlite_py.sqlite_codes import AUTH, ERROR, INTERRUPT, MISUSE, RANGE
 from dqlite_py.sqltext import CACHED_LENGTH_MAX, describe
 from dqlite_py.storage.authorizer import ReadAuthorizer
 from dqlite_py.storage.connection import READER_CACHE_BYTES, open_reader
 from dqlite_py.storage.implementation import inspect
-from dqlite_py.storage.sqlerrors import AUTH, RANGE, error_class, error_from_apsw
+from dqlite_py.storage.sqlerrors import error_from_apsw
 from dqlite_py.storage.state_index import StateIndex
 
 HURRY_S: Final = 0.001
@@ -35,9 +37,6 @@ PROGRESS_OPS: Final = 20_000  # VDBE steps between two looks at the clock
 ROW_BYTES: Final = 96  # what a row counts for besides its values,
 VALUE_BYTES: Final = 16  # and a value besides its text or blob
 KNOWN_MAX: Final = 256  # texts per connection
-ERROR: Final = 1
-INTERRUPT: Final = 9
-MISUSE: Final = 21
 SEVERAL_STATEMENTS: Final = "several statements in one string: send them one by one"
 
 

@@ -36,14 +36,14 @@ from dqlite_py.limits import (
     STREAM_HOLD_MS,
     STREAM_IDLE_MS,
 )
+from dqlite_py.sqlite_codes import AUTH, MISUSE
 from dqlite_py.sqltext import StatementKind, describe
 from dqlite_py.storage.authorizer import RESERVED_PREFIX
 from dqlite_py.storage.held import HeldStream, HeldTransaction, HoldLimits
 from dqlite_py.storage.implementation import refusal
 from dqlite_py.storage.pace import QUICK_S, Pace
-from dqlite_py.storage.reader import MISUSE, SEVERAL_STATEMENTS, Reader, TookTooLong
+from dqlite_py.storage.reader import SEVERAL_STATEMENTS, Reader, TookTooLong
 from dqlite_py.storage.reader_connections import ReaderConnections
-from dqlite_py.storage.sqlerrors import AUTH
 
 __all__ = ["HoldLimits", "QueryResult", "ReadFuture", "ReaderPool"]
 

@@ -1,21 +1,12 @@
-"""apsw's exceptions to the classes of errors.py; and the table for it (resultcodes.py), under storage's name."""
+"""apsw's exceptions to the classes of errors.py, by the table in resultcodes.py."""
 
 from __future__ import annotations
 
 import apsw
 
 from dqlite_py.errors import Error, InternalError, ProgrammingError
-from dqlite_py.resultcodes import AUTH as AUTH
-from dqlite_py.resultcodes import BY_PRIMARY_CODE as BY_PRIMARY_CODE
-from dqlite_py.resultcodes import FULL as FULL
-from dqlite_py.resultcodes import NEVER_APPLIED as NEVER_APPLIED
-from dqlite_py.resultcodes import RANGE as RANGE
-from dqlite_py.resultcodes import SESSION_EXPIRED as SESSION_EXPIRED
-from dqlite_py.resultcodes import SESSION_SUPERSEDED as SESSION_SUPERSEDED
-from dqlite_py.resultcodes import TRANSACTION_DIVERGED as TRANSACTION_DIVERGED
-from dqlite_py.resultcodes import environment_error as environment_error
-from dqlite_py.resultcodes import error_class as error_class
-from dqlite_py.resultcodes import error_from_code as error_from_code
+from dqlite_py.resultcodes import error_class
+from dqlite_py.sqlite_codes import RANGE
 
 
 def error_from_apsw(error: apsw.Error) -> Error:

@@ -10,13 +10,11 @@ from typing import Final
 
 from dqlite_py.errors import DatabaseLocked, Error, NotLeader, NotSupportedError
 from dqlite_py.resultcodes import error_from_code
+from dqlite_py.sqlite_codes import ABORT, BUSY, BUSY_SNAPSHOT, IOERR, LOCKED, NOTFOUND
 from dqlite_py.wire.dqlite.responses import Failure, Response
 
-_BUSY: Final = (5, 6)
-_BUSY_SNAPSHOT: Final = 517
-_ABORT: Final = 4  # of dqlite 1.11: the server stopped while the write was on its way
-_IOERR: Final = 10
-_NOTFOUND: Final = 12
+_BUSY: Final = (BUSY, LOCKED)
+_UNDER_WAY: Final = (IOERR, ABORT)  # ABORT of dqlite 1.11: the server stopped while the write was on its way
 _NOT_LEADER: Final = (10250, 8202)  # the second of each pair: releases before 2021
 _LEADERSHIP_LOST: Final = (10506, 8458)
 _PROTOCOL: Final = (1001, 1005)
@@ -45,11 +43,11 @@ def checked(response: Response) -> Response:
     if not isinstance(response, Failure):
         return response
     code, message = response
-    if code in _NOT_LEADER or (code == _NOTFOUND and message.startswith("no database")):
+    if code in _NOT_LEADER or (code == NOTFOUND and message.startswith("no database")):
         raise Refused(NotLeader(f"the server does not lead: {message}"), elsewhere=True)
-    if code & 0xFF in _BUSY and code != _BUSY_SNAPSHOT:
+    if code & 0xFF in _BUSY and code != BUSY_SNAPSHOT:
         raise Refused(DatabaseLocked(message, code=code), elsewhere=False)
-    if code in _LEADERSHIP_LOST or code & 0xFF in (_IOERR, _ABORT) or message in _RAFT_TEXTS:
+    if code in _LEADERSHIP_LOST or code & 0xFF in _UNDER_WAY or message in _RAFT_TEXTS:
         raise Doubtful(f"{message} (code {code})")
     if code in _PROTOCOL:
         raise NotSupportedError(f"the dqlite server does not understand the request: {message} (code {code})")

@@ -24,12 +24,12 @@ from dqlite_py.errors import (
     TransactionEnded,
 )
 from dqlite_py.gateway import Interrupt, SqlParams, StatementResult, TransactionLimits, UnitResult
+from dqlite_py.sqlite_codes import BUSY_SNAPSHOT
 from dqlite_py.wire.dqlite.requests import Request, RequestType
 from dqlite_py.wire.dqlite.responses import Response, Result
 
 T = TypeVar("T")
 _END_S: Final = 2.0
-_BUSY_SNAPSHOT: Final = 517
 _IN_TRANSACTION: Final = "within a transaction"
 _LOCK: Final = 'SAVEPOINT "_dqlite_lock"; PRAGMA user_version = 0'
 _UNDO_LOCK: Final = 'ROLLBACK TO "_dqlite_lock"; RELEASE "_dqlite_lock"'
@@ -212,7 +212,7 @@ class Transaction:
     async def _look(self, error: Error) -> None:
         """After a failed statement: is the transaction still there (not after OR ROLLBACK)?"""
         held = self._held
-        if error.code == _BUSY_SNAPSHOT:
+        if error.code == BUSY_SNAPSHOT:
             held.end(broken=error.message)
             raise SnapshotConflict(
                 f"the database was changed since this transaction read it: {error.message}",
@@ -303,7 +303,7 @@ class FrozenState:
             raise
         except Error as error:
             held.rest()
-            if error.code != _BUSY_SNAPSHOT:
+            if error.code != BUSY_SNAPSHOT:
                 raise
             raise SnapshotConflict(
                 f"the database was changed since this transaction read it: {error.message}", code=error.code

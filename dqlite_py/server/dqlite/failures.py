@@ -28,22 +28,14 @@ from dqlite_py.errors import (
     TransactionEnded,
     is_database_missing,
 )
+from dqlite_py.sqlite_codes import ABORT_ROLLBACK, AUTH, CONSTRAINT, FULL, IOERR, MISMATCH, NOTFOUND, TOOBIG
+from dqlite_py.sqlite_codes import BUSY as BUSY
+from dqlite_py.sqlite_codes import ERROR as ERROR
+from dqlite_py.sqlite_codes import NOMEM as NOMEM
+from dqlite_py.sqlite_codes import PROTOCOL as PROTOCOL
+from dqlite_py.sqlite_codes import READONLY as READONLY
 from dqlite_py.wire.dqlite.responses import Failure
 
-ERROR: Final = 1
-BUSY: Final = 5
-NOMEM: Final = 7
-READONLY: Final = 8
-INTERRUPT: Final = 9
-IOERR: Final = 10
-NOTFOUND: Final = 12
-FULL: Final = 13
-PROTOCOL: Final = 15
-TOOBIG: Final = 18
-CONSTRAINT: Final = 19
-MISMATCH: Final = 20
-AUTH: Final = 23
-ABORT_ROLLBACK: Final = 516
 NOT_LEADER: Final = 10250
 LEADERSHIP_LOST: Final = 10506
 

@@ -21,11 +21,11 @@ from dqlite_py.limits import (
     SESSION_ROWS_BYTES_MAX,
     SESSIONS_MAX,
 )
+from dqlite_py.resultcodes import NEVER_APPLIED, SESSION_EXPIRED, SESSION_SUPERSEDED
 from dqlite_py.storage.python_engine.msgpack import ItemReader, ItemWriter, Kind
 from dqlite_py.storage.python_engine.payload import SESSION_BYTES, Payload, Unit
 from dqlite_py.storage.python_engine.session_rows import Damaged, SessionRows
 from dqlite_py.storage.python_engine.statements import SqlError
-from dqlite_py.storage.sqlerrors import NEVER_APPLIED, SESSION_EXPIRED, SESSION_SUPERSEDED
 
 _HEAD_BYTES: Final = SESSION_BYTES + 12  # session, sequence, size
 _INT64_MIN: Final = -(2**63)

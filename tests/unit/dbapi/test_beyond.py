@@ -191,6 +191,12 @@ def test_the_tables_are_those_of_the_sqlite_that_runs() -> None:
     assert sqlite_codes.code_name(19 | 200 << 8) == "SQLITE_CONSTRAINT"
 
 
+def test_the_codes_that_our_code_names() -> None:
+    named = {name: code for name, code in vars(sqlite_codes).items() if type(code) is int}
+    assert named["BUSY_SNAPSHOT"] == 517
+    assert {name: sqlite_codes.CODES[f"SQLITE_{name}"] for name in named} == named
+
+
 @pytest.mark.parametrize(
     ("sql", "complete"),
     [

@@ -30,7 +30,7 @@ from dqlite_py.model import WriteKey
 from dqlite_py.node.tickets import Deadline
 from dqlite_py.node.transaction_calls import HostedTransaction
 from dqlite_py.node.transactions import NOTHING_WRITTEN
-from dqlite_py.storage.sqlerrors import NEVER_APPLIED, SESSION_EXPIRED
+from dqlite_py.resultcodes import NEVER_APPLIED, SESSION_EXPIRED
 from tests.support.wire import until
 from tests.unit.node.transaction_bench import NOW_US, READ, WRITE, TransactionBench
 

@@ -30,7 +30,7 @@ from dqlite_py.node.proposals import PIPELINE_MAX, DatabaseProposals
 from dqlite_py.node.tickets import Deadline
 from dqlite_py.node.writes import Writes
 from dqlite_py.raft.rpc import RpcLost
-from dqlite_py.storage.sqlerrors import NEVER_APPLIED, SESSION_EXPIRED
+from dqlite_py.resultcodes import NEVER_APPLIED, SESSION_EXPIRED
 from dqlite_py.wire.rpc import error_body
 from tests.faults.ours import CoreWorld
 from tests.support.wire import until

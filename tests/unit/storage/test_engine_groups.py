@@ -12,10 +12,9 @@ import xxhash
 from dqlite_py.command import encode_units, transaction_unit
 from dqlite_py.errors import TransactionEnded
 from dqlite_py.model import WriteKey
-from dqlite_py.resultcodes import TRANSACTION_DIVERGED
+from dqlite_py.resultcodes import TRANSACTION_DIVERGED, error_class
 from dqlite_py.storage.engine_api import LiveUnit
 from dqlite_py.storage.python_engine.group import next_digest
-from dqlite_py.storage.sqlerrors import error_class
 from tests.support.engines import NOW_US, SEED, Database, one, script
 from tests.support.live import Live, body, unit_entry
 

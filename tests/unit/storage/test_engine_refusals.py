@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from dqlite_py.errors import NotSupportedError
+from dqlite_py.resultcodes import error_from_code
+from dqlite_py.sqlite_codes import AUTH
 from dqlite_py.storage.implementation import refusal
 from dqlite_py.storage.readers import ReaderPool
-from dqlite_py.storage.sqlerrors import AUTH, error_from_code
 from tests.support.engines import Database, one, script
 
 pytestmark = pytest.mark.usefixtures("implementation")

@@ -17,16 +17,16 @@ from dqlite_py.errors import CorruptState, NeverApplied, Outcome, SessionExpired
 from dqlite_py.limits import SESSION_AHEAD_US, SESSION_KEEP_US
 from dqlite_py.model import WriteKey
 from dqlite_py.ports import SystemDisk
-from dqlite_py.storage.engine_api import Implementation
-from dqlite_py.storage.meta import MadeBy, read_index
-from dqlite_py.storage.pin import pin, read_applied_index
-from dqlite_py.storage.sqlerrors import (
+from dqlite_py.resultcodes import (
     NEVER_APPLIED,
     SESSION_EXPIRED,
     SESSION_SUPERSEDED,
     TRANSACTION_DIVERGED,
     error_from_code,
 )
+from dqlite_py.storage.engine_api import Implementation
+from dqlite_py.storage.meta import MadeBy, read_index
+from dqlite_py.storage.pin import pin, read_applied_index
 from tests.support.engines import NOW_US, SEED, Database, one
 
 pytestmark = pytest.mark.usefixtures("implementation")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from dqlite_py.sqlite_codes import AUTH
 from dqlite_py.storage.authorizer import READ_PRAGMAS
-from dqlite_py.storage.sqlerrors import AUTH
 from tests.support.engines import Database, one, script
 from tests.support.live import Live, unit_entry
 

@@ -8,13 +8,8 @@ import apsw
 import pytest
 
 from dqlite_py import errors
-from dqlite_py.storage.sqlerrors import (
-    BY_PRIMARY_CODE,
-    environment_error,
-    error_class,
-    error_from_apsw,
-    error_from_code,
-)
+from dqlite_py.resultcodes import BY_PRIMARY_CODE, environment_error, error_class, error_from_code
+from dqlite_py.storage.sqlerrors import error_from_apsw
 
 DIFFERENT_ON_PURPOSE = {
     7,  # NOMEM: sqlite3 raises MemoryError
