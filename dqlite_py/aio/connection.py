@@ -89,15 +89,15 @@ class AsyncConnection(BaseConnection):
         cursor._show(result)
         return cursor
 
-    def iterdump(self) -> AsyncIterator[str]:
-        """The database as SQL, statement by statement, of one state; for `async for`."""
+    def iterdump(self, *, filter: str | None = None) -> AsyncIterator[str]:
+        """The database as SQL, of one state; for `async for`. See dbapi.Connection.iterdump."""
         self._ready()
-        return self._dump()
+        return self._dump(filter)
 
-    async def _dump(self) -> AsyncIterator[str]:
+    async def _dump(self, pattern: str | None) -> AsyncIterator[str]:
         open_one = self._core.transaction
         transaction = Transaction(self._core) if open_one is None else open_one
-        steps, value = dump_steps(self._core, transaction), None
+        steps, value = dump_steps(self._core, transaction, pattern), None
         try:
             while True:
                 step = steps.send(value)

@@ -10,6 +10,7 @@ from typing import Final
 import click
 
 from dqlite_py import errors
+from dqlite_py.cli.plain import visible_text
 
 
 class ExitCode(enum.IntEnum):
@@ -31,10 +32,10 @@ EXIT_CODES: Final[dict[ExitCode, str]] = {
 
 
 class CommandFailed(click.ClickException):
-    """Ends the command with one message on stderr."""
+    """Ends the command with one message on stderr; what another machine said in it cannot drive the terminal."""
 
     def __init__(self, message: str, exit_code: ExitCode = ExitCode.FAILED) -> None:
-        super().__init__(message)
+        super().__init__(visible_text(message))
         self.__dict__["exit_code"] = int(exit_code)  # click declares it for the class
 
 

@@ -97,15 +97,18 @@ class Connection(BaseConnection):
         cursor._show(self._drive(self._core.resolve(error, self._timeout(timeout))))
         return cursor
 
-    def iterdump(self) -> Iterator[str]:
-        """The database as SQL, statement by statement, of one state; a script for executescript()."""
-        self._ready()
-        return self._dump()
+    def iterdump(self, *, filter: str | None = None) -> Iterator[str]:
+        """The database as SQL, statement by statement, of one state; a script for executescript().
 
-    def _dump(self) -> Iterator[str]:
+        `filter`: only tables and views whose name is LIKE it, as in Python 3.13.
+        """
+        self._ready()
+        return self._dump(filter)
+
+    def _dump(self, pattern: str | None) -> Iterator[str]:
         open_one = self._core.transaction
         transaction = Transaction(self._core) if open_one is None else open_one
-        steps, value = dump_steps(self._core, transaction), None
+        steps, value = dump_steps(self._core, transaction, pattern), None
         try:
             while True:
                 step = steps.send(value)

@@ -57,9 +57,9 @@ class Awaited:
         except StopAsyncIteration:
             raise StopIteration from None
 
-    def iterdump(self) -> list[str]:
+    def iterdump(self, **options: Any) -> list[str]:
         async def lines() -> list[str]:
-            return [line async for line in self.inner.iterdump()]
+            return [line async for line in self.inner.iterdump(**options)]
 
         found: list[str] = self._runner.run(lines())
         return found

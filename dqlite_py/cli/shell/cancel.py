@@ -14,9 +14,13 @@ class Cancelled(Exception):
 
 
 class Cancel:
-    """`is_requested` since the block of `watching` began."""
+    """`is_requested`: since `begin`. One that comes when a statement is just done counts for what follows of it."""
 
     def __init__(self) -> None:
+        self.is_requested = False
+
+    def begin(self) -> None:
+        """What was asked for before is over."""
         self.is_requested = False
 
     def check(self) -> None:
@@ -43,7 +47,6 @@ class Cancel:
         What is interrupted at its node answers with what is true. What is not listened to there (a write outside a
         transaction) is only not waited for any more, and may happen.
         """
-        self.is_requested = False
         if threading.current_thread() is not threading.main_thread():
             yield
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
 
@@ -12,6 +13,7 @@ from dqlite_py.cli.members import Asked
 from dqlite_py.cli.options import servers_option, timeout_option, tls_options, tls_settings
 from dqlite_py.cli.remote import Remote
 from dqlite_py.cli.shell.formats import ALIASES, MODES, Look
+from dqlite_py.cli.shell.output import StdoutLost
 from dqlite_py.cli.shell.session import Session, stream_lines
 from dqlite_py.command import check_database_name
 from dqlite_py.errors import InterfaceError
@@ -86,7 +88,7 @@ def shell(
     if mode == "csv" and separator is not None and len(separator) != 1:
         raise click.UsageError("the --separator of CSV is one character")
     tls = tls_settings(tls_cert, tls_key, tls_ca)
-    is_typed = not sql and (interactive or sys.stdin.isatty())
+    is_typed = not sql and (interactive or (sys.stdin is not None and sys.stdin.isatty()))
     name = "json" if as_json else mode or ("box" if is_typed else "list")
     look = Look(ALIASES.get(name, name), is_typed if headers is None else headers, nullvalue, separator)
     limits: dict[str, Any] = {"idle_limit": idle_limit, "hold_limit": max(60.0, idle_limit * 5)}
@@ -101,13 +103,24 @@ def shell(
     session.is_bailing = bail
     try:
         _run(session, sql, history)
-    except BrokenPipeError:
-        raise CommandFailed("stdout was closed") from None
-    finally:
         session.output.close()
+    except StdoutLost as error:
+        _forget_stdout()
+        if error.is_reader_gone:  # `| head -1`: it has what it wanted
+            raise click.exceptions.Exit(int(ExitCode.FAILED)) from None
+        raise CommandFailed(str(error)) from None
+    except OSError as error:  # of .output's file, at the end
+        raise CommandFailed(str(error)) from None
+    finally:
         session.close()
     if session.failures and not is_typed:
         raise click.exceptions.Exit(int(ExitCode.FAILED))
+
+
+def _forget_stdout() -> None:
+    """What is still buffered for it would fail once more when the process ends."""
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run(session: Session, sql: tuple[str, ...], history: str | None) -> None:

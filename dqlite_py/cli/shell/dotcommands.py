@@ -6,7 +6,14 @@ import difflib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from dqlite_py.cli.shell import clustercommands, filecommands, schemacommands, settingcommands, stockcommands
+from dqlite_py.cli.shell import (
+    clustercommands,
+    filecommands,
+    importcommand,
+    schemacommands,
+    settingcommands,
+    stockcommands,
+)
 from dqlite_py.cli.shell.formats import MODES
 from dqlite_py.cli.shell.reading import words
 from dqlite_py.errors import ProgrammingError
@@ -51,12 +58,12 @@ _ALL: Final = (
                settingcommands.consistency, 0, 2),
     DotCommand("databases", "", "databases of the cluster", clustercommands.databases),
     DotCommand("describe", "[MEMBER]", "all that a node says of itself", clustercommands.describe, 0, 1),
-    DotCommand("dump", "[TABLE]", "the database, or a table, as SQL", filecommands.dump, 0, 1),
+    DotCommand("dump", "[TABLE]", "the database, or tables whose name is LIKE it, as SQL", filecommands.dump, 0, 1),
     DotCommand("exit", "", "end the shell", _quit),
     DotCommand("headers", "on|off", "column names above the rows", settingcommands.headers, 1, 1),
     DotCommand("help", "[NAME]", "this list", _help, 0, 1),
     DotCommand("import", "FILE TABLE", "rows of a CSV file into a table, made where it is missing",
-               filecommands.import_, 2, None),
+               importcommand.import_, 2, None),
     DotCommand("indexes", "[TABLE]", "names of indexes", schemacommands.indexes, 0, 1),
     DotCommand("leader", "", "who leads", clustercommands.leader),
     DotCommand("mode", "[MODE]", f"how rows look: {', '.join(MODES)}", settingcommands.mode, 0, 1),

@@ -17,6 +17,8 @@ from typing import Any, Final
 
 from prompt_toolkit.utils import get_cwidth
 
+from dqlite_py.cli.plain import visible
+
 WIDTH_ROWS: Final = 500  # rows that decide how wide a table's columns are
 
 
@@ -52,23 +54,6 @@ def text_of(value: Any, null: str = "") -> str:
     if isinstance(value, float) and math.isinf(value):
         return "Inf" if value > 0 else "-Inf"
     return str(value)
-
-
-def visible(text: str) -> str:
-    """Control characters as what they are called: a value cannot drive the terminal."""
-    if text.isprintable():
-        return text
-    return "".join(ch if ch.isprintable() else _CONTROLS.get(ch) or _escaped(ch) for ch in text)
-
-
-_CONTROLS: Final = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
-
-
-def _escaped(ch: str) -> str:
-    code = ord(ch)
-    if code < 0x100:
-        return f"\\x{code:02x}"
-    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def _cell(look: Look, value: Any) -> str:
@@ -132,10 +117,9 @@ def _line(look: Look, columns: Sequence[str], rows: Rows) -> Iterator[str]:
 
 def _quote(look: Look, columns: Sequence[str], rows: Rows) -> Iterator[str]:
     separator = "," if look.separator is None else look.separator
-    if look.has_headers:
-        yield separator.join(_literal(name) for name in columns) + "\n"
-    for row in rows:
-        yield separator.join(_literal(value) for value in row) + "\n"
+    for row in _with_header(look, columns, rows):
+        line = separator.join(map(_literal, row))
+        yield (visible(line) if look.is_safe else line) + "\n"
 
 
 def _literal(value: Any) -> str:

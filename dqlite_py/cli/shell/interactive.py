@@ -20,8 +20,9 @@ from prompt_toolkit.shortcuts import CompleteStyle
 from pygments.lexers.sql import SqlLexer
 
 from dqlite_py.cli.exits import CommandFailed
+from dqlite_py.cli.plain import visible
 from dqlite_py.cli.shell.completing import ShellCompleter
-from dqlite_py.cli.shell.reading import is_entered, pieces
+from dqlite_py.cli.shell.reading import is_entered, lines_of, pieces
 from dqlite_py.cli.shell.schemacommands import columns_by_table
 from dqlite_py.cli.shell.session import Session
 from dqlite_py.errors import Error
@@ -81,7 +82,7 @@ def prompt_text(session: Session) -> str:
 
 def _run(session: Session, text: str) -> None:
     try:
-        for piece in list(pieces(text.splitlines(keepends=True))):
+        for piece in list(pieces(lines_of(text))):
             if session.is_done or not session.run(piece):
                 return
     except Error as error:
@@ -112,7 +113,7 @@ def _greet(session: Session) -> None:
         click.echo(f"Warning: {error.message}", err=True)
     else:
         leader = status.get("leader_address") or "none now"
-        click.echo(f"cluster {status.get('cluster_id')}, leader {leader}; .help for help")
+        click.echo(visible(f"cluster {status.get('cluster_id')}, leader {leader}; .help for help"))
         databases = status.get("databases")
         if session.database and isinstance(databases, dict) and session.database not in databases:
             click.echo(f"{session.database} does not exist yet: the first statement makes it")
@@ -122,16 +123,33 @@ def _history(path: str | None) -> History:
     if path == "":
         return InMemoryHistory()
     if path is None:
-        base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-        path = str(Path(base) / "dqlite-py" / "history")
-    file = Path(path).expanduser()
+        base = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
+        if not os.path.isabs(base):  # a user without a home
+            return InMemoryHistory()
+        path = os.path.join(base, "dqlite-py", "history")
+    file = Path(os.path.expanduser(path))
     try:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.close(os.open(file, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600))
+        os.close(os.open(file, os.O_CREAT | os.O_APPEND | os.O_RDWR, 0o600))
     except OSError as error:
         click.echo(f"Warning: no history: {error}", err=True)
         return InMemoryHistory()
-    return FileHistory(str(file))
+    return _KeptHistory(str(file))
+
+
+class _KeptHistory(FileHistory):
+    """A file that cannot be written any more (a full disk) ends its keeping, not the shell."""
+
+    _is_lost = False
+
+    def store_string(self, string: str) -> None:
+        if self._is_lost:
+            return
+        try:
+            super().store_string(string)
+        except OSError as error:
+            self._is_lost = True
+            click.echo(f"Warning: no more history: {error}", err=True)
 
 
 def _bindings() -> KeyBindings:

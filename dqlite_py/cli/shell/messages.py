@@ -10,7 +10,7 @@ from typing import Final, TextIO
 import click
 
 from dqlite_py.cli.exits import mend
-from dqlite_py.cli.shell.formats import visible
+from dqlite_py.cli.plain import visible
 from dqlite_py.client.stock.choosing import DqliteServerWarning
 from dqlite_py.errors import Error, InterfaceError, Outcome, ProgrammingError, TransactionEnded
 

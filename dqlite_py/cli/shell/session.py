@@ -6,6 +6,7 @@ nothing of it is run outside a transaction by accident: its statements fail unti
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, TextIO
@@ -13,14 +14,14 @@ from typing import Any, Final, TextIO
 import click
 
 from dqlite_py import client
-from dqlite_py.cli.exits import CommandFailed
 from dqlite_py.cli.members import Asked
+from dqlite_py.cli.plain import visible_text
 from dqlite_py.cli.shell.cancel import Cancel, Cancelled
 from dqlite_py.cli.shell.dotcommands import run_command
 from dqlite_py.cli.shell.formats import Look, format_rows
 from dqlite_py.cli.shell.messages import error_text, is_resolvable, stock_servers_told
 from dqlite_py.cli.shell.output import Output
-from dqlite_py.cli.shell.reading import Piece, pieces
+from dqlite_py.cli.shell.reading import Piece, lines_of, pieces
 from dqlite_py.config import TlsSettings
 from dqlite_py.errors import Error, InterfaceError, NeverApplied, OutcomeUnknown, TransactionEnded
 from dqlite_py.sqltext import StatementKind, describe
@@ -121,24 +122,37 @@ class Session:
 
     def run_lines(self, lines: Iterable[str], *, stops: bool = False) -> bool:
         """Run a script; returns False when it ended at an error (`stops`, or .bail on)."""
-        found = pieces(lines)
-        while not self.is_done:
-            try:
-                piece = next(found, None)
-            except Error as error:
-                self.tell_error(error)
-                return False
-            if piece is None:
-                break
+        for piece in pieces(lines):
             if not self.run(piece) and (stops or self.is_bailing):
                 return False
+            if self.is_done:
+                break
         return True
 
     def run_text(self, text: str, *, stops: bool = False) -> bool:
-        return self.run_lines(text.splitlines(keepends=True), stops=stops)
+        return self.run_lines(lines_of(text), stops=stops)
 
     def run(self, piece: Piece) -> bool:
-        """One statement or dot command; returns whether it went well. Errors are told on stderr."""
+        """One statement or dot command; returns whether it went well. Errors are told on stderr.
+
+        Raises StdoutLost.
+        """
+        failures = self.failures
+        self.cancel.begin()
+        self._attempt(piece)
+        try:
+            self.output.command_done()
+        except OSError as error:
+            self._fail(f"Error: {error}")
+        if self.cancel.is_requested:
+            if self.failures == failures:
+                self._fail("cancelled")
+            self.is_done = (
+                self.is_done or not self.is_interactive
+            )  # Ctrl-C ends a script, not one statement of it
+        return self.failures == failures
+
+    def _attempt(self, piece: Piece) -> None:
         line = None if self.is_interactive else piece.line
         try:
             if piece.is_command:
@@ -146,21 +160,14 @@ class Session:
                     run_command(self, piece.text)
             else:
                 self.run_sql(piece.text)
-            return True
         except Error as error:
             self.tell_error(error, line)
-        except CommandFailed as error:
+        except click.ClickException as error:
             self._fail(f"Error: {error.message}")
         except (OSError, UnicodeError) as error:
             self._fail(f"Error: {error}")
         except (Cancelled, KeyboardInterrupt):
             self._fail("cancelled")
-        finally:
-            if not piece.text.startswith(".once"):
-                self.output.command_done()
-            if self.cancel.is_requested and not self.is_interactive:
-                self.is_done = True  # Ctrl-C ends a script, not one statement of it
-        return False
 
     def run_sql(self, sql: str) -> None:
         """Run one statement and write its result. Raises what it raises, Cancelled after Ctrl-C."""
@@ -231,7 +238,11 @@ class Session:
 
     def tell(self, text: str) -> None:
         """The result of a dot command."""
-        self.output.write([text + "\n"])
+        self.output.write([self.shown(text) + "\n"])
+
+    def shown(self, text: str) -> str:
+        """Names and values of others cannot drive a terminal; into files and pipes they go as they are."""
+        return visible_text(text) if self.output.is_terminal else text
 
     def tell_error(self, error: Error, line: int | None = None) -> None:
         if is_resolvable(error):
@@ -240,8 +251,10 @@ class Session:
 
     def _fail(self, text: str) -> None:
         self.failures += 1
-        self.output.stdout.flush()
-        click.echo(text, err=True)
+        try:
+            self.output.flush()
+        finally:
+            click.echo(visible_text(text), err=True)
 
     def resolve(self) -> str:
         """What became of the write whose outcome was not known. Raises as long as that cannot be told."""
@@ -264,7 +277,12 @@ class Session:
         return "it happened, once" + (f" ({changed} rows changed)" if changed >= 0 else "")
 
 
-def stream_lines(stream: TextIO) -> Iterator[str]:
-    """Lines as they come, so that a pipe is answered while it is open."""
-    while line := stream.readline():
+def stream_lines(stream: TextIO | None) -> Iterator[str]:
+    """Lines as they come, so that a pipe is answered while it is open. None: stdin was closed by who started us.
+
+    A line ends with a line feed alone, and bytes that are not UTF-8 are for the statement to refuse.
+    """
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(newline="\n", errors="surrogateescape")
+    while stream is not None and (line := stream.readline()):
         yield line

@@ -7,9 +7,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import click
+
+from dqlite_py.cli.shell.cancel import Cancelled
 from dqlite_py.cli.shell.formats import FORMATTERS, MODES
+from dqlite_py.cli.shell.messages import error_text
 from dqlite_py.command import check_database_name
-from dqlite_py.errors import ProgrammingError
+from dqlite_py.errors import Error, ProgrammingError
 from dqlite_py.gateway import ReadLevel
 from dqlite_py.sqltext import StatementKind, describe
 
@@ -144,9 +148,24 @@ def watch(session: Session, arguments: Sequence[str]) -> None:
         pause_s, sql = 2.0, " ".join(arguments)
     if describe(sql).kind is not StatementKind.READ:
         raise ProgrammingError("write .watch [SECONDS] SELECT …")
-    while True:
-        if session.output.is_terminal:
-            session.output.write(["\x1b[H\x1b[2J"])
-        session.tell(f"every {pause_s:g} s: {sql}    {time.strftime('%H:%M:%S')}")
+    try:
+        while True:
+            if session.output.is_terminal:
+                session.output.write(["\x1b[H\x1b[2J"])
+            session.tell(f"every {pause_s:g} s: {sql}    {time.strftime('%H:%M:%S')}")
+            _look(session, sql)
+            time.sleep(pause_s)
+    except (Cancelled, KeyboardInterrupt):  # its usual end; of a script, too
+        session.is_done = session.is_done or not session.is_interactive
+        session.cancel.begin()
+
+
+def _look(session: Session, sql: str) -> None:
+    """Once; while nobody leads that is said, and the next look may find somebody."""
+    try:
         session.run_sql(sql)
-        time.sleep(pause_s)
+    except Error as error:
+        session.cancel.check()
+        if not error.retryable:
+            raise
+        click.echo(error_text(error), err=True)

@@ -160,6 +160,42 @@ def test_a_dump_makes_the_same_database(conn: Any, connect: Callable[..., Any], 
     copy.close()
 
 
+def test_a_dump_keeps_texts_that_have_no_literal(
+    conn: Any, connect: Callable[..., Any], fake: FakeGateway
+) -> None:
+    """A zero byte, at which SQLite's quote() ends a text; what is not UTF-8; more columns than may be chained by ||."""
+    many = ", ".join(f"c{number}" for number in range(1200))
+    conn.executescript(
+        f"""CREATE TABLE odd(id INTEGER PRIMARY KEY, a TEXT); CREATE TABLE wide({many});
+        INSERT INTO odd VALUES (1, 'a' || char(0) || 'b'), (2, CAST(x'61ff' AS TEXT)), (3, 'r' || char(13));
+        INSERT INTO odd VALUES (4, 'é''s');
+        INSERT INTO wide(c1199) VALUES (7);"""
+    )
+    copy = connect(fake, "copy", isolation_level=None)
+    copy.executescript("\n".join(conn.iterdump()))
+    found = copy.execute("SELECT hex(a), typeof(a) FROM odd ORDER BY id").fetchall()
+    assert found == [("610062", "text"), ("61FF", "text"), ("720D", "text"), ("C3A92773", "text")]
+    assert copy.execute("SELECT c1199 FROM wide").fetchall() == [(7,)]
+    copy.close()
+
+
+def test_a_dump_of_some_tables(conn: Any) -> None:
+    conn.executescript(
+        """CREATE TABLE users(id INTEGER PRIMARY KEY AUTOINCREMENT, name); INSERT INTO users(name) VALUES ('Ann');
+        CREATE TABLE other(users INTEGER PRIMARY KEY AUTOINCREMENT); INSERT INTO other DEFAULT VALUES;
+        CREATE INDEX i ON users(name); CREATE INDEX users_of ON other(users);"""
+    )
+    assert list(conn.iterdump(filter="USERS")) == [
+        "BEGIN TRANSACTION;",
+        "CREATE TABLE users(id INTEGER PRIMARY KEY AUTOINCREMENT, name);",
+        """INSERT INTO "users" VALUES(1,'Ann');""",
+        "CREATE INDEX i ON users(name);",
+        """DELETE FROM "sqlite_sequence" WHERE name LIKE 'USERS';""",
+        """INSERT INTO "sqlite_sequence" VALUES('users',1);""",
+        "COMMIT;",
+    ]
+
+
 @pytest.mark.parametrize(
     ("sql", "parameters"),
     [

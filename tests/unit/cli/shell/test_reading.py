@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from dqlite_py.cli.shell.reading import is_entered, pieces, words
+from dqlite_py.cli.shell.reading import is_entered, lines_of, pieces, words
 from dqlite_py.errors import ProgrammingError
 
 
 def read(text: str) -> list[tuple[str, int]]:
-    return [tuple(piece) for piece in pieces(text.splitlines(keepends=True))]
+    return [tuple(piece) for piece in pieces(lines_of(text))]
 
 
 @pytest.mark.parametrize(
@@ -27,6 +27,14 @@ def read(text: str) -> list[tuple[str, int]]:
             [("CREATE TRIGGER x AFTER INSERT ON t BEGIN\nDELETE FROM u;\nEND;", 1), ("SELECT 1;", 4)],
         ),
         ("\n \n;\n", []),
+        ("SELECT 'on\ngo\n/\n';", [("SELECT 'on\ngo\n/\n';", 1)]),
+        ("SELECT 'a\u2028b\x0cc\rd';", [("SELECT 'a\u2028b\x0cc\rd';", 1)]),
+        ("# a note; really\nSELECT 1;", [("SELECT 1;", 2)]),
+        ("\ufeff.tables", [(".tables", 1)]),
+        (
+            "SELECT '\udcff';\nSELECT '\0';\nSELECT 1",
+            [("SELECT '\udcff';", 1), ("SELECT '\0';", 2), ("SELECT 1", 3)],
+        ),
         ("SELECT 1; -- end\n.tables", [("SELECT 1;", 1), (".tables", 2)]),
     ],
 )
@@ -50,6 +58,7 @@ def test_what_may_be_run(text: str, is_whole: bool) -> None:
 
 
 def test_words() -> None:
-    assert words("'a b' c") == ["a b", "c"]
+    assert words("'a b' c ''") == ["a b", "c", ""]
+    assert words("\\t #x") == ["\\t", "#x"]
     with pytest.raises(ProgrammingError, match="quotation"):
         words("'a")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import signal
 from pathlib import Path
@@ -9,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from dqlite_py.cli.shell import filecommands
 from dqlite_py.cli.shell.dotcommands import COMMANDS
+from dqlite_py.cli.shell.formats import MODES, Look
+from dqlite_py.cli.shell.output import Output
 from dqlite_py.errors import OperationalError
 from dqlite_py.gateway import OURS
 from tests.support.fakepeer import FakePeer, member
@@ -134,51 +136,6 @@ def test_files_that_read_each_other_end(tmp_path: Path, capsys: pytest.CaptureFi
         assert one.session.failures == 1
         assert one.session.read_depth == 0
     assert "circle" in capsys.readouterr().err
-
-
-def test_import_into_a_table_that_is_made(tmp_path: Path) -> None:
-    file = tmp_path / "rows.csv"
-    file.write_text('\ufeffname,"a ""b"""\nAnn,"x\ny"\n\n,2\n', encoding="utf-8")
-    with shell(look=None) as one:
-        one.run(f".import {file} people")
-        assert one.run('SELECT quote(name), quote("a ""b""") FROM people') == "'Ann'|'x\ny'\n''|'2'\n"
-        one.run(f".import --skip 1 {file} people")
-        assert one.run("SELECT count(*) FROM people") == "4\n"
-
-
-def test_import_in_batches(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(filecommands, "IMPORT_ROWS", 2)
-    file = tmp_path / "rows.tsv"
-    file.write_text("1\ta\n2\tb\n3\tc\n3\td\n5\te\n")
-    with shell() as one:
-        one.run("CREATE TABLE t(a INTEGER PRIMARY KEY, b);")
-        one.run(f".import --tabs {file} t")
-        assert "2 are in" in capsys.readouterr().err
-        assert one.run("SELECT group_concat(a) FROM t") == "1,2\n"
-        one.run(f"DELETE FROM t; BEGIN;\n.import --tabs {file} t\nROLLBACK; SELECT count(*) FROM t;")
-        assert one.session.transaction == "none"
-
-
-@pytest.mark.parametrize(
-    ("content", "said"),
-    [
-        ("1,2,3\n", "line 1 has 3 values, the table 2 columns"),
-        ('1,2\n3,"4\n', "line 2"),
-        ('1,2\n3,"4"x\n', "line 2"),
-    ],
-)
-def test_a_file_that_does_not_fit(
-    tmp_path: Path, content: str, said: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    file = tmp_path / "rows.csv"
-    file.write_text(content)
-    with shell() as one:
-        one.run(f"{TABLE}\n.import {file} t")
-        assert one.session.failures == 1
-        assert one.run("SELECT count(*) FROM t") == "2\n"
-    assert said in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -353,3 +310,82 @@ def test_a_cluster_that_does_not_answer(capsys: pytest.CaptureFixture[str], unus
         one.run(".leader")
         assert one.session.failures == 1
     assert "no answer from" in capsys.readouterr().err
+
+
+def test_a_file_that_fails_stops_what_stops_at_errors(tmp_path: Path) -> None:
+    (tmp_path / "bad.sql").write_text("SELECT * FROM nowhere;\nSELECT 'in it';\n")
+    with shell() as one:
+        assert one.run(f".bail on\n.read {tmp_path / 'bad.sql'}\nSELECT 'behind it';") == ""
+        assert one.session.failures == 1
+        one.run(".bail off")
+        assert not one.session.run_text(f".read {tmp_path / 'bad.sql'}", stops=True)
+
+
+def test_what_is_not_utf_8_fails_alone(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "latin.sql").write_bytes(b"SELECT 1;\nSELECT '\xff';\nSELECT 2;\n")
+    with shell() as one:
+        assert one.run(f".read {tmp_path / 'latin.sql'}") == "1\n2\n"
+        assert one.session.failures == 1
+    assert "Error near line 2: SQL is not valid UTF-8" in capsys.readouterr().err
+
+
+def test_values_go_through_a_file_as_they_are(tmp_path: Path) -> None:
+    with shell() as one, shell() as other:
+        one.run(
+            "CREATE TABLE t(a); INSERT INTO t VALUES (char(13) || 'x' || char(13, 10) || 'y'), "
+            "('ready' || char(10) || 'go' || char(10)), (char(0x2028, 0x85, 12)), ('a' || char(0))"
+        )
+        one.run(f".output {tmp_path / 'all.sql'}\n.dump\n.output")
+        other.run(f".read {tmp_path / 'all.sql'}")
+        assert other.session.failures == 0
+        assert other.run("SELECT hex(a) FROM t") == one.run("SELECT hex(a) FROM t")
+
+
+def test_once_by_the_beginning_of_its_name_and_in_a_file(tmp_path: Path) -> None:
+    (tmp_path / "to.sql").write_text(f".onc {tmp_path / 'result'}\nSELECT 1;\nSELECT 2;\n")
+    with shell() as one:
+        assert one.run(f".read {tmp_path / 'to.sql'}") == "2\n"
+    assert (tmp_path / "result").read_text() == "1\n"
+
+
+def test_a_full_disk_is_told_with_the_file(capsys: pytest.CaptureFixture[str]) -> None:
+    with shell() as one:
+        assert one.run(".output /dev/full\nSELECT 1;\n.output\nSELECT 2;") == "2\n"
+        assert one.session.failures >= 1
+        assert one.run(".once /dev/full\nSELECT 1;\nSELECT 2;") == "2\n"
+    assert "cannot write to the file: No space left on device: '/dev/full'" in capsys.readouterr().err
+
+
+def test_a_wrong_address_ends_the_command_not_the_shell(capsys: pytest.CaptureFixture[str]) -> None:
+    with FakePeer(11).running() as peer, shell(servers=(peer.address,)) as one:
+        assert one.run(".add nonsense\nSELECT 2;") == "2\n"
+        assert one.session.failures == 1
+    assert "Error: 'nonsense' is not HOST:PORT" in capsys.readouterr().err
+
+
+def test_a_home_that_nobody_has(capsys: pytest.CaptureFixture[str]) -> None:
+    with shell() as one:
+        assert one.run(".read ~nobody-of-this-name/x.sql\nSELECT 2;") == "2\n"
+    assert "~nobody-of-this-name/x.sql" in capsys.readouterr().err
+
+
+class _Typewriter(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("mode", [*MODES])
+def test_nothing_drives_a_terminal(mode: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Values, names of tables and columns, SQL of the schema, and what an error quotes."""
+    with shell(look=Look().with_mode(mode)) as one:
+        one.run(
+            'CREATE TABLE "t\x1b[31m" ("c\x9b1m" TEXT DEFAULT \'\x1b\');'
+            "INSERT INTO \"t\x1b[31m\" VALUES ('\x1b]0;x\x07');"
+        )
+        screen = _Typewriter()
+        one.session.output = Output(screen)
+        one.run('SELECT * FROM "t\x1b[31m";\n.tables\n.schema\n.dump\n.headers on\nSELECT * FROM "t\x1b[31m"')
+        one.run('SELECT * FROM "n\x1b[31m";\n.read /no/\x1b[31m\n.remove \x1b[31m')
+    shown = screen.getvalue() + capsys.readouterr().err
+    assert not set(shown) & {"\x1b", "\x07", "\x9b"}
+    assert "\\x1b" in shown or "\\u001b" in shown
