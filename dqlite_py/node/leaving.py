@@ -44,7 +44,7 @@ async def leave(node: Leaver, limit_s: float) -> bool:
     deadline = Deadline(limit_s)
     while True:
         try:
-            await _ask(node, min(ATTEMPT_S, deadline.left_s))
+            await _ask(node, min(ATTEMPT_S, deadline.left_s), deadline)
         except (Error, TimeoutError) as error:
             reason = str(error) or "no answer"
         else:
@@ -56,13 +56,16 @@ async def leave(node: Leaver, limit_s: float) -> bool:
         await asyncio.sleep(min(_PAUSE_S, deadline.left_s))
 
 
-async def _ask(node: Leaver, timeout_s: float) -> None:
+async def _ask(node: Leaver, timeout_s: float, last: Deadline) -> None:
     end = Deadline(timeout_s)
 
     def body() -> dict[str, Any]:
-        return {"id": node.node_id, "timeout_s": max(0.001, end.left_s)}
+        return {"id": node.node_id, "timeout_s": max(0.001, end.left_s), "asks_again_s": last.left_s}
 
     async with asyncio.timeout(timeout_s + ATTEMPT_S):  # whatever it hangs on, there is another attempt
         await node.writes.on_leader(
-            "leader.leave", body, end, lambda: node.membership.leave(node.node_id, end)
+            "leader.leave",
+            body,
+            end,
+            lambda: node.membership.leave(node.node_id, end, asks_again_s=last.left_s),
         )

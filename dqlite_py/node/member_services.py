@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from dqlite_py.errors import MalformedMessage, MembershipRefused, OperationalError, OutcomeUnknown
 from dqlite_py.model import NodeId, Role, RoleSettings, settings_from_wire
-from dqlite_py.node.fields import TIMEOUT_S, address_of, field, member_id_of, timeout_of
+from dqlite_py.node.fields import TIMEOUT_S, address_of, field, member_id_of, seconds_of, timeout_of
 from dqlite_py.node.formats import FORMATS, check_joiner_reads
 from dqlite_py.node.membership import Membership
 from dqlite_py.node.programs import Handler
@@ -96,7 +96,9 @@ class MemberServices:
         await self._parts.membership.describe(node_id, deadline, weight=weight, domain=domain)
 
     async def leader_leave(self, _ctx: Any, body: Any) -> Any:
-        await self._parts.membership.leave(member_id_of(body), Deadline(timeout_of(body)))
+        node_id, deadline = member_id_of(body), Deadline(timeout_of(body))
+        again_s = seconds_of(body, "asks_again_s") if "asks_again_s" in body else 0.0
+        await self._parts.membership.leave(node_id, deadline, asks_again_s=again_s)
 
     async def leader_roles(self, _ctx: Any, body: Any) -> Any:
         await self._parts.membership.set_roles(_settings(body), Deadline(timeout_of(body)))

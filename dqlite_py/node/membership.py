@@ -125,6 +125,7 @@ class Membership:
                     node_id, remaining, Deadline(min(QUORUM_WAIT_S, deadline.left_s))
                 )
             await self.changes.carry_out(remaining, deadline)
+            self.leaving.pop(node_id, None)
             event(log, logging.INFO, "member was removed", member=node_id, address=member.address)
             return self._core.configuration
 
@@ -179,24 +180,32 @@ class Membership:
             )
             return self._core.configuration
 
-    async def leave(self, node_id: NodeId, deadline: Deadline) -> Configuration:
+    async def leave(
+        self, node_id: NodeId, deadline: Deadline, *, asks_again_s: float = 0.0
+    ) -> Configuration:
         """Relieve a member of its role and of leadership, before its node is stopped for long or removed.
 
         Where roles are kept automatically somebody else has its vote first; it stays a spare for LEAVING_S. Asked for
-        itself, the leader raises NotLeader once another one leads. Raises MembershipRefused when it cannot be replaced.
+        itself, the leader raises NotLeader once another one leads. Raises MembershipRefused when it cannot be replaced
+        in time. asks_again_s: for so long whoever asked will ask again then, and replacing it goes on meanwhile.
         """
         self.changes.check_leader()
         settings = self._core.configuration.settings
         if settings is None or not settings.automatic:
             return await self.assign(node_id, Role.SPARE, deadline)
-        self.leaving[node_id] = Deadline(LEAVING_S)
+        self._member(self._core.configuration, node_id)
+        self.leaving[node_id] = Deadline(max(LEAVING_S, deadline.left_s))
         while True:
             self.changes.check_leader()
             member = self._member(self._core.configuration, node_id)
             if member.role is not Role.VOTER and await self.changes.settled(deadline):
                 return self._core.configuration
             if deadline.passed:
-                self.leaving.pop(node_id, None)  # asked for twice, it may be gone
+                if asks_again_s > 0:
+                    # Else who is to take over were one too many until then, and would have to catch up anew.
+                    self.leaving[node_id] = Deadline(min(asks_again_s, LEAVING_S))
+                else:
+                    self.leaving.pop(node_id, None)  # asked for twice, it may be gone
                 raise MembershipRefused(
                     f"member {node_id} keeps its vote: no other member could take it over in time (a stand-by that has "
                     "caught up, or a spare, is needed)"
@@ -213,17 +222,18 @@ class Membership:
             with suppress(MembershipRefused):
                 await self.leave(node_id, deadline)
 
-    async def decided(self, seen: Configuration, node_id: NodeId, role: Role) -> None:
-        """What the role manager decided by `seen`; nothing if that is not in force any more."""
+    async def decided(self, seen: Configuration, node_id: NodeId, role: Role) -> bool:
+        """What the role manager decided by `seen`; False, and nothing, if that is not in force any more."""
         async with self.lock:
             configuration = await self.changes.settled(Deadline(DECIDED_S))
             member = configuration.get(node_id)
             if configuration.index != seen.index or member is None:
-                return
+                return False
             new = configuration.with_member(replace(member, role=role))
             if member.role is Role.VOTER:
                 await self._check_quorum_without(node_id, new, Deadline(QUORUM_WAIT_S), "a vote")
             await self.changes.carry_out(new, Deadline(DECIDED_S))
+            return True
 
     async def describe(
         self, node_id: NodeId, deadline: Deadline, *, weight: int | None = None, domain: int | None = None
@@ -283,9 +293,11 @@ class Membership:
                 self._behind_ms[node_id] = self._now_ms()
         for gone in self._behind_ms.keys() - peers.keys():
             del self._behind_ms[gone]
+        for over in [node_id for node_id, end in self.leaving.items() if end.passed]:
+            del self.leaving[over]
 
     def is_caught_up(self, node_id: NodeId) -> bool:
-        """Its log ends near ours, has done so for a while where it was far behind, and it can be reached."""
+        """Its log ends near ours, has done so for a while where it was far behind, and it answers."""
         behind_ms = self._behind_ms.get(node_id)
         if behind_ms is not None and self._now_ms() - behind_ms < STEADY_MS:
             return False
@@ -296,6 +308,7 @@ class Membership:
             and peer.match_index > 0
             and not peer.needs_snapshot
             and peer.match_index + CAUGHT_UP_ENTRIES >= self._core.last_index
+            and self._now_ms() - peer.last_reply_ms <= self._core.settings.election_max_ms
             and self._is_connected(node_id)
         )
 

@@ -126,7 +126,12 @@ class Presence:
 
     async def _ask_leader(self, leader: NodeId) -> None:
         theirs = await self._ask(leader)
-        if theirs is None or theirs.index <= self._view.configuration.index:
+        mine = self._view.configuration
+        if theirs is None or theirs.index <= mine.index:
+            return
+        if mine.get(self._core.node_id) is not None and theirs.get(self._core.node_id) is None:
+            # BEFORE it is ours: by a configuration without us nobody would be asked any more.
+            self._on_removed()
             return
         self._view.told = theirs
         self.sync_peers()

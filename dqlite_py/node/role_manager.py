@@ -28,6 +28,8 @@ AGAIN_S: Final = 1.0  # after a change that was refused
 UP_AFTER_MS: Final = 2_000.0
 TELL_MS: Final = 5_000.0  # how often the log hears of a member that catches up
 TRANSFER_S: Final = 1.5
+# After a hand-over that nobody took, doubled each time: nothing is written during one.
+TRANSFER_AGAIN_MS: Final = (1_000.0, 8_000.0)
 
 
 class RoleManager:
@@ -52,13 +54,20 @@ class RoleManager:
         self._task: asyncio.Task[None] | None = None
         self._since: dict[NodeId, tuple[bool, float]] = {}  # reachable or not, since when
         self._told_ms = 0.0
+        self._transfer_after_ms = 0.0
+        self._transfer_pause_ms = TRANSFER_AGAIN_MS[0]
         self.decision = ""  # the last one, and why; "" where nothing is decided
 
     def start(self) -> None:
         """We became the leader: keep the roles until we are not."""
         if self._task is None or self._task.done():
-            self._since.clear()
+            self._begin()
             self._task = self._loop.create_task(self._keep())
+
+    def _begin(self) -> None:
+        """Another leadership: what was measured is of before."""
+        self._since.clear()
+        self._transfer_after_ms, self._transfer_pause_ms = 0.0, TRANSFER_AGAIN_MS[0]
 
     async def stop(self) -> None:
         if self._task is not None:
@@ -68,9 +77,9 @@ class RoleManager:
     async def _keep(self) -> None:
         term = self._core.term
         while self._core.is_leader:
-            if self._core.term != term:  # another leadership of ours: what was measured is of before
+            if self._core.term != term:
                 term = self._core.term
-                self._since.clear()
+                self._begin()
             self._look()
             pause = LOOK_S
             if self._view.is_ready_leader and not self._membership.lock.locked():
@@ -128,11 +137,13 @@ class RoleManager:
         peer = self._core.peers.get(member.id)
         is_self = member.id == self._core.node_id
         leaving = self._membership.leaving.get(member.id)
+        # A spare's databases need not be trusted: as a stand-by it gets them anew.
+        needs_snapshot = peer is None or (peer.needs_snapshot and member.role is not Role.SPARE)
         return MemberState(
             member.id,
             member.role,
             self._presence(member.id, settings.gone_after_ms),
-            is_fit=is_self or (peer is not None and not peer.needs_snapshot),
+            is_fit=is_self or not needs_snapshot,
             is_caught_up=is_self or self._membership.is_caught_up(member.id),
             is_leaving=leaving is not None and not leaving.passed,
             weight=member.weight,
@@ -164,17 +175,11 @@ class RoleManager:
         if change is None or change.action is Action.NOTHING:
             return False
         if change.action is Action.TRANSFER:
-            event(
-                log,
-                logging.INFO,
-                "leadership goes to another member",
-                member=change.member,
-                reason=change.reason,
-            )
-            await self._transfer(change.member, TRANSFER_S)
+            await self._hand_over(change)
             return False
         assert change.role is not None
-        await self._membership.decided(configuration, change.member, change.role)
+        if not await self._membership.decided(configuration, change.member, change.role):
+            return True  # the configuration is another one by now
         event(
             log,
             logging.INFO,
@@ -184,6 +189,22 @@ class RoleManager:
             reason=change.reason,
         )
         return True
+
+    async def _hand_over(self, change: Change) -> None:
+        if self._now_ms() < self._transfer_after_ms:
+            return
+        event(
+            log,
+            logging.INFO,
+            "leadership goes to another member",
+            member=change.member,
+            reason=change.reason,
+        )
+        try:
+            await self._transfer(change.member, TRANSFER_S)
+        finally:
+            self._transfer_after_ms = self._now_ms() + self._transfer_pause_ms
+            self._transfer_pause_ms = min(2 * self._transfer_pause_ms, TRANSFER_AGAIN_MS[1])
 
     # -- what is told -----------------------------------------------------------------------------------------
 

@@ -176,6 +176,8 @@ class _Roles:
             return _nothing(
                 f"{lasting} of {self._wanted.voters} wanted voters, and no member could be one more"
             )
+        if len(self._voters) > self._aim:
+            return _nothing(f"{len(self._voters)} voters are more than {self._aim}: waiting to see who stays")
         return _nothing("roles are as wanted")
 
     # -- voters -------------------------------------------------------------------------------------------
@@ -231,6 +233,9 @@ class _Roles:
         if not able:
             return None
         worst = max(able, key=self._burden_as_voter)
+        unclear = any(v.presence is Presence.BACK for v in self._voters)
+        if unclear and worst.is_lasting and worst.presence is not Presence.AWAY:
+            return None  # a leader that has just begun does not know yet who is there to stay, or wants to leave
         why = f"{len(self._voters)} voters are more than {self._aim}"
         if not worst.is_lasting:
             return _assign(worst, Role.SPARE, f"{why}, and it is {'leaving' if worst.is_leaving else 'gone'}")
@@ -242,9 +247,11 @@ class _Roles:
     def _keeps_quorum_without(self, member: MemberState) -> bool:
         return has_quorum(replace(m, role=Role.SPARE) if m is member else m for m in self._members)
 
-    def _burden_as_voter(self, member: MemberState) -> tuple[bool, bool, int, int, int]:
+    def _burden_as_voter(self, member: MemberState) -> tuple[bool, bool, bool, int, int, int]:
+        """Who is away goes before who is there: the rest must bear the next loss."""
         return (
             not member.is_lasting,
+            member.presence is Presence.AWAY,
             not member.is_fit,
             self._voters_in[member.domain],
             member.weight,

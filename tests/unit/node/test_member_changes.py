@@ -104,6 +104,31 @@ async def test_leaving_asked_for_twice_is_refused_twice() -> None:
     assert bench.solo.core.configuration.get(NodeId(3)).role is Role.VOTER  # type: ignore[union-attr]
 
 
+async def test_who_asks_again_is_being_replaced_meanwhile() -> None:
+    """Found by reading: a node that leaves asks in short attempts. Between two the stand-by that was to have its vote was
+    one too many and became a spare again; if its catch-up took longer than an attempt, nobody ever took over."""
+    bench = Bench(replace(members(1, 2, 3, standbys=(4,)), settings=RoleSettings(True, 3, 0)))
+    with pytest.raises(MembershipRefused, match="keeps its vote"):
+        await bench.membership.leave(NodeId(3), Deadline(0.001), asks_again_s=20.0)
+    bench.membership.look()
+    assert not bench.membership.leaving[NodeId(3)].passed
+    with pytest.raises(MembershipRefused, match="keeps its vote"):
+        await bench.membership.leave(NodeId(3), Deadline(0.001))
+    assert not bench.membership.leaving
+
+
+async def test_who_was_removed_or_never_there_is_not_leaving() -> None:
+    """Found by reading: added again within a minute, it got no role."""
+    bench = Bench(replace(members(1, 2, 3), settings=RoleSettings(True, 3, 0)))
+    with pytest.raises(MembershipRefused, match="no member"):
+        await bench.membership.leave(NodeId(9), Deadline(20.0))
+    assert not bench.membership.leaving
+    with pytest.raises(MembershipRefused, match="keeps its vote"):
+        await bench.membership.leave(NodeId(3), Deadline(0.001), asks_again_s=20.0)
+    await bench.seen(bench.membership.remove(NodeId(3), Deadline(20.0)))
+    assert not bench.membership.leaving
+
+
 async def test_a_role_that_is_refused_changes_no_settings() -> None:
     """Found by reading: roles were switched to by-hand first, and nobody who joined later got a vote."""
     bench = Bench(members(1, standbys=(2,)))

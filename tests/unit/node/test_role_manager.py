@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +16,7 @@ from dqlite_py.node.cluster_view import ClusterView
 from dqlite_py.node.formats import check_joiner_reads, check_members_read
 from dqlite_py.node.membership import CAUGHT_UP_ENTRIES, STEADY_MS, Membership
 from dqlite_py.node.role_manager import RoleManager
+from dqlite_py.node.tickets import Deadline
 from dqlite_py.raft.progress import ProgressState
 from dqlite_py.raft.roles import Action
 from tests.unit.raft.solo import Solo, members
@@ -48,8 +51,11 @@ class Bench:
             membership=self.membership,
             now_ms=lambda: self.solo.now,
             is_connected=lambda node_id: node_id in self.connected,
-            transfer=nobody,  # type: ignore[arg-type]
+            transfer=self.taken_over,  # type: ignore[arg-type]
         )
+        self.view = view
+        self.transfers: list[int] = []
+        self.refuses = False
 
     def live(self, ms: float, *answering: int) -> None:
         end = self.solo.now + ms
@@ -58,6 +64,13 @@ class Bench:
                 self.solo.ack(node, self.solo.core.last_index)
             self.solo.tick(50).settle()
             self.manager._look()
+
+    async def taken_over(self, member: NodeId, _timeout_s: float) -> NodeId | None:
+        """A hand-over that nobody takes, or that is refused."""
+        self.transfers.append(int(member))
+        if self.refuses:
+            raise MembershipRefused("leadership cannot go to anybody now")
+        return None
 
     def decide(self) -> tuple[Action, int, Role | None] | None:
         change = self.manager.next_change(self.solo.core.configuration)
@@ -198,3 +211,72 @@ async def test_a_member_that_was_far_behind_votes_when_it_has_kept_up_for_a_whil
     assert bench.decide() is None
     bench.live(300, 2, 3, 4)
     assert bench.decide() == (Action.ASSIGN, 4, Role.VOTER)
+
+
+@pytest.mark.parametrize("refuses", [False, True])
+async def test_a_hand_over_that_nobody_takes_is_not_tried_all_the_time(refuses: bool) -> None:
+    """Found by reading: it was tried ten times a second; while one goes on the leader takes no writes."""
+    bench = Bench(kept(members(1, 2, 3)))
+    bench.refuses = refuses
+    bench.live(3_000, 2, 3)
+    bench.membership.leaving[NodeId(1)] = Deadline(600.0)
+    assert bench.decide() == (Action.TRANSFER, 2, None)
+    tried_ms: list[float] = []
+    for _ in range(400):
+        before = len(bench.transfers)
+        with contextlib.suppress(MembershipRefused):
+            assert await bench.manager._one() is False
+        if len(bench.transfers) > before:
+            tried_ms.append(bench.solo.now)
+        bench.live(100, 2, 3)
+    pauses = [later - earlier for earlier, later in itertools.pairwise(tried_ms)]
+    assert pauses == [1_000, 2_000, 4_000, 8_000, 8_000, 8_000, 8_000]
+    bench.manager._begin()
+    bench.manager._look()
+    bench.live(3_000, 2, 3)
+    with contextlib.suppress(MembershipRefused):
+        await bench.manager._one()
+    assert bench.transfers == [2] * 9, "another leadership begins anew"
+
+
+async def test_what_was_not_done_is_not_told_as_done(caplog: pytest.LogCaptureFixture) -> None:
+    """Found by reading: the configuration changed while the change waited for its turn."""
+    caplog.set_level("INFO")
+    bench = Bench(kept(members(1, 2, 3, standbys=(4,))))
+    bench.solo.ack(2, bench.solo.core.last_index).settle()
+    bench.view.ready_term = bench.solo.core.term
+    bench.live(3_000, 2, 3, 4)
+    bench.connected.discard(NodeId(3))
+    bench.live(6_000, 2, 4)
+    assert bench.decide() == (Action.ASSIGN, 4, Role.VOTER)
+    async with bench.membership.lock:
+        change = asyncio.ensure_future(bench.manager._one())
+        await asyncio.sleep(0)
+        described = bench.solo.core.configuration
+        described = described.with_member(replace(described.members[0], weight=7))
+        bench.solo.core.propose_configuration(described, bench.solo.now)
+        bench.solo.settle()
+        bench.live(100, 2, 4)
+    assert await change, "there may be another one"
+    assert "role changed automatically" not in caplog.text
+    assert bench.solo.core.configuration.voters == {1, 2, 3}
+
+
+async def test_a_spare_whose_databases_are_not_trusted_is_chosen_all_the_same() -> None:
+    """Found by reading: only who gets the log is offered a snapshot, so that it never became fit again."""
+    bench = Bench(kept(members(1, 2, spares=(5,))))
+    bench.live(3_000, 2)
+    for _ in range(60):
+        bench.solo.step(bench.solo.reply(5, needs_snapshot=True))
+        bench.live(50, 2)
+    assert bench.solo.core.peers[NodeId(5)].needs_snapshot
+    assert bench.decide() == (Action.ASSIGN, 5, Role.STANDBY)
+
+
+async def test_a_stand_by_that_answers_no_more_gets_no_vote() -> None:
+    """Found by reading: a process that hangs keeps its connection, and without writes it was never seen behind."""
+    bench = Bench(members(1, 2, 3, standbys=(4,)))
+    bench.live(200, 2, 3, 4)
+    assert bench.decide() == (Action.ASSIGN, 4, Role.VOTER)
+    bench.live(3_000, 2, 3)
+    assert bench.decide() is None

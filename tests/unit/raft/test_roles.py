@@ -70,6 +70,14 @@ EXAMPLES = [
     ("1v, 2v, 3v gone, 4s unfit", 3, 1, "-"),
     ("1v, 2v, 3v gone, 4v", 3, 1, "3 spare"),
     ("1v, 2v, 3p, 4v", 3, 1, "3 standby"),
+    # Of too many the one that is away, not who replaced it: the next leader knows neither of them for long.
+    ("1v, 2v away, 3v, 4v", 3, 0, "2 standby"),
+    ("1v, 2v away, 3v back, 4v back", 3, 0, "2 standby"),
+    ("1v d1, 2v d1, 3v d2, 4v away d3", 3, 0, "4 standby"),
+    # ... and while nobody has been there for long none, but who is leaving.
+    ("1v, 2v back, 3v back, 4v back", 3, 0, "-"),
+    ("1v, 2v, 3v back, 4v", 3, 0, "-"),
+    ("1v, 2v back leaving, 3v back, 4v back", 3, 0, "2 spare"),
     # A repair that waits keeps the stand-by that it waits for, though it is one too many.
     ("1v, 2v, 3v gone, 4s behind", 3, 0, "-"),
     ("1v, 2v, 3v, 4s behind", 3, 0, "4 spare"),
