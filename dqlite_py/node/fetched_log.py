@@ -8,6 +8,7 @@ from typing import Final, Protocol
 from dqlite_py.model import LogIndex, NodeId
 from dqlite_py.raft.progress import PeerView, ProgressState
 
+_NOT_FED: Final = (ProgressState.SPARE, ProgressState.LOST_DATA)
 NEAR_ENTRIES: Final = 256  # whoever is so near the log's end needs no more than its tail
 
 
@@ -32,7 +33,7 @@ class FetchedLog:
         for node_id, peer in peers.items():
             if peer.state is ProgressState.SNAPSHOT:
                 self._fed.add(node_id)
-            elif peer.match_index + NEAR_ENTRIES >= self._leader.last_index:
+            elif peer.match_index + NEAR_ENTRIES >= self._leader.last_index or peer.state in _NOT_FED:
                 self._fed.discard(node_id)
         self._fed &= peers.keys()
         oldest = self._oldest_copy()

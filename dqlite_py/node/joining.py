@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from dqlite_py.errors import Error, InterfaceError, MemberRefused, NotLeader, OperationalError, WrongCluster
 from dqlite_py.limits import REQUEST_TIMEOUT_MS
@@ -32,14 +32,20 @@ class Joined(NamedTuple):
 
 
 async def join_cluster(
-    transport: PeerTransport, node_id: NodeId, members: Sequence[Address], timeout_s: float
+    transport: PeerTransport,
+    node_id: NodeId,
+    members: Sequence[Address],
+    timeout_s: float,
+    expected: bytes | None = None,
 ) -> Joined:
-    """Ask the members until the leader has added us.
+    """Ask the members until the leader has added us; not if they are neither of cluster `expected` nor continue it.
 
     Raises MemberRefused or WrongCluster at once, OperationalError with the last reason when the time is over.
     """
     deadline = time.monotonic() + timeout_s
-    body = {"id": node_id, "address": transport.advertised_address(), "formats": FORMATS}
+    body: dict[str, Any] = {"id": node_id, "address": transport.advertised_address(), "formats": FORMATS}
+    if expected is not None:
+        body["cluster_id"] = expected
     asked = list(members)
     last: BaseException = OperationalError("nobody was asked")
     while time.monotonic() < deadline:

@@ -8,7 +8,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-from dqlite_py.errors import MalformedMessage, MembershipRefused, OperationalError, OutcomeUnknown
+from dqlite_py.errors import (
+    MalformedMessage,
+    MembershipRefused,
+    OperationalError,
+    OutcomeUnknown,
+    WrongCluster,
+)
 from dqlite_py.model import NodeId, Role, RoleSettings, settings_from_wire
 from dqlite_py.node.fields import TIMEOUT_S, address_of, field, member_id_of, seconds_of, timeout_of
 from dqlite_py.node.formats import FORMATS, check_joiner_reads
@@ -114,7 +120,11 @@ class MemberServices:
     async def join(self, _ctx: Any, body: Any) -> Any:
         """Answered by the leader; others name it (the joiner asks there)."""
         node_id, address = member_id_of(body), address_of(body)
-        formats = body.get("formats")
+        formats, expected = body.get("formats"), field(body, "cluster_id", bytes, b"")
+        if expected and expected not in self._continues():
+            raise WrongCluster(
+                f"this is cluster {self._parts.cluster_id.hex()}, which does not continue {expected.hex()}"
+            )
         configuration = await self._parts.membership.join(
             node_id,
             address,
@@ -126,6 +136,10 @@ class MemberServices:
             "members": configuration.to_wire(),
             "recovered_from": [p.to_wire() for p in self._parts.opened.predecessors],
         }
+
+    def _continues(self) -> set[bytes]:
+        """Our cluster, and those that it was recovered from."""
+        return {self._parts.cluster_id, *(p.cluster_id for p in self._parts.opened.predecessors)}
 
     # -- any node's ---------------------------------------------------------------------------------------------
 

@@ -180,9 +180,7 @@ class Membership:
             )
             return self._core.configuration
 
-    async def leave(
-        self, node_id: NodeId, deadline: Deadline, *, asks_again_s: float = 0.0
-    ) -> Configuration:
+    async def leave(self, node_id: NodeId, deadline: Deadline, *, asks_again_s: float = 0.0) -> Configuration:
         """Relieve a member of its role and of leadership, before its node is stopped for long or removed.
 
         Where roles are kept automatically somebody else has its vote first; it stays a spare for LEAVING_S. Asked for

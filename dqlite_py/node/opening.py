@@ -121,9 +121,13 @@ async def _membership(
                 "this node is to join a recovered cluster, and knows only its own address: say --join"
             )
     if members:
-        cluster_id, predecessors = await join_cluster(transport, identity.node_id, members, join_timeout_s)
+        cluster_id, predecessors = await join_cluster(
+            transport, identity.node_id, members, join_timeout_s, None if rejoin is None else rejoin.new
+        )
         continues = {cluster_id, *(predecessor.cluster_id for predecessor in predecessors)}
-        if rejoin is not None and rejoin.new not in continues:  # it may have been recovered once more since
+        if (
+            rejoin is not None and rejoin.new not in continues
+        ):  # an earlier release does not look at what we expect
             raise WrongCluster(
                 f"the members asked belong to cluster {cluster_id.hex()}, but this node is to join {rejoin.new.hex()}"
             )

@@ -235,7 +235,9 @@ class _Roles:
         worst = max(able, key=self._burden_as_voter)
         unclear = any(v.presence is Presence.BACK for v in self._voters)
         if unclear and worst.is_lasting and worst.presence is not Presence.AWAY:
-            return None  # a leader that has just begun does not know yet who is there to stay, or wants to leave
+            return (
+                None  # a leader that has just begun does not know yet who is there to stay, or wants to leave
+            )
         why = f"{len(self._voters)} voters are more than {self._aim}"
         if not worst.is_lasting:
             return _assign(worst, Role.SPARE, f"{why}, and it is {'leaving' if worst.is_leaving else 'gone'}")

@@ -14,6 +14,9 @@ import pytest
 import dqlite_py
 from dqlite_py import errors
 from dqlite_py.cli.demo.processes import NodeProcess, free_addresses
+from dqlite_py.model import Address
+from dqlite_py.node.succession import Rejoin, write_rejoin
+from dqlite_py.ports import SystemDisk
 from tests.integration.cluster import Cluster, wait_until
 from tests.integration.embedded import check_same_state, embedded_cluster, leader_of, voters
 
@@ -223,3 +226,18 @@ def test_sigkill_while_joining_leaves_a_folder_that_can_join(tmp_path: Path) -> 
             )
         finally:
             late.kill()
+
+
+def test_a_rejoin_at_the_address_of_another_cluster_adds_nobody_there(tmp_path: Path) -> None:
+    """Found by reading: the stranger became a stand-by there, and only then saw that it was wrong."""
+    mine = tmp_path / "mine"
+    with dqlite_py.Node(mine) as node:
+        node.wait_ready()
+        old = bytes.fromhex(node.status()["cluster_id"])
+    with dqlite_py.Node(tmp_path / "other") as other:
+        other.wait_ready()
+        rejoin = Rejoin(old, bytes(range(16)), "before-rejoin-1", (Address(other.address),))
+        write_rejoin(SystemDisk(), str(mine), rejoin)
+        with pytest.raises(errors.WrongCluster, match="does not continue"):
+            dqlite_py.Node(mine).start()
+        assert [member["id"] for member in other.members()] == [other.node_id]

@@ -54,3 +54,11 @@ def test_nothing_is_kept_without_a_copy() -> None:
     bench = Bench()
     bench.oldest = None
     assert bench.index(n2=(SNAPSHOT, 0)) is None
+
+
+def test_nothing_is_kept_for_who_is_not_fed_any_more() -> None:
+    """Found by reading: a stand-by that became a spare while it fetched kept the log as long as anybody fetched."""
+    for state in (ProgressState.SPARE, ProgressState.LOST_DATA):
+        bench = Bench()
+        assert bench.index(n2=(SNAPSHOT, 0)) == 5_000
+        assert bench.index(n2=(state, 0)) is None

@@ -105,8 +105,8 @@ async def test_leaving_asked_for_twice_is_refused_twice() -> None:
 
 
 async def test_who_asks_again_is_being_replaced_meanwhile() -> None:
-    """Found by reading: a node that leaves asks in short attempts. Between two the stand-by that was to have its vote was
-    one too many and became a spare again; if its catch-up took longer than an attempt, nobody ever took over."""
+    """Found by reading: a node that leaves asks in short attempts. Between two the stand-by that was to have its vote
+    was one too many and became a spare again; if its catch-up took longer than an attempt, nobody ever took over."""
     bench = Bench(replace(members(1, 2, 3, standbys=(4,)), settings=RoleSettings(True, 3, 0)))
     with pytest.raises(MembershipRefused, match="keeps its vote"):
         await bench.membership.leave(NodeId(3), Deadline(0.001), asks_again_s=20.0)
