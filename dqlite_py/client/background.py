@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import concurrent.futures
+import contextlib
 import ctypes
 import os
 import threading
@@ -66,6 +67,12 @@ class Background(Generic[R]):
             if self.is_ours
             else "this was opened before a fork, by the parent process: open it anew"
         )
+
+    def soon(self, function: Callable[[], object]) -> None:
+        """Run it on the loop; not in another process, and not when the thread is over."""
+        if self.is_ours:
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(function)
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run it on the loop and wait; a KeyboardInterrupt cancels it. Raises InterfaceError on the loop's own thread,

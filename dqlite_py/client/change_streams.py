@@ -7,9 +7,10 @@ import asyncio
 from collections import deque
 
 from dqlite_py.changes import Change
+from dqlite_py.client.calls import Calls
 from dqlite_py.client.changes import Follower
 from dqlite_py.client.link import Link
-from dqlite_py.client.shared import Calls, SharedLink
+from dqlite_py.client.shared import SharedLink
 from dqlite_py.errors import InterfaceError, NodeStopped
 
 

@@ -8,10 +8,11 @@ from typing import Any, TypeVar
 from dqlite_py import aio, dbapi
 from dqlite_py.client.addresses import Target, parse_addresses, parse_target
 from dqlite_py.client.attempts import Attempts
+from dqlite_py.client.calls import Calls
 from dqlite_py.client.change_streams import AsyncRemoteChangeStream, RemoteChangeStream
 from dqlite_py.client.gateway import AsyncRemoteGateway, RemoteGateway
 from dqlite_py.client.link import Link
-from dqlite_py.client.shared import Calls, SharedLink, shared_link
+from dqlite_py.client.shared import SharedLink, shared_link
 from dqlite_py.command import check_database_name
 from dqlite_py.config import TlsSettings
 from dqlite_py.errors import InterfaceError, MalformedMessage

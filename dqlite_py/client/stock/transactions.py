@@ -24,6 +24,7 @@ from dqlite_py.errors import (
     TransactionEnded,
 )
 from dqlite_py.gateway import Interrupt, SqlParams, StatementResult, TransactionLimits, UnitResult
+from dqlite_py.model import WriteKey
 from dqlite_py.sqlite_codes import BUSY_SNAPSHOT
 from dqlite_py.wire.dqlite.requests import Request, RequestType
 from dqlite_py.wire.dqlite.responses import Response, Result
@@ -129,6 +130,8 @@ class Held:
 
 class Transaction:
     """See gateway.AsyncWriteTransaction."""
+
+    commit_key: WriteKey | None = None  # a stock server knows none
 
     def __init__(self, held: Held) -> None:
         self._held = held

@@ -19,6 +19,7 @@ from dqlite_py.client.stock.pool import Pauses, Pool
 from dqlite_py.client.stock.statements import Sql, asks, decode_body, statement
 from dqlite_py.client.stock.streams import Found, Stream, ask_rows, begin, interruptible
 from dqlite_py.client.stock.transactions import FrozenState, Transaction, begun, execute, run_statement
+from dqlite_py.command import check_database_name
 from dqlite_py.errors import (
     DatabaseLocked,
     Error,
@@ -109,6 +110,16 @@ class Stock:
 
         return await self._asked(database, wait_s + _LEADER_WAIT_S, work, Doubt(), keeps=True)
 
+    def new_key(self, _database: str) -> WriteKey:
+        """Raises NotSupportedError."""
+        raise no_keys()
+
+    async def resolve(self, _database: str, key: WriteKey, _timeout_s: float) -> UnitResult:
+        """See Gateway.resolve."""
+        raise OutcomeUnknown(
+            "a dqlite server remembers no keys: what became of the write cannot be found out", **key._asdict()
+        )
+
     # -- reads
 
     async def query(
@@ -156,10 +167,10 @@ class Stock:
 
     async def open_database(self, database: str, timeout_s: float) -> None:
         """See Gateway.open_database."""
+        check_database_name(database)
         self._pool.put(await self._pool.take(database, self._loop.time() + timeout_s))
 
-    @staticmethod
-    def is_read(sql: str) -> bool:
+    async def is_read(self, sql: str, _database: str) -> bool:
         """See Gateway.is_read: by its text, what SQL is wrong says the server."""
         kind = describe(sql).kind
         return asks(sql) if kind is StatementKind.ASK else kind is StatementKind.READ

@@ -12,8 +12,9 @@ from typing import Any
 import msgpack
 
 from dqlite_py.client.background import _running
+from dqlite_py.client.calls import Calls
 from dqlite_py.client.gateway import RemoteGateway
-from dqlite_py.client.shared import Calls, SharedLink, shared_link
+from dqlite_py.client.shared import SharedLink, shared_link
 from tests.support.fakepeer import Answer, FakePeer, member
 
 BODY = b"\x91\x92\xa1x\x90"  # one statement, "x", without parameters; nobody looks at it

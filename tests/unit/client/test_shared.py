@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
+from dqlite_py.client.calls import Calls
 from dqlite_py.client.gateway import AsyncRemoteGateway, RemoteGateway
-from dqlite_py.client.shared import Calls, shared_link
+from dqlite_py.client.shared import shared_link
 from dqlite_py.config import TlsSettings
 from dqlite_py.errors import Error, InterfaceError
 from dqlite_py.model import Address

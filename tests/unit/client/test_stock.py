@@ -413,7 +413,7 @@ def test_a_result_given_up_does_not_show_in_the_next_one(server: FakeServer, gat
 def test_a_forked_child_holds_no_transaction_of_its_parent(server: FakeServer, gateway: StockGateway) -> None:
     transaction = gateway.begin("app", 5, LIMITS)
     read(gateway)
-    numbers = gateway.background.resource.descriptors()
+    numbers = gateway._shared.background.resource.descriptors()
     assert len(numbers) == 2
     reading, writing = os.pipe()
     child = os.fork()
@@ -437,7 +437,7 @@ async def test_what_opens_when_its_caller_has_just_left_is_closed(server: FakeSe
         "state": lambda: gateway.begin_read("app", LEADER, WAIT_S, LIMITS),
         "result": lambda: gateway.query("app", "SELECT 1", (), LEADER, WAIT_S),
     }
-    background = gateway.background
+    background = gateway._shared.background
     task = asyncio.create_task(work[kind]())
     await asyncio.sleep(0)
     wait_until(lambda: background.run(tasks()) == 0)

@@ -12,8 +12,9 @@ import pytest
 
 from dqlite_py import dbapi
 from dqlite_py.client import attempts, transactions
+from dqlite_py.client.calls import Calls
 from dqlite_py.client.gateway import AsyncRemoteGateway
-from dqlite_py.client.shared import Calls, shared_link
+from dqlite_py.client.shared import shared_link
 from dqlite_py.errors import (
     Busy,
     DatabaseLocked,
