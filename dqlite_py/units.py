@@ -248,6 +248,11 @@ def check_body(data: bytes) -> bytes:
     return data
 
 
+def texts_of(body: bytes) -> list[str]:
+    """The SQL of a checked body, each text once."""
+    return [row[0] for row in _unpack(body, "statements") if type(row[0]) is str]
+
+
 def _check_key(session: Any, sequence: Any) -> bool:
     """Whether there is one."""
     if type(sequence) is not int:

@@ -14,7 +14,14 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from dqlite_py.errors import MalformedMessage, NotLeader, OutcomeUnknown, RequestTooLarge, TransactionEnded
+from dqlite_py.errors import (
+    Error,
+    MalformedMessage,
+    NotLeader,
+    OutcomeUnknown,
+    RequestTooLarge,
+    TransactionEnded,
+)
 from dqlite_py.gateway import TransactionLimits
 from dqlite_py.node.database_worker import pack_result, unit_error
 from dqlite_py.node.fields import RESULTS_BYTES_MAX, database_of, field, id_of, seconds_of, timeout_of
@@ -23,10 +30,12 @@ from dqlite_py.node.pending_write import PendingWrite, fence
 from dqlite_py.node.programs import Handler
 from dqlite_py.node.runtime_parts import Parts
 from dqlite_py.node.tickets import Deadline
+from dqlite_py.node.transaction import ROLLED_BACK
 from dqlite_py.node.transaction_calls import HostedTransaction, settle
 from dqlite_py.node.transaction_wire import checked_key
 from dqlite_py.node.transactions import Beginning
-from dqlite_py.units import check_body
+from dqlite_py.sqltext import StatementKind, describe
+from dqlite_py.units import check_body, texts_of
 
 
 class TransactionServices:
@@ -94,10 +103,17 @@ class TransactionServices:
         hosted = self._hosted(context, body)
         found = await hosted.run(check_body(field(body, "body", bytes)), timeout_of(body))
         if len(found.results) > RESULTS_BYTES_MAX:
-            raise RequestTooLarge(
-                f"the statements ran, but their result of {len(found.results)} bytes does not fit into an answer"
-            )
+            raise self._too_large(hosted, body["body"], len(found.results))
         return [found.results, found.is_open, None if found.decltypes is None else list(found.decltypes)]
+
+    def _too_large(self, hosted: HostedTransaction, statements: bytes, size: int) -> Error:
+        """What is told as failed must not be there: a transaction that has written is ended."""
+        why = f"the statements' result of {size} bytes does not fit into an answer"
+        if all(describe(sql).kind is StatementKind.READ for sql in texts_of(statements)):
+            return RequestTooLarge(f"{why}: use LIMIT or select parts by substr()")
+        ended = TransactionEnded(f"{ROLLED_BACK}: {why}")
+        self._parts.transactions.end(hosted.transaction, ended)
+        return ended
 
     async def commit(self, context: Any, body: Any) -> Any:
         hosted = self._hosted(context, body)
