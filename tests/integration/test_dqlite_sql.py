@@ -54,13 +54,16 @@ def test_sql_that_asks_for_the_last_rowid_hears_the_connections(client: DqliteCl
     assert isinstance(asked, RowsBatch)
     assert (asked.columns, asked.rows[0][0].value) == (("last_insert_rowid()",), 42)
     assert client.values("SELECT changes() AS n, 'changes()' WHERE ?", 1) == [(2, "changes()")]
+    assert client.values("SELECT total_changes(), main.t.a FROM main.t WHERE a = 41") == [(2, 41)]
     client.done("INSERT INTO child VALUES (last_insert_rowid(), ?)", "x")
     assert (
         client.done("INSERT INTO t (a) VALUES (50); INSERT INTO child VALUES (Last_Insert_Rowid ( ), 'y')")[0]
         == 2
     )
+    assert client.values("SELECT total_changes()") == [(5,)]
     client.done("BEGIN")
     client.done("INSERT INTO t (a) VALUES (60)")
+    assert client.values("SELECT total_changes()") == [(6,)]
     client.done("INSERT INTO child SELECT last_insert_rowid(), 'z'")
     client.done("COMMIT")
     assert client.values("SELECT p, n FROM child") == [(42, "x"), (50, "y"), (60, "z")]

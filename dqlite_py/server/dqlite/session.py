@@ -75,6 +75,7 @@ class SqlSession:
         "changes",
         "is_query_only",
         "rowid",
+        "total_changes",
     )
 
     def __init__(
@@ -92,6 +93,7 @@ class SqlSession:
         self.busy_timeout_s = settings.busy_timeout_s
         self.rowid = 0
         self.changes = 0
+        self.total_changes = 0
 
     @property
     def is_open(self) -> bool:
@@ -218,6 +220,7 @@ class SqlSession:
     def _note(self, known: Known, rowcount: int, rowid: int | None) -> None:
         if known.changes and rowcount >= 0:
             self.changes = rowcount
+            self.total_changes += rowcount
             if known.kind is StatementKind.INSERT and rowcount > 0 and rowid:
                 self.rowid = rowid
 
@@ -301,7 +304,7 @@ class SqlSession:
         if self.is_query_only and not text.changes_nothing:
             raise OperationalError(_READ_ONLY, code=READONLY)
         core.settings.busy_timeout_s = self.busy_timeout_s
-        sql = filled_in(text, self.rowid, self.changes) if text.calls else text.sql
+        sql = filled_in(text, self) if text.calls else text.sql
         steps = core.execute(sql, _fitted(text.known, values), None, core.settings.timeout_s)
         try:
             if is_long(text.sql):

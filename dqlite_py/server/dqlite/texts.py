@@ -6,13 +6,18 @@ Looking at a text takes time by its length: long ones are looked at on a thread 
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 from dqlite_py.dbapi.statements import Known, classify
 from dqlite_py.server.dqlite.pragmas import own_pragma
 from dqlite_py.sqltext import CACHED_LENGTH_MAX, StatementKind, first_end, split_script, tokens, word_of
 
 _LONG: Final = 4 * CACHED_LENGTH_MAX
+_ATTRIBUTES: Final = {  # of a session, by SQL's functions
+    "LAST_INSERT_ROWID": "rowid",
+    "CHANGES": "changes",
+    "TOTAL_CHANGES": "total_changes",
+}
 _UNCHANGING: Final = (
     StatementKind.READ,
     StatementKind.ASK,
@@ -89,11 +94,19 @@ def first_of(sql: str) -> First:
     return First(look_at(text), len(text.encode()), bool(tail) and not look_at(tail).is_empty)
 
 
-def filled_in(text: Text, rowid: int, changes: int) -> str:
-    """Its SQL with last_insert_rowid() and changes() as of the client's connection, which SQLite knows nothing of."""
+class Sticky(Protocol):
+    """What a connection remembers of its writes."""
+
+    rowid: int
+    changes: int
+    total_changes: int
+
+
+def filled_in(text: Text, sticky: Sticky) -> str:
+    """Its SQL with the functions that tell of the client's connection, which SQLite knows nothing of, as numbers."""
     parts, position = [], 0
     for start, end, name in text.calls:
-        parts += [text.sql[position:start], f"({rowid if name == 'LAST_INSERT_ROWID' else changes})"]
+        parts += [text.sql[position:start], f"({getattr(sticky, _ATTRIBUTES[name])})"]
         position = end
     tail = text.sql[position:]
     if len(parts) == 2 and parts[0].strip().upper() == "SELECT" and tail.strip() in ("", ";"):
@@ -110,7 +123,7 @@ def _calls(sql: str) -> tuple[tuple[int, int, str], ...]:
     found, words = [], list(tokens(sql))
     for before, word, opening, closing in zip([None, *words], words, words[1:], words[2:], strict=False):
         name = word_of(word)
-        is_call = name in ("LAST_INSERT_ROWID", "CHANGES") and (opening.group(), closing.group()) == (
+        is_call = name in _ATTRIBUTES and (opening.group(), closing.group()) == (
             "(",
             ")",
         )
