@@ -46,6 +46,23 @@ READ_PRAGMAS: Final = {
 _REFUSED_FUNCTIONS: Final = frozenset({"load_extension", "fts3_tokenizer"})
 _ALLOWED_ACTIONS: Final = frozenset({apsw.SQLITE_SELECT, apsw.SQLITE_RECURSIVE})
 _WRITES: Final = frozenset({apsw.SQLITE_INSERT, apsw.SQLITE_UPDATE, apsw.SQLITE_DELETE})
+_SCHEMA: Final = frozenset(
+    {
+        apsw.SQLITE_CREATE_TABLE,
+        apsw.SQLITE_CREATE_INDEX,
+        apsw.SQLITE_CREATE_VIEW,
+        apsw.SQLITE_CREATE_TRIGGER,
+        apsw.SQLITE_CREATE_VTABLE,
+        apsw.SQLITE_DROP_TABLE,
+        apsw.SQLITE_DROP_INDEX,
+        apsw.SQLITE_DROP_VIEW,
+        apsw.SQLITE_DROP_TRIGGER,
+        apsw.SQLITE_DROP_VTABLE,
+        apsw.SQLITE_ALTER_TABLE,
+        apsw.SQLITE_ANALYZE,
+        apsw.SQLITE_REINDEX,
+    }
+)
 
 
 class ReadAuthorizer:
@@ -56,6 +73,7 @@ class ReadAuthorizer:
         self.was_asked = False  # set with every statement that is prepared
         self.is_internal = False  # a statement of our own: everything is allowed
         self.explains = False  # an EXPLAIN: it names what a write would touch, and does not touch it
+        self.only_looks = False  # what is prepared is not executed: SQLite is to judge all of it
 
     def __call__(
         self, action: int, first: str | None, second: str | None, schema: str | None, inside: str | None
@@ -64,6 +82,8 @@ class ReadAuthorizer:
         if self.is_internal:
             return apsw.SQLITE_OK
         if self.explains and action in _WRITES:
+            return apsw.SQLITE_OK
+        if self.only_looks and (action in _WRITES or action in _SCHEMA):
             return apsw.SQLITE_OK
         reason = _refusal(action, first, second)
         if reason is None:

@@ -229,10 +229,19 @@ class Reader:
         if not self._connection.getautocommit():
             self._control("ROLLBACK")
 
-    def is_readonly(self, sql: str) -> bool:
-        """Ask SQLite, by preparing; raises as `query` does. A refused write counts as a write."""
+    def is_readonly(self, sql: str, *, only_looks: bool = False) -> bool:
+        """Ask SQLite, by preparing; raises as `query` does. A refused write counts as a write.
+
+        `only_looks`: raises also what SQLite has against a write or a change of the schema.
+        """
         self._authorizer.reason = None
-        code, readonly, message = inspect(self._connection, sql.encode())
+        self._authorizer.only_looks = only_looks
+        try:
+            if only_looks:  # SQLite compares the schema that it has read when a statement runs, not before
+                self._connection.cursor().execute("SELECT 1 FROM sqlite_master LIMIT 0")
+            code, readonly, message = inspect(self._connection, sql.encode())
+        finally:
+            self._authorizer.only_looks = False
         if code == 0:
             return readonly
         if code == MISUSE:

@@ -342,7 +342,7 @@ class ReaderPool:
         except IndexError:
             reader, _ = self._connections.wait(REQUEST_TIMEOUT_MS / 1000)
         try:
-            if not reader.is_readonly(sql) and is_pragma:
+            if not reader.is_readonly(sql, only_looks=True) and is_pragma:
                 raise NotSupportedError(reader.refused or "not authorized", code=AUTH)
         finally:
             self._give_back(reader)
