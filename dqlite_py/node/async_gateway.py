@@ -1,7 +1,7 @@
 """The AsyncGateway of an embedded node, for tasks of any event loop but the node's own.
 
 Calls are handed to the node's loop as threads' are, without a thread per call. Answers come back through one Outbox per
-event loop: it is woken once for all that are answered together. Reads run on the loop's own executor.
+event loop: it is woken once for all that are answered together. Reads: async_reads.py.
 """
 
 from __future__ import annotations

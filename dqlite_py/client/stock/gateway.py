@@ -15,7 +15,7 @@ from dqlite_py.client.stock.work import Stock
 from dqlite_py.config import TlsSettings
 from dqlite_py.gateway import ServerInfo
 from dqlite_py.model import Address
-from dqlite_py.raft.tls import TlsContexts
+from dqlite_py.tlscontexts import client_context
 
 STOCK: Final = ServerInfo("dqlite", exactly_once=False, read_levels=("stale",), changes=False)
 _REQUESTS: Final[Requests[Stock]] = Requests(
@@ -67,7 +67,7 @@ class AsyncStockGateway(AsyncioGateway[Stock]):
 
 
 def _link(addresses: tuple[Address, ...], tls: TlsSettings | None, degrades: bool) -> PerProcess[Stock]:
-    context: ssl.SSLContext | None = None if tls is None else TlsContexts(tls).client
+    context: ssl.SSLContext | None = None if tls is None else client_context(tls)
 
     async def open() -> Stock:
         return Stock(addresses, context, degrades=degrades)
