@@ -290,7 +290,11 @@ class Node:
         if loop is None or self._stopped.is_set():
             coroutine.close()
             raise NodeStopped("the node is not running")
-        future = asyncio.run_coroutine_threadsafe(coroutine, loop)
+        try:
+            future = asyncio.run_coroutine_threadsafe(coroutine, loop)
+        except RuntimeError:  # the loop was closed just now
+            coroutine.close()
+            raise NodeStopped("the node is not running") from None
         try:
             return future.result(timeout)
         except TimeoutError:

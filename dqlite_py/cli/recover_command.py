@@ -14,6 +14,7 @@ from dqlite_py.cli.remote import Remote
 from dqlite_py.errors import Error
 from dqlite_py.model import Address
 from dqlite_py.offline import recover as recovery
+from dqlite_py.offline.compare import read_reports
 from dqlite_py.offline.rejoin import note_rejoin, plan_rejoin
 
 _STATUS_S = 5.0
@@ -36,7 +37,7 @@ _STATUS_S = 5.0
 @click.option(
     "--force",
     is_flag=True,
-    help="Also when another folder reaches further (its newer writes are lost), or a spare's.",
+    help="Also when another folder reaches further (its newer writes are lost), a spare's, or one about to rejoin.",
 )
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON (with --dry-run or --yes).")
@@ -61,7 +62,7 @@ def recover(
     if as_json and not (dry_run or yes):
         raise click.UsageError("--json cannot ask: add --dry-run or --yes")
     try:
-        reports = recovery.read_reports(compare)
+        reports = read_reports(compare)
         with BytesBar(is_wanted=not as_json) as bar:
             plan = recovery.plan_recovery(
                 folder,

@@ -23,6 +23,7 @@ from dqlite_py.limits import MEMBERS_MAX
 from dqlite_py.model import Address
 from dqlite_py.ports import Disk
 from dqlite_py.storage.sealedfile import read_sealed, seal, unseal, write_temporary
+from dqlite_py.wire.handshake import NO_CLUSTER
 
 RECOVERED: Final = "RECOVERED"
 RECOVERING: Final = "RECOVERING"
@@ -53,6 +54,10 @@ class Rejoin:
     new: bytes
     aside: str
     addresses: tuple[Address, ...]
+
+    def waits(self, cluster_id: bytes) -> bool:
+        """Whether it is still to be done in a folder of this cluster (zeros: of none yet)."""
+        return cluster_id in (self.old, NO_CLUSTER)
 
 
 @dataclass(frozen=True, slots=True)

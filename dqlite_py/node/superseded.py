@@ -189,8 +189,8 @@ def set_aside(disk: Disk, folder: str) -> Rejoin | None:
     if rejoin is None:
         return None
     identity = Identity.load(disk, folder)
-    if identity is not None and identity.cluster_id == rejoin.new:
-        remove(disk, folder, REJOIN)
+    if identity is not None and not rejoin.waits(identity.cluster_id):
+        remove(disk, folder, REJOIN)  # it has joined that, or what continues it, or was made another cluster
         return None
     if identity is not None and identity.cluster_id == rejoin.old:
         aside = os.path.join(folder, rejoin.aside)

@@ -5,6 +5,7 @@ The result appears under its name only when it is whole and durable. Blocking.
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 from collections.abc import Callable, Iterator
@@ -28,30 +29,59 @@ from dqlite_py.storage.state_files import (
 )
 
 Progress = Callable[[str, int, int], None]
+_NO_LINKS = frozenset(
+    (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK)
+)  # FAT, some network file systems
 
 
 @contextmanager
 def new_file(path: str, *, replace: bool) -> Iterator[str]:
     """A name beside `path` for a file in the making; on success it is renamed, durably. Nothing is left on an error.
 
-    Raises InterfaceError when `path` exists and is not to be replaced, OSError.
+    Raises InterfaceError when `path` exists and is not to be replaced, or what belongs to another file of its name does
+    (SQLite would read the new file with it), OSError.
     """
     target = os.path.abspath(path)
     if os.path.isdir(target):
         raise InterfaceError(f"{target} is a folder: name a file")
     if os.path.lexists(target) and not replace:
-        raise InterfaceError(f"{target} exists already: choose another name, or say --force")
+        raise _exists(target)
+    for suffix in ("-wal", "-journal"):
+        if os.path.lexists(target + suffix):
+            raise InterfaceError(
+                f"{target}{suffix} is there, with which SQLite would read the dump: choose another name, or see whose "
+                "it is"
+            )
     temporary = f"{target}.{secrets.token_hex(4)}.tmp"
     try:
         yield temporary
         if replace:
             os.replace(temporary, target)
         else:
-            os.link(temporary, target)  # never over a file that came meanwhile
-            os.unlink(temporary)
+            _place(temporary, target)
         _sync_folder(os.path.dirname(target))
     finally:
         remove_files(temporary)
+
+
+def _place(temporary: str, target: str) -> None:
+    """Never over a file that came meanwhile, if the file system can see to that."""
+    try:
+        os.link(temporary, target)
+    except FileExistsError:
+        raise _exists(target) from None
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        if os.path.lexists(target):
+            raise _exists(target) from None
+        os.rename(temporary, target)
+    else:
+        os.unlink(temporary)
+
+
+def _exists(target: str) -> InterfaceError:
+    return InterfaceError(f"{target} exists already: choose another name, or say --force")
 
 
 def finish_copy(copy: str, target: str, *, sql: bool, keep_internal: bool) -> int:

@@ -10,7 +10,7 @@ database that is empty: others can see it grow, and a failure leaves a part, whi
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -38,10 +38,12 @@ BATCH_BYTES: Final = 1 * MIB
 ATTEMPTS_MAX: Final = 20
 _PAUSE_S: Final = 0.5
 _LIMITS: Final = TransactionLimits(idle_s=60.0, hold_s=3600.0)
-_STAGE: Final = "restore_rows_of_a_table"
+_STAGE: Final = "restore_rows_of_table_"
+_STEP: Final = "restore_step"
 _OLD: Final = (
     "SELECT type, name FROM sqlite_schema WHERE type IN ('table', 'view', 'trigger') AND name NOT GLOB '_dqlite_*' "
     "AND name NOT GLOB 'sqlite_*' AND tbl_name NOT GLOB '_dqlite_*' "
+    "AND name NOT IN (SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 'shadow') "
     "ORDER BY type = 'table', type = 'view', rowid DESC"
 )
 _ENDED: Final = (TransactionEnded, NoLeader, NotLeader, DatabaseLocked)  # nothing of it has happened
@@ -154,8 +156,8 @@ class _Load:
         old = [(str(row[0]), str(row[1])) for row in found.rows or ()]
         if old and not replace:
             raise _not_empty(self._database, [name for _type, name in old])
-        for kind, name in _droppable(begun, old, self._timeout_s):
-            begun.run(encode_statements([(f"DROP {kind.upper()} {quoted(name)}", ())]), self._timeout_s)
+        for sql in _dropping(begun, old, self._timeout_s):
+            begun.run(encode_statements([(sql, ())]), self._timeout_s)
 
     # -- many entries
 
@@ -186,38 +188,51 @@ class _Load:
 
     def _bodies(self) -> Iterator[bytes]:
         plan = self._source.plan
-        for table in plan.tables:
-            yield encode_statements([(table.create, ())])
-            yield from self._rows_of(table)
+        for group in plan.groups:
+            for table in group:
+                yield encode_statements([(table.create, ())])
+            if len(group) == 1 and not group[0].refers_to_itself:
+                yield from self._rows_of(group[0], group[0].insert)
+            else:
+                yield from self._rows_at_once(group)
         yield from _sequences(plan)
         for sql in plan.others:
             yield encode_statements([(sql, ())])
         for name in plan.analyzed:
             yield encode_statements([(f"ANALYZE {quoted(name)}", ())])
 
-    def _rows_of(self, table: SourceTable) -> Iterator[bytes]:
-        insert = table.insert
-        columns = [f"c{number}" for number in range(len(table.columns))]
-        if table.refers_to_itself:  # all its rows in one statement, so that each finds what it refers to
-            yield encode_statements([(f"CREATE TABLE {_STAGE}({', '.join(columns)})", ())])
-            insert = f"INSERT INTO {_STAGE} VALUES ({', '.join('?' * len(columns))})"
+    def _rows_at_once(self, group: Sequence[SourceTable]) -> Iterator[bytes]:
+        """All rows of these tables in one statement, so that each finds what it refers to."""
+        moves = []
+        for number, table in enumerate(group):
+            stage = f"{_STAGE}{number}"
+            columns = ", ".join(f"c{place}" for place in range(len(table.columns)))
+            yield encode_statements([(f"CREATE TABLE {stage}({columns})", ())])
+            yield from self._rows_of(
+                table, f"INSERT INTO {stage} VALUES ({', '.join('?' * len(table.columns))})"
+            )
+            into = f"{quoted(table.name)}({', '.join(table.columns)})"
+            moves.append(f"INSERT INTO {into} SELECT {columns} FROM {stage} ORDER BY rowid")
+        dropping = [f"DROP TABLE {_STAGE}{number}" for number in range(len(group))]
+        yield encode_statements([(sql, ()) for sql in (*_as_one(moves), *dropping)])
+
+    def _rows_of(self, table: SourceTable, insert: str) -> Iterator[bytes]:
         for rows, size in self._source.batches(table, BATCH_BYTES):
             yield encode_repeated_statements(insert, rows)
             self._rows += len(rows)
             self._done += size
             if self._progress is not None:
                 self._progress(f"{self._database}: {table.name}", self._done, max(self._done, self._total))
-        if table.refers_to_itself:
-            yield encode_statements(
-                [
-                    (
-                        f"INSERT INTO {quoted(table.name)}({', '.join(table.columns)}) "
-                        f"SELECT {', '.join(columns)} FROM {_STAGE} ORDER BY rowid",
-                        (),
-                    ),
-                    (f"DROP TABLE {_STAGE}", ()),
-                ]
-            )
+
+
+def _as_one(statements: Sequence[str]) -> list[str]:
+    """Foreign keys are looked at when the statement ends that set off a trigger, not after each one in it."""
+    return [
+        f"CREATE TABLE {_STEP}(x)",
+        f"CREATE TRIGGER {_STEP}_done AFTER INSERT ON {_STEP} BEGIN {'; '.join(statements)}; END",
+        f"INSERT INTO {_STEP} VALUES (1)",
+        f"DROP TABLE {_STEP}",
+    ]
 
 
 def _sequences(plan: Plan) -> Iterable[bytes]:
@@ -230,22 +245,23 @@ def _sequences(plan: Plan) -> Iterable[bytes]:
         )
 
 
-def _droppable(
-    begun: WriteTransaction, old: list[tuple[str, str]], timeout_s: float
-) -> list[tuple[str, str]]:
-    """In an order in which foreign keys let them go: children before parents."""
+def _dropping(begun: WriteTransaction, old: list[tuple[str, str]], timeout_s: float) -> Iterator[str]:
+    """Statements in an order in which foreign keys let all of it go: children before parents."""
+    for kind, name in old:
+        if kind != "table":
+            yield f"DROP {kind.upper()} {quoted(name)}"
     tables = {name.lower(): name for kind, name in old if kind == "table"}
     parents: dict[str, set[str]] = {}
     for low, name in tables.items():
         asked = encode_statements([('SELECT "table" FROM pragma_foreign_key_list(?)', (name,))])
         [found] = begun.run(asked, timeout_s)
         parents[low] = {str(row[0]).lower() for row in found.rows or ()} - {low}
-    ordered: list[tuple[str, str]] = [(kind, name) for kind, name in old if kind != "table"]
     while tables:
         free = [low for low in tables if not any(low in parents[other] for other in tables)]
+        if not free:  # a circle, and what it leads to
+            yield from _as_one([f"DELETE FROM {quoted(name)}" for name in tables.values()])
         for low in free or list(tables):
-            ordered.append(("table", tables.pop(low)))
-    return ordered
+            yield f"DROP TABLE {quoted(tables.pop(low))}"
 
 
 def _not_empty(database: str, names: list[str]) -> Error:

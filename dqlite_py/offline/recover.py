@@ -12,7 +12,6 @@ note is removed last. The databases are not touched. Blocking; no node runs on t
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -36,22 +35,25 @@ from dqlite_py.model import (
 from dqlite_py.node.startup import new_cluster_id
 from dqlite_py.node.succession import (
     RECOVERING,
+    REJOIN,
     Predecessor,
     Recovery,
     free_name,
     move,
     read_predecessors,
     read_recovery,
+    read_rejoin,
     remove,
     write_predecessors,
     write_recovery,
 )
+from dqlite_py.offline.compare import newer_folders
 from dqlite_py.offline.report import FolderReport
 from dqlite_py.offline.verify import Progress, verify_folder
 from dqlite_py.ports import Disk, ReadOnlyDisk, SystemDisk
 from dqlite_py.raft.journal import Identity, Journal, JournalBatch, lock_folder
 from dqlite_py.raft.journal.inspection import JournalView, view_journal
-from dqlite_py.raft.membership import encode_configuration
+from dqlite_py.raft.membership import decode_configuration, encode_configuration
 from dqlite_py.storage.manifest import Manifest
 from dqlite_py.storage.sealedfile import remove_folder, write_temporary
 from dqlite_py.storage.state_files import (
@@ -127,7 +129,8 @@ def plan_recovery(
 ) -> RecoveryPlan:
     """Look at `folder` and change nothing. others: `verify --json` of other nodes' folders, to compare with.
 
-    address: where the node will be (default: where it was). force: also for a spare, which was sent no data.
+    address: where the node will be (default: where it was). force: also for a spare, which was sent no data, and a
+    folder that is about to join another recovered cluster.
     with_databases: False does not look into the databases. Raises InterfaceError (no such member, reports of another
     cluster, a recovery was interrupted under another address), CorruptState when the folder is damaged, and what
     `verify_folder` raises.
@@ -142,6 +145,13 @@ def plan_recovery(
                 "that one; a node that starts elsewhere tells its cluster so"
             )
         return _resumed(path, interrupted)
+    identity = Identity.load(disk, path)
+    rejoin = read_rejoin(disk, path)
+    if rejoin is not None and not force and (identity is None or rejoin.waits(identity.cluster_id)):
+        raise InterfaceError(
+            f"{path} is about to join cluster {rejoin.new.hex()}, which was recovered already: start the node, or "
+            f"recover a node of that one (--force makes another cluster of this folder, or of {rejoin.aside} in it)"
+        )
     report = verify_folder(
         path, scratch=scratch, quick=True, with_databases=with_databases, progress=progress
     )
@@ -151,7 +161,6 @@ def plan_recovery(
             f"{path} is damaged, another node's folder may not be: {lines}", file=path, expected="a sound folder",
             found=lines[:300],
         )  # fmt: skip
-    identity = Identity.load(disk, path)
     assert identity is not None
     me = next((m for m in report.members if m["id"] == report.node_id), None)
     role = str(me["role"]) if me else "none"
@@ -179,7 +188,7 @@ def plan_recovery(
         max(0, last[1] - certain),
         last[2],
         tuple(m for m in report.members if m["id"] != report.node_id),
-        _newer(others, report, last[:2]),
+        newer_folders(others, report.cluster_id, last[:2]),
     )
 
 
@@ -216,34 +225,15 @@ def _first_kept(view: JournalView, index: int, term: int) -> int | None:
     return index + 1
 
 
-def _newer(others: Sequence[dict[str, Any]], report: FolderReport, last: tuple[int, int]) -> tuple[str, ...]:
-    found = []
-    for other in others:
-        if other.get("cluster_id") != report.cluster_id:
-            raise InterfaceError(
-                f"the report of {other.get('folder')} is of cluster {other.get('cluster_id')}, "
-                f"not of {report.cluster_id}"
-            )
-        reach = (
-            max(other.get("last_term") or 0, other.get("snapshot_term") or 0),
-            max(other.get("last_index") or 0, other.get("snapshot_index") or 0),
-        )
-        if reach > last:
-            found.append(
-                f"{other.get('folder')} (node {other.get('node_id')}): index {reach[1]} of term {reach[0]}"
-            )
-    return tuple(found)
-
-
 # -- doing it
 
 
-def recover(plan: RecoveryPlan) -> Recovered:
+def recover(plan: RecoveryPlan, disk: Disk | None = None) -> Recovered:
     """Carry out a plan, or complete an interrupted one; raises DirectoryLocked, OSError, what reading raises.
 
     After an error run it again: the folder does not start until it is complete.
     """
-    disk = SystemDisk()
+    disk = disk or SystemDisk()
     lock = lock_folder(disk, plan.folder)
     try:
         recovery = read_recovery(disk, plan.folder)
@@ -280,6 +270,7 @@ def _carry_out(disk: Disk, folder: str, recovery: Recovery) -> Recovered:
     new = replace(old, cluster_id=recovery.new)
     _replace(disk, os.path.join(generation, MANIFEST_NAME), new.to_bytes())
     Identity(recovery.new, owner.node_id, owner.created_us).save(disk, folder)
+    remove(disk, folder, REJOIN)  # it was for the old cluster
     known = [p for p in read_predecessors(disk, folder) if p.cluster_id != recovery.old]
     write_predecessors(disk, folder, (*known, Predecessor(recovery.old, *last)))
     remove(disk, folder, RECOVERING)
@@ -348,11 +339,12 @@ def _write_journal(
                 hard_state=HardState(Term(above), NodeId(0)), reset=(index, term) if index else None
             )
             journal.write([start])
+            known = manifest.configuration
             if first is not None:
-                _copy_entries(view, first, journal)
-            me = Configuration((Member(owner.node_id, recovery.address, Role.VOTER),))
+                known = _copy_entries(view, first, journal) or known
+            alone = _alone(known, owner.node_id, recovery.address)
             closing = Entry(
-                LogIndex(last[1] + 1), Term(above), EntryKind.CONFIGURATION, encode_configuration(me)
+                LogIndex(last[1] + 1), Term(above), EntryKind.CONFIGURATION, encode_configuration(alone)
             )
             journal.write([JournalBatch(entries=[closing])])
         finally:
@@ -362,28 +354,25 @@ def _write_journal(
     return last
 
 
-def _copy_entries(view: JournalView, first: int, journal: Journal) -> None:
+def _copy_entries(view: JournalView, first: int, journal: Journal) -> Configuration | None:
+    """Returns the newest configuration among them."""
+    newest: Configuration | None = None
     while first <= view.last_index:
         found = view.read(first, view.last_index, _BATCH_BYTES)
         journal.write([JournalBatch(entries=found)])
         first += len(found)
+        for entry in found:
+            if entry.kind is EntryKind.CONFIGURATION:
+                newest = decode_configuration(entry)
+    return newest
+
+
+def _alone(known: Configuration, node_id: NodeId, address: Address) -> Configuration:
+    """This node as the only member; its weight and domain and the cluster's settings stay."""
+    me = known.get(node_id) or Member(node_id, address, Role.VOTER)
+    return Configuration((replace(me, address=address, role=Role.VOTER),), settings=known.settings)
 
 
 def _replace(disk: Disk, path: str, data: bytes) -> None:
     disk.rename(write_temporary(disk, path, data), path)
     disk.fsync_dir(os.path.dirname(path))
-
-
-def read_reports(paths: Sequence[str]) -> list[dict[str, Any]]:
-    """Files with the output of `verify --json`; raises InterfaceError, OSError."""
-    found = []
-    for path in paths:
-        try:
-            with open(path, encoding="utf-8") as file:
-                report = json.load(file)
-        except ValueError as error:
-            raise InterfaceError(f"{path} is not the output of verify --json: {error}") from None
-        if not isinstance(report, dict) or "cluster_id" not in report:
-            raise InterfaceError(f"{path} is not the output of verify --json")
-        found.append(report)
-    return found

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from dqlite_py.command import CommandKind, decode_header
 from dqlite_py.errors import CorruptState, Error, InterfaceError, UnknownFormat
 from dqlite_py.model import Configuration, Entry, EntryKind
-from dqlite_py.node.succession import RECOVERING, REJOIN
+from dqlite_py.node.succession import RECOVERING, REJOIN, read_rejoin
 from dqlite_py.offline.folder import held_still
 from dqlite_py.offline.report import DatabaseFacts, FolderReport
 from dqlite_py.ports import ReadOnlyDisk
@@ -117,10 +117,15 @@ def _identity(disk: ReadOnlyDisk, path: str, report: FolderReport) -> Identity |
         report.damage(
             "identity", "a recovery of this folder was interrupted: run dqlite-py cluster recover again"
         )
-    if disk.exists(os.path.join(path, REJOIN)):
-        report.note(
-            "identity", "at its next start the node sets these files aside and joins a recovered cluster"
-        )
+    try:
+        rejoin = read_rejoin(disk, path)
+    except CorruptState as error:
+        report.damage("identity", error.message, os.path.join(path, REJOIN))
+    else:
+        if rejoin is not None and rejoin.waits(identity.cluster_id):
+            report.note(
+                "identity", "at its next start the node sets these files aside and joins a recovered cluster"
+            )
     report.cluster_id, report.node_id = identity.cluster_id.hex(), int(identity.node_id)
     return identity
 

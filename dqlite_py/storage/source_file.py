@@ -1,7 +1,7 @@
 """An SQLite file of the user's, read to be made a database of a cluster: its schema as steps, its rows in batches.
 
 It is only read. What a cluster cannot hold is refused here, by name, before anything is written: virtual tables, text
-that is no UTF-8, tables whose foreign keys go round in a circle. Tables of ours, in a dump with them, are left out.
+that is no UTF-8. Tables of ours, in a dump with them, are left out.
 """
 
 from __future__ import annotations
@@ -47,14 +47,21 @@ class SourceTable:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What makes an equal database, in order: tables with their rows, sequences, `others`, statistics of tables."""
+    """What makes an equal database, in order: tables with their rows, sequences, `others`, statistics of tables.
 
-    tables: tuple[SourceTable, ...]
+    groups: tables whose foreign keys lead from each to each, so that their rows must come at once; most are of one.
+    """
+
+    groups: tuple[tuple[SourceTable, ...], ...]
     sequences: tuple[tuple[str, Any], ...]
     others: tuple[str, ...]
     analyzed: tuple[str, ...]
     user_version: int
     application_id: int
+
+    @property
+    def tables(self) -> tuple[SourceTable, ...]:
+        return tuple(table for group in self.groups for table in group)
 
 
 class SourceFile:
@@ -65,6 +72,8 @@ class SourceFile:
         if not os.path.isfile(self.path):
             raise InterfaceError(f"there is no file {self.path}")
         self.size_bytes = os.path.getsize(self.path)
+        if self.size_bytes == 0:  # to SQLite an empty database; to its owner a backup that failed
+            raise InterfaceError(f"{self.path} is empty: it is not an SQLite database")
         uri = f"file:{quote(self.path)}?mode=ro"
         try:
             self._connection = apsw.Connection(
@@ -80,8 +89,15 @@ class SourceFile:
                 raise
         except apsw.NotADBError:
             raise InterfaceError(f"{self.path} is not an SQLite database") from None
+        except apsw.ReadOnlyError:
+            raise InterfaceError(
+                f"{self.path} was left in the middle of a transaction: open it once with sqlite3, which undoes that"
+            ) from None
         except apsw.Error as error:
             raise error_from_apsw(error) from error
+        if not (self.plan.groups or self.plan.others):
+            self._connection.close()
+            raise InterfaceError(f"{self.path} holds nothing: was it copied without its -wal file?")
 
     def __enter__(self) -> Self:
         return self
@@ -144,7 +160,7 @@ class SourceFile:
         )
         names = {table.name for table in tables}
         return Plan(
-            tuple(self._in_order(tables)),
+            tuple(self._in_groups(tables)),
             tuple((str(name), seq) for name, seq in sequences if name in names),
             tuple(str(sql) for (sql,) in run(_OTHERS).fetchall()),
             tuple(str(name) for (name,) in analyzed if name in names),
@@ -195,26 +211,31 @@ class SourceFile:
         sql = 'SELECT DISTINCT "table" FROM pragma_foreign_key_list(?)'
         return [str(parent) for (parent,) in self._connection.execute(sql, (name,))]
 
-    def _in_order(self, tables: list[SourceTable]) -> list[SourceTable]:
+    def _in_groups(self, tables: list[SourceTable]) -> list[tuple[SourceTable, ...]]:
         """Parents before children, else as in the file."""
         waiting = {table.name.lower(): table for table in tables}
-        ordered: list[SourceTable] = []
+        parents = {
+            name: {parent.lower() for parent in self._immediate_parents(table.name)} - {name}
+            for name, table in waiting.items()
+        }
+        groups: list[tuple[SourceTable, ...]] = []
         while waiting:
-            ready = [
-                table
-                for name, table in waiting.items()
-                if not any(
-                    parent.lower() in waiting and parent.lower() != name
-                    for parent in self._immediate_parents(table.name)
-                )
-            ]
-            if not ready:
-                names = ", ".join(table.name for table in waiting.values())
-                raise NotSupportedError(f"foreign keys go round in a circle among the tables {names}")
-            for table in ready:
-                ordered.append(table)
-                del waiting[table.name.lower()]
-        return ordered
+            ready = [{name} for name in waiting if not parents[name] & waiting.keys()]
+            # Who leads to the fewest leads only to such as lead back.
+            for names in ready or [min((_reached(name, parents, waiting) for name in waiting), key=len)]:
+                groups.append(tuple(table for name, table in waiting.items() if name in names))
+                for name in names:
+                    del waiting[name]
+        return groups
+
+
+def _reached(start: str, parents: dict[str, set[str]], among: dict[str, SourceTable]) -> set[str]:
+    found: set[str] = set()
+    left = {start}
+    while left:
+        found |= left
+        left = {parent for name in left for parent in parents[name] if parent in among} - found
+    return found
 
 
 def quoted(name: str) -> str:

@@ -155,6 +155,13 @@ def test_a_stopped_nodes_folder(cluster: Cluster, tmp_path: Path) -> None:
     assert again.exit_code == 3
     assert "exists already" in again.output
     assert run("--dir", str(node.folder), "--database", DATABASE, str(target), "--force").exit_code == 0
+    # Found by reading: SQLite would read the new file with what an earlier one of its name left.
+    for left in ("file.db-wal", "file.db-journal"):
+        (tmp_path / left).touch()
+        beside = run("--dir", str(node.folder), "--database", DATABASE, str(target), "--force")
+        assert beside.exit_code == 3
+        assert f"{left} is there" in " ".join(beside.output.split())
+        (tmp_path / left).unlink()
     other = run("--dir", str(node.folder), "--database", "nobody", str(tmp_path / "nobody.db"))
     assert other.exit_code == 3
     assert DATABASE in other.output

@@ -245,3 +245,15 @@ def test_who_waits_hears_that_the_node_stopped(nodes: list[dqlite_py.Node]) -> N
         nodes[2].stop()
         error = waiting.exception(30)
     assert error is None or isinstance(error, dqlite_py.Error)
+
+
+def test_asked_just_before_a_node_counts_as_stopped(tmp_path: Path) -> None:
+    """Found as a node that failed while it waited for a leader: it ended with a traceback and the wrong exit code."""
+    with dqlite_py.Node(tmp_path / "node", listen="127.0.0.1:0") as node:
+        node.stop()
+        node._stopped.clear()  # as it is after its loop was closed
+        with pytest.raises(errors.NodeStopped):
+            node.status()
+        with pytest.raises(errors.NodeStopped):
+            node.wait_ready(0.5)
+        node._stopped.set()

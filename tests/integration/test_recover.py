@@ -176,6 +176,11 @@ def test_an_old_node_with_more_does_not_go_over_by_itself(cluster: Cluster) -> N
     assert run(*place, "--dry-run").exit_code == 0
     assert fingerprint(ahead.folder) == before
     assert run(*place, "--yes").exit_code == 0
+    again = run(
+        "cluster", "recover", "--dir", ahead.folder, "--yes"
+    )  # it would be a second cluster of the old one
+    assert again.exit_code == 3
+    assert f"about to join cluster {done['cluster_id']}" in again.output
     ahead.start()
     wait_member(cluster, ahead, done["cluster_id"])
     wait_until(lambda: numbers(cluster, ahead, "stale") == [0, 1, 2, 3, 4, 100], "the recovered state")

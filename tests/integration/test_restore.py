@@ -259,13 +259,89 @@ def test_rows_that_refer_to_each_other(cluster: Cluster, tmp_path: Path) -> None
     }
 
 
+def interrupted(path: Path) -> None:
+    """As a program leaves it that was killed in a transaction."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("CREATE TABLE a(x)")
+        db.execute("PRAGMA cache_size = 1")
+        db.execute("BEGIN")
+        db.executemany("INSERT INTO a VALUES (?)", [("x" * 500,)] * 1000)
+        file, journal = path.read_bytes(), path.with_name(f"{path.name}-journal").read_bytes()
+    path.write_bytes(file)
+    path.with_name(f"{path.name}-journal").write_bytes(journal)
+
+
+CIRCLES = (
+    "CREATE TABLE leaf(id INTEGER PRIMARY KEY, of INTEGER NOT NULL REFERENCES man(id))",
+    "CREATE TABLE man(id INTEGER PRIMARY KEY, wife INTEGER NOT NULL REFERENCES woman(id))",
+    "CREATE TABLE root(id INTEGER PRIMARY KEY)",
+    "CREATE TABLE woman(id INTEGER PRIMARY KEY, man INTEGER NOT NULL REFERENCES man(id) DEFERRABLE INITIALLY DEFERRED,"
+    " root INTEGER NOT NULL REFERENCES root(id), twin INTEGER REFERENCES woman(id))",
+    "CREATE TABLE other(a TEXT PRIMARY KEY REFERENCES another(b)) WITHOUT ROWID",
+    "CREATE TABLE another(b TEXT PRIMARY KEY REFERENCES other(a) ON DELETE CASCADE)",
+    "PRAGMA foreign_keys = OFF",
+    "INSERT INTO root VALUES (7)",
+    "INSERT INTO man VALUES (1, 1), (2, 2)",
+    "INSERT INTO woman VALUES (1, 2, 7, 2), (2, 1, 7, NULL)",
+    "INSERT INTO leaf VALUES (1, 2)",
+    "INSERT INTO other VALUES ('k')",
+    "INSERT INTO another VALUES ('k')",
+)
+
+
+def rows(path: Path) -> dict[str, object]:
+    return {name: value for name, value in contents(path).items() if name.startswith("rows")}
+
+
+def test_foreign_keys_that_go_round_in_a_circle(cluster: Cluster, tmp_path: Path) -> None:
+    file = make(tmp_path / "circles.db", *CIRCLES)
+    into = ("restore", "-s", cluster.nodes[0].address, "--database", DATABASE)
+    result = run(*into, str(file))
+    assert result.exit_code == 0, result.output
+    dump(cluster.nodes[1].address, tmp_path / "dumped.db")
+    assert rows(tmp_path / "dumped.db") == rows(file)
+    with closing(sqlite3.connect(tmp_path / "dumped.db")) as db:
+        names = {name for (name,) in db.execute("SELECT name FROM sqlite_schema")}
+        assert not [name for name in names if name.startswith("restore")]
+    again = run(*into, str(file), "--replace")  # what is there goes round in a circle, too
+    assert again.exit_code == 0, again.output
+    cluster.check_equal()
+    dump(cluster.nodes[2].address, tmp_path / "dumped.db")
+    assert rows(tmp_path / "dumped.db") == rows(file)
+    founded = run("restore", "--dir", str(tmp_path / "new"), "--database", DATABASE, str(file))
+    assert founded.exit_code == 0, founded.output
+    assert (
+        run(
+            "dump", "--dir", str(tmp_path / "new"), "--database", DATABASE, str(tmp_path / "new.db")
+        ).exit_code
+        == 0
+    )
+    assert rows(tmp_path / "new.db") == rows(file)
+
+
+def test_what_is_replaced_may_hold_virtual_tables(cluster: Cluster, tmp_path: Path) -> None:
+    """Found by reading: the tables behind them were to be dropped one by one."""
+    node = cluster.nodes[0]
+    unit = encode_unit(
+        [
+            ("CREATE VIRTUAL TABLE pages USING fts5(text)", ()),
+            ("CREATE VIRTUAL TABLE r USING rtree(i, a, b)", ()),
+        ]
+    )
+    cluster.client.call(node.address, "sql.open", {"database": DATABASE})
+    cluster.client.call(node.address, "sql.write", {"database": DATABASE, "unit": unit})
+    file = make(tmp_path / "some.db", "CREATE TABLE a(x)", "INSERT INTO a VALUES (1)")
+    result = run("restore", "-s", node.address, "--database", DATABASE, str(file), "--replace")
+    assert result.exit_code == 0, result.output
+    assert dump(node.address, tmp_path / "dumped.db") == contents(file)
+
+
 def test_what_is_refused(cluster: Cluster, full: Path, tmp_path: Path) -> None:
     fts = make(tmp_path / "fts.db", "CREATE VIRTUAL TABLE pages USING fts5(text)")
-    circle = make(
-        tmp_path / "circle.db",
-        "CREATE TABLE a(x PRIMARY KEY REFERENCES b)",
-        "CREATE TABLE b(y PRIMARY KEY REFERENCES a)",
-    )
+    (tmp_path / "empty.db").touch()
+    nothing = make(tmp_path / "nothing.db", "CREATE TABLE a(x)", "DROP TABLE a")
+    hot = tmp_path / "hot.db"
+    interrupted(hot)
     bad_text = make(tmp_path / "text.db", "CREATE TABLE a(x)", "INSERT INTO a VALUES (CAST(x'ff' AS TEXT))")
     orphan = make(
         tmp_path / "orphan.db",
@@ -276,7 +352,9 @@ def test_what_is_refused(cluster: Cluster, full: Path, tmp_path: Path) -> None:
     (tmp_path / "no.db").write_bytes(b"this is no database at all" * 100)
     for file, words in (
         (fts, "virtual tables"),
-        (circle, "circle"),
+        (tmp_path / "empty.db", "is empty"),
+        (nothing, "holds nothing"),
+        (hot, "in the middle of a transaction"),
         (bad_text, "not UTF-8"),
         (orphan, "c to p"),
         (tmp_path / "no.db", "not an SQLite database"),

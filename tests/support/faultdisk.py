@@ -4,7 +4,8 @@ seed.
 Implements ports.Disk. What is synced is safe for ever. Of the rest, `after_power_loss` decides per write and
 per 512-byte sector, and per directory operation, so that writes may also reach the disk out of order; a
 failed sync loses its writes for good although reads go on showing them, as Linux does. `after_kill` keeps the
-page cache. Directory entries need fsync_dir; fsync of a file does not make its name durable. Thread-safe;
+page cache. Directory entries need fsync_dir; fsync of a file does not make its name durable. A rename into another
+folder comes to pass in both or in neither, as in file systems with a journal. Thread-safe;
 nothing sleeps unless `before_sync` does.
 """
 
@@ -44,17 +45,23 @@ class _File:
     pending: list[tuple[int, bytes | None]] = field(default_factory=list)  # (offset, data) or (size, None)
 
 
-class _Folder:
-    """Marks a name as a folder."""
+@dataclass(eq=False)
+class _Change:
+    """Of names in one folder. `other`: the change of another folder that comes to pass together with it."""
+
+    remove: str
+    add: str
+    what: _File | _Names | None
+    other: tuple[_Names, _Change] | None = None
 
 
 @dataclass(eq=False)
 class _Names:
-    now: dict[str, _File | _Folder] = field(default_factory=dict)
-    durable: dict[str, _File | _Folder] = field(default_factory=dict)
-    pending: list[tuple[str, str, _File | _Folder | None]] = field(
-        default_factory=list
-    )  # (remove, add, what)
+    """A folder."""
+
+    now: dict[str, _File | _Names] = field(default_factory=dict)
+    durable: dict[str, _File | _Names] = field(default_factory=dict)
+    pending: list[_Change] = field(default_factory=list)
 
 
 def _apply(data: bytearray, offset: int, piece: bytes | None) -> None:
@@ -101,25 +108,29 @@ class FaultDisk:
         rng = random.Random(seed)
         files: dict[_File, _File] = {}
         found = FaultDisk()
-        self._survive("/", found, files, loss, rng)
+        self._survive("/", self._folders["/"], found, files, loss, rng, {})
         return found
 
     def _survive(
-        self, path: str, found: FaultDisk, files: dict[_File, _File], loss: Loss, rng: random.Random
-    ) -> None:
-        names = self._folders[path]
+        self, path: str, names: _Names, found: FaultDisk, files: dict[_File, _File], loss: Loss, rng: random.Random,
+        decided: dict[_Change, bool],
+    ) -> None:  # fmt: skip
         kept = dict(names.durable)
-        for remove, add, what in names.pending:
-            if loss in (Loss.KEEP, Loss.NAMES_ONLY) or (loss is Loss.TEAR and rng.random() < 0.5):
-                if remove:
-                    kept.pop(remove, None)
-                if add and what is not None:
-                    kept[add] = what
+        for change in names.pending:
+            if change not in decided:
+                decided[change] = loss in (Loss.KEEP, Loss.NAMES_ONLY) or (
+                    loss is Loss.TEAR and rng.random() < 0.5
+                )
+                if change.other is not None:
+                    decided[change.other[1]] = decided[change]
+            if decided[change]:
+                _rename(kept, change)
         copy = found._folders[path] = _Names()
         for name, what in kept.items():
-            if isinstance(what, _Folder):
-                copy.now[name] = what
-                self._survive(os.path.join(path, name), found, files, loss, rng)
+            if isinstance(what, _Names):
+                below = os.path.join(path, name)
+                self._survive(below, what, found, files, loss, rng, decided)
+                copy.now[name] = found._folders[below]
             else:
                 copy.now[name] = files.setdefault(what, _File())
                 if not files[what].data:
@@ -146,11 +157,11 @@ class FaultDisk:
                 if not create:
                     raise _error(errno.ENOENT, path)
                 what = names.now[name] = _File()
-                names.pending.append(("", name, what))
+                names.pending.append(_Change("", name, what))
                 self._power()
             elif exclusive:
                 raise _error(errno.EEXIST, path)
-            if isinstance(what, _Folder):
+            if isinstance(what, _Names):
                 raise _error(errno.EISDIR, path)
             self._next_fd += 1
             self._open[self._next_fd] = what
@@ -222,6 +233,11 @@ class FaultDisk:
             names = self._folder(path)
             self._enter(changes=True)
             self._power()
+            for change in names.pending:
+                if change.other is not None:
+                    others, same = change.other
+                    _rename(others.durable, same)
+                    others.pending.remove(same)
             names.durable = dict(names.now)
             names.pending.clear()
 
@@ -234,13 +250,21 @@ class FaultDisk:
         with self._lock:
             names, old_name = self._parent(old)
             others, new_name = self._parent(new)
-            assert names is others, "only renames within a folder are modelled"
             if old_name not in names.now:
                 raise _error(errno.ENOENT, old)
             self._enter(changes=True)
             what = names.now.pop(old_name)
-            names.now[new_name] = what
-            names.pending.append((old_name, new_name, what))
+            others.now[new_name] = what
+            if names is others:
+                names.pending.append(_Change(old_name, new_name, what))
+            else:
+                gone, come = _Change(old_name, "", None), _Change("", new_name, what)
+                gone.other, come.other = (others, come), (names, gone)
+                names.pending.append(gone)
+                others.pending.append(come)
+            if isinstance(what, _Names):
+                for path in [path for path in self._folders if f"{path}/".startswith(f"{old}/")]:
+                    self._folders[new + path[len(old) :]] = self._folders.pop(path)
             self._power()
 
     def unlink(self, path: str) -> None:
@@ -250,7 +274,7 @@ class FaultDisk:
                 raise _error(errno.ENOENT, path)
             self._enter(changes=True)
             del names.now[name]
-            names.pending.append((name, "", None))
+            names.pending.append(_Change(name, "", None))
             self._power()
 
     def listdir(self, path: str) -> list[str]:
@@ -266,9 +290,8 @@ class FaultDisk:
             if parent not in self._folders:
                 self.mkdir(parent)
             self._enter(changes=True)
-            self._folders[path] = _Names()
-            folder = self._folders[parent].now[name] = _Folder()
-            self._folders[parent].pending.append(("", name, folder))
+            folder = self._folders[path] = self._folders[parent].now[name] = _Names()
+            self._folders[parent].pending.append(_Change("", name, folder))
             self._power()
 
     def exists(self, path: str) -> bool:
@@ -363,6 +386,13 @@ class FaultDisk:
     def _parent(self, path: str) -> tuple[_Names, str]:
         parent, name = os.path.split(path)
         return self._folder(parent), name
+
+
+def _rename(names: dict[str, _File | _Names], change: _Change) -> None:
+    if change.remove:
+        names.pop(change.remove, None)
+    if change.add and change.what is not None:
+        names[change.add] = change.what
 
 
 def _surviving_bytes(file: _File, loss: Loss, rng: random.Random) -> bytearray:

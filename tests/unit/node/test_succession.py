@@ -219,3 +219,14 @@ def test_a_note_is_done_when_the_folder_is_of_the_new_cluster(tmp_path: Path) ->
     assert set_aside(disk, str(folder)) is None
     assert not (folder / succession.REJOIN).exists()
     assert superseded.ASIDE_PREFIX in {path.name[:-2] for path in folder.iterdir()}
+
+
+def test_a_note_that_cannot_be_done_any_more_goes(tmp_path: Path) -> None:
+    """Found by reading: after a join of what continues the noted cluster, or a recovery of this folder, it stayed."""
+    folder = tmp_path / "node"
+    old_folder(folder)
+    disk = SystemDisk()
+    Identity(OTHER, NodeId(6), 1).save(disk, str(folder))
+    assert set_aside(disk, str(folder)) is None
+    assert not (folder / succession.REJOIN).exists()
+    assert (folder / "journal").exists()
