@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 import click
 
 from dqlite_py import logs
-from dqlite_py.cli import descriptors
+from dqlite_py.cli import allocator, descriptors
 from dqlite_py.cli.exits import CommandFailed, ExitCode, explain
 from dqlite_py.cli.notify import Notifier
 from dqlite_py.cli.options import AddressListType, AddressType, tls_options, tls_settings
@@ -101,6 +101,7 @@ def node(
     members = [address for group in join for address in group]
     tls = tls_settings(tls_cert, tls_key, tls_ca)
     descriptors.raise_limit()
+    allocator.give_memory_back(os.environ)
     made = _make_node(
         folder,
         listen=listen,
