@@ -86,10 +86,21 @@ class PendingWrite:
             sequence=self.key.sequence,
         )
 
+    def end(self) -> UnitCallback:
+        """Over. Returns the callback, to be told; lets go of what knows this one, and of the unit: else only a
+        collection of cycles would free it, and there may be MiBs of it."""
+        callback, self.callback = self.callback, _heard
+        self.is_over, self.queued, self.body, self.unit = True, None, b"", None
+        return callback
+
     def give_up(self) -> Error:
         """On the caller's thread: it waits no longer, and its session is not used again."""
         self.is_abandoned = True  # BEFORE the loop ends the write, or it is over anyway
         return self.unknown(f"no answer within {self.deadline.timeout_s:g} s")
+
+
+def _heard(_outcome: Any, _error: Error | None) -> None:
+    """The callback of a write that is over."""
 
 
 def unit_result(outcome: tuple[int, Any]) -> UnitResult:

@@ -228,10 +228,10 @@ class Writes:
             if outcome[1][0] and is_refusal(outcome):
                 self._refused(write, outcome)
             else:
-                write.is_over = True
+                callback = write.end()
                 if write.once and write.key is not None and not write.is_abandoned:
                     self.sessions.give_back(write.database, write.key)
-                write.callback(outcome, None)
+                callback(outcome, None)
             return
         if error.outcome is Outcome.UNKNOWN:
             write.is_uncertain = True
@@ -270,18 +270,17 @@ class Writes:
                 return
             self._end(write, NeverApplied(f"the write did not happen: {result[1]}"))
             return
-        write.is_over = True
-        write.callback(outcome, None)
+        write.end()(outcome, None)
 
     def _end(self, write: PendingWrite, error: Error) -> None:
         """It has failed: certainly, or nobody knows."""
-        write.is_over = True
+        callback = write.end()
         if write.is_uncertain:
             if write.key is not None:
                 error = write.unknown(str(error), error.details.get("missing_database"))
         elif write.once and write.key is not None and not write.is_abandoned:
             self.sessions.give_back(write.database, write.key)
-        write.callback(None, error)
+        callback(None, error)
 
     def _forward(self, database: str, unit: bytes, callback: UnitCallback, deadline: Deadline) -> Queued:
         """Raises Busy or, when the node stops, NodeStopped; nothing was queued then."""
