@@ -8,7 +8,6 @@ bound that was set once stays (man 3 mallopt).
 from __future__ import annotations
 
 import ctypes
-import os
 from collections.abc import Mapping
 from typing import Final
 
@@ -30,4 +29,4 @@ def give_memory_back(environment: Mapping[str, str]) -> bool:
     if mallopt is None:
         return False
     bounds = ((_M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES), (_M_TRIM_THRESHOLD, TRIM_THRESHOLD_BYTES))
-    return all([mallopt(name, value) == 1 for name, value in bounds])
+    return all(mallopt(name, value) == 1 for name, value in bounds)

@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
-
 import dqlite_py
 from dqlite_py.node.pending_write import PendingWrite
 from dqlite_py.node.proposals import Queued

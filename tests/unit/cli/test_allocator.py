@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -51,13 +53,11 @@ def load(**environment: str) -> tuple[str, float]:
     return word, float(held_mib)
 
 
-@pytest.mark.skipif(
-    not hasattr(os, "confstr") or "glibc" not in (os.confstr("CS_GNU_LIBC_VERSION") or ""),
-    reason="glibc only",
-)
 def test_what_is_freed_is_given_back() -> None:
     word, held_mib = load()
-    assert word == "True"
+    if word == "False":  # another C library: it has no such bounds
+        assert platform.libc_ver()[0] != "glibc"
+        return
     assert held_mib < 8, f"{held_mib} MiB of 40 MiB that were freed are held"
 
 
@@ -66,7 +66,7 @@ def test_the_environment_has_the_last_word(name: str) -> None:
     assert not allocator.give_memory_back({name: "1"})
 
 
-def test_a_node_sets_it(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
+def test_a_node_sets_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     class Reached(Exception):
         pass
 
