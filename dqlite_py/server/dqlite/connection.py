@@ -54,9 +54,11 @@ class Connection(asyncio.Protocol):
         "_why_last",
         "_working",
         "_working_bytes",
+        "_written_bytes",
         "is_writing_paused",
         "partial_since",
         "stalled_since",
+        "stalled_taken",
         "where",
     )
 
@@ -81,6 +83,8 @@ class Connection(asyncio.Protocol):
         self.is_writing_paused = False
         self.partial_since: float | None = None
         self.stalled_since: float | None = None
+        self.stalled_taken = 0
+        self._written_bytes = 0
         self.where = "nowhere"
 
     # -- asyncio.Protocol -----------------------------------------------------------------------------
@@ -145,6 +149,11 @@ class Connection(asyncio.Protocol):
     def unsent_bytes(self) -> int:
         """Of answers."""
         return self._transport.get_write_buffer_size() if self._transport is not None else 0
+
+    @property
+    def taken_bytes(self) -> int:
+        """Of answers, by the client or what is between it and us."""
+        return self._written_bytes - self.unsent_bytes
 
     @property
     def buffered_bytes(self) -> int:
@@ -250,7 +259,8 @@ class Connection(asyncio.Protocol):
 
     def _worked(self, task: asyncio.Task[bytes]) -> None:
         self._task = None
-        if task.cancelled():  # the client is gone
+        if task.cancelled():  # the client is gone, or else hears at least that
+            self.close("a request was given up")
             return
         error = task.exception()
         if error is None:
@@ -288,6 +298,7 @@ class Connection(asyncio.Protocol):
 
     def write(self, frames: bytes) -> None:
         if self._transport is not None and not self._is_closing:
+            self._written_bytes += len(frames)
             self._transport.write(frames)
 
     async def drain(self) -> None:

@@ -29,6 +29,7 @@ from dqlite_py.server.dqlite.settings import (
     FRAME_S,
     REQUESTS_BYTES_MAX,
     SMALL_BYTES,
+    STALL_BYTES,
     STALL_S,
     SWEEP_S,
     WRITE_BUFFER_BYTES,
@@ -40,6 +41,7 @@ from dqlite_py.wire.dqlite.responses import Failure
 log = QuietLog(logging.getLogger("dqlite_py.server"))
 _HANDSHAKES: Final = tuple(encode_handshake(version) for version in Version)
 STOP_S: Final = 2.0
+_STALLED: Final = "the client takes its answers too slowly, or not at all"
 _STOPPING: Final = "the node is stopping"
 
 
@@ -173,6 +175,7 @@ class DqliteServer:
 
     def stalled(self, connection: Connection) -> None:
         connection.stalled_since = self.now()
+        connection.stalled_taken = connection.taken_bytes
         self._stalled.add(connection)
         self._watch()
 
@@ -201,9 +204,11 @@ class DqliteServer:
                 self.violation(connection, "slow", "a message did not come to its end in time")
                 connection.abort("a message did not come to its end in time")
         for connection in list(self._stalled):
+            if connection.taken_bytes - connection.stalled_taken >= STALL_BYTES:
+                self.stalled(connection)  # from now on
             if connection.stalled_since is not None and now - connection.stalled_since > STALL_S:
-                self.violation(connection, "stalled", "the client takes no answers")
-                connection.abort("the client takes no answers")
+                self.violation(connection, "stalled", _STALLED)
+                connection.abort(_STALLED)
         if self._partial or self._stalled:
             self._watch()
 

@@ -19,7 +19,8 @@ STATEMENTS_BYTES_MAX: Final = 8 * MIB  # of the texts of prepared statements, pe
 CONNECTIONS_MAX: Final = 16_384
 FRAME_S: Final = 30.0  # for a frame once it has begun to come; one more second per FRAME_RATE_BYTES of it
 FRAME_RATE_BYTES: Final = 64 * KIB
-STALL_S: Final = 60.0  # a client that takes nothing of its answer for so long is given up
+STALL_S: Final = 60.0  # a client that takes less than STALL_BYTES of its answer in such a time is given up
+STALL_BYTES: Final = 64 * KIB
 SWEEP_S: Final = 1.0
 HEARTBEAT_MS: Final = 15_000  # what WELCOME says; nothing is expected
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
 from typing import Any
 
 import pytest
 
 from dqlite_py.gateway import QueryResult, StatementResult, UnitResult
 from dqlite_py.server.dqlite.server import DqliteServer
-from dqlite_py.server.dqlite.settings import SMALL_BYTES
+from dqlite_py.server.dqlite.settings import SMALL_BYTES, STALL_S
+from dqlite_py.server.dqlite.sockets import keep_alive
 from dqlite_py.wire.dqlite.requests import RequestType
 from dqlite_py.wire.dqlite.responses import Database, Failure, Result, Statement
 from dqlite_py.wire.dqlite.rows import RowsBatch
@@ -136,3 +139,46 @@ async def test_answers_that_nobody_takes_are_bounded(monkeypatch: pytest.MonkeyP
     two.send(RequestType.QUERY_SQL, 0, "SELECT a FROM t", ())
     await turns(10)
     assert [type(answer) for answer in two.answers()] == [RowsBatch, RowsBatch]
+
+
+async def test_who_takes_a_large_answer_slowly_is_not_given_up() -> None:
+    """One that takes nothing, or next to nothing, is."""
+    server, (steady, slow, stopped) = await clients_of(3)
+    now = 1000.0
+    server.now = lambda: now
+    for client in (steady, slow, stopped):
+        client.connection.write(bytes(4_000_000))
+        client.connection.pause_writing()
+    for _ in range(20):
+        now += STALL_S / 2
+        del steady.transport.written[:40_000]
+        del slow.transport.written[:10_000]
+        server.sweep()
+    assert [client.transport.is_aborted for client in (steady, slow, stopped)] == [False, True, True]
+    now += STALL_S + 1
+    server.sweep()
+    assert steady.transport.is_aborted
+    for client in (steady, slow, stopped):
+        client.connection.connection_lost(None)
+
+
+async def test_a_request_that_is_given_up_inside_leaves_no_client_waiting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    server, [client] = await clients_of(1)
+
+    async def query(*_: Any) -> Any:
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(server.gateway, "query", query)
+    client.send(RequestType.QUERY_SQL, 0, "SELECT 1", ())
+    await turns(10)
+    assert client.transport.is_closed
+
+
+async def test_a_machine_that_is_gone_is_given_up_whatever_it_was_sent() -> None:
+    """TCP probes idle connections only; what was sent in vain it repeats for a quarter of an hour."""
+    with socket.socket() as one:
+        keep_alive(one)
+        assert one.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 120_000
+        assert one.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
