@@ -17,6 +17,7 @@ from dqlite_py.server.dqlite.failures import BUSY, Refused, failure_of
 from dqlite_py.server.dqlite.rows import RowsFrames
 from dqlite_py.server.dqlite.session import SqlSession
 from dqlite_py.server.dqlite.settings import HEARTBEAT_MS
+from dqlite_py.server.dqlite.texts import begins
 from dqlite_py.wire.dqlite.frames import Frame
 from dqlite_py.wire.dqlite.quick import sql_request
 from dqlite_py.wire.dqlite.requests import Request, RequestType, decode_request
@@ -164,7 +165,14 @@ class Requests:
         return None
 
     async def _execute_all(self, sql: str, values: Sequence[Any]) -> bytes:
-        return answers.result(*await self.sql.execute(0, sql, values))
+        done = await self.sql.execute(0, sql, values)
+        if self.is_alone and self.sql.in_transaction and begins(sql):
+            try:
+                self._server.cluster.check_leader()
+            except Refused:  # it was begun at the next leader: the client is to do that itself
+                await self.sql.roll_back()
+                raise
+        return answers.result(*done)
 
     def query(self, request: Request) -> Work:
         self._server.cluster.check_leader()

@@ -151,6 +151,10 @@ class SqlSession:
         if core is not None:
             await drive(core.close())
 
+    async def roll_back(self) -> None:
+        """The transaction that is open."""
+        await drive(self.core(0).control(_ROLLBACK))
+
     # -- prepared statements --------------------------------------------------------------------------
 
     async def prepare(self, sql: str, *, with_tail: bool) -> Statement:

@@ -74,6 +74,14 @@ def _look(sql: str) -> Text:
 _look_cached = lru_cache(maxsize=512)(_look)
 
 
+def begins(sql: str) -> bool:
+    """Whether it is BEGIN or SAVEPOINT, and nothing else."""
+    if is_long(sql):
+        return False
+    control = look_at(sql).known.control
+    return control is not None and control.verb in ("BEGIN", "SAVEPOINT")
+
+
 def statements_of(sql: str) -> list[Text]:
     """Each statement of a text."""
     whole = look_at(sql)

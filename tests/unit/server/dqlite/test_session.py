@@ -15,7 +15,7 @@ from dqlite_py.errors import (
     no_such_database,
 )
 from dqlite_py.gateway import Once, StatementResult, UnitResult
-from dqlite_py.server.dqlite.failures import failure_of
+from dqlite_py.server.dqlite.failures import LOST, Refused, failure_of
 from dqlite_py.server.dqlite.requests import Requests
 from dqlite_py.server.dqlite.session import SqlSession
 from dqlite_py.server.dqlite.settings import ServerSettings
@@ -89,6 +89,45 @@ async def test_a_commit_of_unknown_outcome_is_told_as_clients_know_it() -> None:
     failure = await answered(requests, "INSERT INTO t VALUES (last_insert_rowid())")
     assert isinstance(failure, Failure)
     assert failure.code == 10
+
+
+class OpenTransaction(LostCommit):
+    is_open = True
+
+    def __init__(self) -> None:
+        self.is_rolled_back = False
+
+    async def rollback(self) -> None:
+        self.is_rolled_back = True
+
+
+@pytest.mark.parametrize("sql", ["BEGIN IMMEDIATE", "INSERT INTO t VALUES (1); BEGIN IMMEDIATE"])
+async def test_a_transaction_that_begins_where_nobody_leads_any_more_is_not_handed_out(
+    monkeypatch: pytest.MonkeyPatch, sql: str
+) -> None:
+    """It would hold the database at the next leader, and the client could not use it. A client begins it again."""
+    server: Any = NodeThatLeads()
+    requests = Requests(server, Answered())  # type: ignore[arg-type]
+    requests.sql = await session_of(None)
+    transaction = OpenTransaction()
+
+    async def begin(*_: Any, **__: Any) -> OpenTransaction:
+        monkeypatch.setattr(server.cluster, "check_leader", refuse)
+        return transaction
+
+    def refuse() -> None:
+        raise Refused(LOST)
+
+    monkeypatch.setattr(requests.sql._gateway, "begin", begin)
+    if sql.startswith("BEGIN"):
+        with pytest.raises(Refused) as caught:
+            await answered(requests, sql)
+        assert caught.value.failure == LOST
+        assert transaction.is_rolled_back
+        assert not requests.sql.in_transaction
+    else:  # a part of it took effect: it is not to be sent again
+        assert await answered(requests, sql) == Result(1, 1)
+        assert not transaction.is_rolled_back
 
 
 class Answered:
