@@ -13,15 +13,13 @@ from dqlite_py.command import encode_unit
 from dqlite_py.errors import Error
 from dqlite_py.raft.rpc import RpcError
 from tests.integration.cluster import wait_until
+from tests.support.rows_writer import Writer, check_rows, create_rows
 from tests.support.settings_cluster import (
     COMPACTING,
     KIB,
     MIB,
     SettingsCluster,
     SettingsNode,
-    Writer,
-    check_rows,
-    create_rows,
 )
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("processes"), pytest.mark.timeout(300)]

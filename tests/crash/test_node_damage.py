@@ -9,7 +9,8 @@ import pytest
 
 from dqlite_py.errors import Error
 from tests.integration.cluster import wait_until
-from tests.support.settings_cluster import COMPACTING, SettingsCluster, SettingsNode, create_rows
+from tests.support.rows_writer import create_rows
+from tests.support.settings_cluster import COMPACTING, SettingsCluster, SettingsNode
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("processes"), pytest.mark.timeout(300)]
 

@@ -11,14 +11,12 @@ import pytest
 from dqlite_py.cli.demo.processes import free_addresses
 from dqlite_py.limits import SNAPSHOT_SYNC_BYTES
 from tests.integration.cluster import wait_until
+from tests.support.rows_writer import Writer, check_rows, create_rows
 from tests.support.settings_cluster import (
     COMPACTING,
     MIB,
     SettingsCluster,
     SettingsNode,
-    Writer,
-    check_rows,
-    create_rows,
 )
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("processes"), pytest.mark.timeout(300)]

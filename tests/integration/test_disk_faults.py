@@ -19,13 +19,11 @@ from dqlite_py.ports import SystemDisk
 from dqlite_py.raft.rpc import RpcError
 from tests.integration.cluster import wait_until
 from tests.integration.embedded import check_same_state, embedded_cluster, leader_of
+from tests.support.rows_writer import Writer, check_rows, create_rows
 from tests.support.settings_cluster import (
     COMPACTING,
     SettingsCluster,
     SettingsNode,
-    Writer,
-    check_rows,
-    create_rows,
 )
 
 RESERVE_BYTES = 16 * MIB

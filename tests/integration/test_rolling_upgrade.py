@@ -14,8 +14,8 @@ from dqlite_py.errors import Error, MembershipRefused
 from dqlite_py.raft.rpc import RpcError
 from dqlite_py.storage.manifest import MANIFEST_MAGIC
 from tests.integration.cluster import Cluster, wait_until
-from tests.integration.test_kills import Writer, check_rows
 from tests.support.old_release import BEFORE_MANIFEST_2, program_of
+from tests.support.rows_writer import check_rows, create_rows, wait_more, writing
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
     for node in running.nodes:
         node.program = (program,)
     with running:
-        running.client.write(running.nodes[0].address, "CREATE TABLE rows(writer TEXT, number INTEGER)")
+        create_rows(running)
         yield running
 
 
@@ -62,18 +62,10 @@ def give_weight(cluster: Cluster, node: NodeProcess) -> None:
 @pytest.mark.timeout(600)
 def test_rolling_upgrade_and_no_way_back(cluster: Cluster, tmp_path: Path) -> None:
     assert [manifest_version(node.folder) for node in cluster.nodes] == [1, 1, 1]
-    writers = [Writer(cluster, str(number)) for number in range(2)]
-
-    def writes_go_on() -> None:
-        before = sum(len(writer.acknowledged) for writer in writers)
-        wait_until(lambda: sum(len(writer.acknowledged) for writer in writers) > before + 30, "writes go on")
-
-    for writer in writers:
-        writer.start()
-    try:
+    with writing(cluster, 2) as writers:
         old = cluster.nodes[0].program
         for node in cluster.nodes:
-            writes_go_on()
+            wait_more(writers, 30)
             node.terminate()
             assert node.process is not None
             assert node.process.wait(60) == 0, node.log_tail()
@@ -82,17 +74,12 @@ def test_rolling_upgrade_and_no_way_back(cluster: Cluster, tmp_path: Path) -> No
             wait_until(lambda node=node: cluster.status(node)["leader_id"], f"{node.name}: {node.log_tail()}")
             for leader in cluster.nodes:  # each release leads the other
                 lead(cluster, leader)
-                writes_go_on()
+                wait_more(writers, 30)
             if node is not cluster.nodes[-1]:  # what one of them could not read is not written
                 lead(cluster, node)
                 with pytest.raises(MembershipRefused, match="format 2"):
                     give_weight(cluster, node)
-    finally:
-        for writer in writers:
-            writer.stopping.set()
-        for writer in writers:
-            writer.join(60)
-    check_rows(cluster, writers)
+    check_rows(cluster, *writers)
     assert not any(cluster.status(node)["divergences"] for node in cluster.nodes)
     give_weight(cluster, cluster.leader())  # a configuration of format 2
 

@@ -5,14 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from dqlite_py.cli.demo.processes import NodeProcess, _die_with_parent
-from dqlite_py.errors import Error, Outcome
-from dqlite_py.raft.rpc import RpcError, RpcNotSent
 from tests.integration.cluster import Cluster, wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -108,68 +105,3 @@ class SettingsCluster(Cluster):
             assert self.status(other)["first_index"] > 1, "the beginning of the log is gone"
         assert node not in self.running
         return min(points)
-
-
-class Writer(threading.Thread):
-    """Inserts its numbers through the nodes in turn until stopped; knows what was acknowledged, refused, unsure."""
-
-    def __init__(self, cluster: Cluster, label: str, *, pause_s: float = 0.0) -> None:
-        super().__init__(name=f"writer-{label}")
-        self.cluster, self.label, self.pause_s = cluster, label, pause_s
-        self.acknowledged: set[int] = set()
-        self.unsure: set[int] = set()
-        self.refused: set[int] = set()
-        self._stopping = threading.Event()
-
-    def run(self) -> None:
-        number = 0
-        while not self._stopping.is_set():
-            nodes = self.cluster.nodes
-            self._write(nodes[number % len(nodes)], number)
-            number += 1
-            self._stopping.wait(self.pause_s)
-
-    def _write(self, node: NodeProcess, number: int) -> None:
-        try:
-            self.cluster.client.write(
-                node.address, "INSERT INTO rows VALUES (?, ?)", self.label, number, timeout_s=5.0
-            )
-        except Error as error:
-            (self.unsure if error.outcome is Outcome.UNKNOWN else self.refused).add(number)
-        except RpcNotSent:
-            self.refused.add(number)
-            self._stopping.wait(0.01)
-        except RpcError:
-            self.unsure.add(number)
-        else:
-            self.acknowledged.add(number)
-
-    def wait_more(self, count: int) -> None:
-        goal = len(self.acknowledged) + count
-        wait_until(lambda: len(self.acknowledged) >= goal, f"{count} more writes are acknowledged")
-
-    def __enter__(self) -> Writer:
-        self.start()
-        return self
-
-    def __exit__(self, *_exc: object) -> None:
-        self._stopping.set()
-        self.join(60)
-        assert not self.is_alive()
-
-
-def create_rows(cluster: Cluster) -> None:
-    cluster.client.write(cluster.leader().address, "CREATE TABLE rows(writer TEXT, number INTEGER)")
-
-
-def check_rows(cluster: Cluster, *writers: Writer) -> None:
-    """On every node: acknowledged rows once, refused rows never, unsure rows at most once; states equal."""
-    cluster.check_equal()
-    for node in cluster.running:
-        found = cluster.client.read(node.address, "SELECT writer, number FROM rows", level="stale")
-        assert len(found) == len(set(found)), f"doubled rows on {node.name}"
-        for writer in writers:
-            held = {number for label, number in found if label == writer.label}
-            assert writer.acknowledged <= held, f"lost on {node.name}: {writer.acknowledged - held}"
-            assert not writer.refused & held, f"refused but applied on {node.name}: {writer.refused & held}"
-            assert held <= writer.acknowledged | writer.unsure
