@@ -5,7 +5,8 @@
 #   docker exec n1 dqlite-py status -s n1:9001
 #
 # --insecure only on a network of your own: elsewhere --tls-cert, --tls-key and --tls-ca, and for the health check the same
-# files in DQLITE_PY_TLS_CERT, DQLITE_PY_TLS_KEY and DQLITE_PY_TLS_CA. A stop takes its time: docker stop --time 60.
+# files in DQLITE_PY_TLS_CERT, DQLITE_PY_TLS_KEY and DQLITE_PY_TLS_CA, and DQLITE_PY_STATUS_SERVERS=n1:9001, a name that the
+# certificate has. A stop takes its time: docker stop --time 60.
 
 FROM python:3.13-slim-bookworm AS build
 RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
@@ -25,5 +26,6 @@ USER dqlite
 VOLUME /data
 EXPOSE 9001
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=10s --timeout=10s --start-period=60s CMD dqlite-py status -s 127.0.0.1:9001
+ENV DQLITE_PY_STATUS_SERVERS=127.0.0.1:9001
+HEALTHCHECK --interval=10s --timeout=10s --start-period=60s CMD dqlite-py status
 ENTRYPOINT ["dqlite-py", "node", "--dir", "/data", "--listen", "0.0.0.0:9001"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 import click
@@ -11,7 +12,15 @@ from dqlite_py.cli import bench_load
 from dqlite_py.cli.bench_load import Load, Result, Summary
 from dqlite_py.cli.cluster_view import Table
 from dqlite_py.cli.exits import CommandFailed, explain
-from dqlite_py.cli.options import json_option, servers_option, timeout_option, tls_options, tls_settings
+from dqlite_py.cli.options import (
+    FloatRange,
+    json_option,
+    servers_option,
+    timeout_option,
+    tls_options,
+    tls_settings,
+)
+from dqlite_py.cli.plain import visible
 from dqlite_py.cli.printing import print_json, print_table
 from dqlite_py.cli.progress import TimeBar
 from dqlite_py.cli.remote import Remote
@@ -55,7 +64,7 @@ def _database(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
     default=10.0,
     show_default=True,
     metavar="SECONDS",
-    type=click.FloatRange(0.1, 3600),
+    type=FloatRange(0.1, 3600),
     help="How long the load lasts.",
 )
 @click.option(
@@ -113,45 +122,67 @@ def bench(
     load = Load(writers, readers, duration_s, value_bytes)
     remote = Remote(tls)
     try:
-        address = _check_unused(remote, servers, database)
-        result = _measure(load, servers, database, tls, level, timeout_s, is_quiet=as_json)
-        if not keep:
-            remote.change(address, "sql.drop", {"database": database}, max(_ASK_S, timeout_s))
+        _check_unused(remote, servers, database)
+        connect = _connecting(servers, database, tls, level, timeout_s)
+        _make_table(connect)
     except Error as error:
         raise CommandFailed(explain(error)) from None
+    kept = ""
+    try:
+        with TimeBar("load", load.duration_s, is_wanted=not as_json) as bar:
+            result = bench_load.run(load, connect, bar.show)
+    except Error as error:
+        raise CommandFailed(explain(error)) from None
+    finally:  # whatever ended the load, Ctrl-C too
+        if not keep:
+            kept = _drop(remote, servers, database, timeout_s)
     _show(result, load, as_json)
     if result.writes.done_count + result.reads.done_count == 0:
         raise CommandFailed("nothing succeeded")
+    if kept:
+        raise CommandFailed("measured, but not cleaned up")
 
 
-def _check_unused(remote: Remote, servers: tuple[Address, ...], database: str) -> Address:
+def _drop(remote: Remote, servers: tuple[Address, ...], database: str, timeout_s: float) -> str:
+    """Why it is still there, which is told; "" when it is not."""
+    try:
+        address, _status = remote.any_status(servers, _ASK_S)
+        remote.change(address, "sql.drop", {"database": database}, max(_ASK_S, timeout_s))
+    except Error as error:
+        text = visible(error.message)
+        click.echo(f"Warning: the database {database!r} was not dropped: {text}", err=True)
+        return text
+    return ""
+
+
+def _check_unused(remote: Remote, servers: tuple[Address, ...], database: str) -> None:
     """Somebody's data is never loaded, nor dropped afterwards. Raises CommandFailed, or Error without an answer."""
-    address, status = remote.any_status(servers, _ASK_S)
+    _address, status = remote.any_status(servers, _ASK_S)
     found = status.get("databases")
     if not isinstance(found, dict) or database in found:
         raise CommandFailed(
             f"there is a database {database!r} already: choose another name with --database, or drop it"
         )
-    return address
 
 
-def _measure(
-    load: Load, servers: tuple[Address, ...], database: str, tls: TlsSettings | None, level: str, timeout_s: float,
-    *, is_quiet: bool,
-) -> Result:  # fmt: skip
+def _connecting(
+    servers: tuple[Address, ...], database: str, tls: TlsSettings | None, level: str, timeout_s: float
+) -> Callable[[], Any]:
     def connect() -> Any:
         return client.connect(
             ",".join(servers), database, tls=tls, timeout=timeout_s, read_level=level, isolation_level=None,
             check_same_thread=False,
         )  # fmt: skip
 
+    return connect
+
+
+def _make_table(connect: Callable[[], Any]) -> None:
     first = connect()
     try:
         first.execute(bench_load.CREATE)  # fails when another one has made it since
     finally:
         first.close()
-    with TimeBar("load", load.duration_s, is_wanted=not is_quiet) as bar:
-        return bench_load.run(load, connect, bar.show)
 
 
 def _show(result: Result, load: Load, as_json: bool) -> None:

@@ -12,6 +12,7 @@ from dqlite_py.cli.cluster_view import configuration_table
 from dqlite_py.cli.members import Asked
 from dqlite_py.cli.options import (
     AddressType,
+    FloatRange,
     json_option,
     servers_option,
     timeout_option,
@@ -149,6 +150,8 @@ def describe(asked: Asked, as_json: bool, member: int, weight: int | None, domai
 @click.option(
     "--gone-after",
     "gone_after_s",
+    type=FloatRange(min=0),
+    metavar="SECONDS",
     default=10.0,
     show_default=True,
     help="Seconds until a member is replaced.",

@@ -12,7 +12,7 @@ from dqlite_py import logs
 from dqlite_py.cli import allocator, descriptors
 from dqlite_py.cli.exits import CommandFailed, ExitCode, explain
 from dqlite_py.cli.notify import Notifier
-from dqlite_py.cli.options import AddressListType, AddressType, tls_options, tls_settings
+from dqlite_py.cli.options import AddressListType, AddressType, FloatRange, tls_options, tls_settings
 from dqlite_py.cli.serving import StopSignals, serve
 from dqlite_py.errors import InterfaceError
 from dqlite_py.model import Address
@@ -54,7 +54,7 @@ LEAVE_S: Final = 30.0
 )
 @click.option(
     "--busy-timeout",
-    type=click.FloatRange(min=0),
+    type=FloatRange(min=0),
     default=ServerSettings().busy_timeout_s,
     show_default=True,
     metavar="SECONDS",
@@ -62,7 +62,7 @@ LEAVE_S: Final = 30.0
 )
 @click.option(
     "--drain",
-    type=click.FloatRange(min=0, max=3600),
+    type=FloatRange(min=0, max=3600),
     default=5.0,
     show_default=True,
     metavar="SECONDS",

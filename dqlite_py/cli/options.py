@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -33,6 +34,16 @@ class AddressType(click.ParamType[Address]):
         if port == 0 and not self._port_zero:
             self.fail(f"{text!r} has port 0, which nobody can dial: name the port", param, ctx)
         return Address(text)
+
+
+class FloatRange(click.FloatRange):
+    """A number within bounds; "nan" and "inf", which are beyond comparing, are none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        found: float = super().convert(value, param, ctx)
+        if not math.isfinite(found):
+            self.fail(f"{value!r} is no number", param, ctx)
+        return found
 
 
 class AddressListType(click.ParamType[tuple[Address, ...]]):
@@ -84,7 +95,7 @@ def timeout_option(default: float, help: str, *, maximum: float = 600) -> Callab
         default=default,
         show_default=True,
         metavar="SECONDS",
-        type=click.FloatRange(0.1, maximum),
+        type=FloatRange(0.1, maximum),
         help=help,
     )
 

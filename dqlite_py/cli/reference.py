@@ -25,7 +25,8 @@ Made by `python -m dqlite_py.cli.reference`; change the commands, not this file.
 An option's value comes from the first of these that has one: the flag; the environment variable; the TOML file; the
 default. The file is named by `--config` (before or behind the command), else by `{variable}`, else it is `{path}`
 where there is one. Its tables are named as the commands; `[client]` holds for every command with `--servers`, and a
-command's own table counts before it. Keys are the long names of options. `--yes` and `--force` are given by hand only.
+command's own table counts before it. Keys are the long names of options. `--yes`, `--force`, `--replace` and
+`--drop-first` are given by hand only.
 
 ```toml
 [node]

@@ -95,7 +95,7 @@ class StopSignals:
 def serve(
     node: ServedNode,
     stop: StopSignals,
-    out: TextIO,
+    out: TextIO | None,
     form: Format,
     notifier: Notifier | None = None,
     drain_s: float = 0.0,
@@ -118,15 +118,20 @@ def serve(
     _finish(node, stop, drain_s, leave_s)
 
 
-def _tell_ready(node: ServedNode, out: TextIO, form: Format, service: Service) -> None:
+def _tell_ready(node: ServedNode, out: TextIO | None, form: Format, service: Service) -> None:
     try:
         status = node.status()
     except Error as error:  # it failed just now; the caller finds the reason
         event(log, logging.WARNING, "not ready after all", reason=str(error))
         return
-    out.write(ready_line(status, form) + "\n")
-    out.flush()
     service.ready(status)
+    if out is None:  # it was closed by who started us
+        return
+    try:
+        out.write(ready_line(status, form) + "\n")
+        out.flush()
+    except OSError as error:  # nobody reads, or its disk is full: no reason to stop serving
+        event(log, logging.WARNING, "the ready line could not be written", reason=error)
 
 
 def _wait_ready(node: ServedNode, stop: StopSignals, service: Service) -> None:

@@ -6,7 +6,7 @@ import click
 
 from dqlite_py.cli.cluster_view import database_table, member_addresses, member_table, summary
 from dqlite_py.cli.exits import CommandFailed, ExitCode, explain
-from dqlite_py.cli.options import servers_option, timeout_option, tls_options, tls_settings
+from dqlite_py.cli.options import FloatRange, servers_option, timeout_option, tls_options, tls_settings
 from dqlite_py.cli.printing import print_json, print_table
 from dqlite_py.cli.remote import Remote
 from dqlite_py.cli.watching import watch
@@ -30,7 +30,7 @@ from dqlite_py.model import Address
     default=1.0,
     show_default=True,
     metavar="SECONDS",
-    type=click.FloatRange(0.05, 3600),
+    type=FloatRange(0.05, 3600),
     help="With --watch: between two looks.",
 )
 @click.option(

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, Final, NamedTuple
 
 from dqlite_py.cli.cluster_view import Answers, Status, Table, clean_text, members_of, number_of
 from dqlite_py.errors import Error
 
 _KIB: Final = 1024
+_LAST_COLUMN: Final = 20  # so much of it is seen at least
+_LEAST_FIRST: Final = (
+    *("syncs/s", "log", "commit", "weight", "domain", "term", "id", "free", "applied"),
+    *("entries/s", "catch-up", "lag", "role", "state", "state hash"),
+)
 
 
 class Look(NamedTuple):
@@ -28,7 +34,10 @@ class Rates(NamedTuple):
 def best_view(answers: Answers) -> Status | None:
     """The leader's answer, else one that knows a leader, else any; None when nobody answered."""
     found = [answer for answer in answers.values() if isinstance(answer, dict)]
-    found.sort(key=lambda s: (s.get("is_leader") is not True, not s.get("leader_address")))
+    # One that was cut off may still say that it leads: the newer term is right.
+    found.sort(
+        key=lambda s: (s.get("is_leader") is not True, not s.get("leader_address"), -number_of(s, "term"))
+    )
     return found[0] if found else None
 
 
@@ -49,7 +58,7 @@ def rates(before: Look | None, now: Look, address: str) -> Rates:
 def watch_table(before: Look | None, now: Look) -> Table:
     """A row per member."""
     header = (
-        *("id", "address", "role", "state", "term", "commit", "applied", "lag"),
+        *("id", "address", "role", "weight", "domain", "state", "term", "commit", "applied", "lag"),
         *("entries/s", "syncs/s", "log", "free", "catch-up", "health"),
     )
     commit = commit_index(now)
@@ -57,7 +66,10 @@ def watch_table(before: Look | None, now: Look) -> Table:
     for member in members_of(now.view):
         address = clean_text(member, "address")
         found = now.answers.get(address)
-        first = (str(number_of(member, "id")), address, clean_text(member, "role") or "?")
+        first = (
+            *(str(number_of(member, "id")), address, clean_text(member, "role") or "?"),
+            *(str(number_of(member, name)) for name in ("weight", "domain")),
+        )
         if not isinstance(found, dict):
             reason = found.message if isinstance(found, Error) else "not asked"
             rows.append((*first, "unreachable", *["-"] * 9, _short(reason)))
@@ -81,6 +93,40 @@ def watch_table(before: Look | None, now: Look) -> Table:
     return Table("members", header, rows)
 
 
+def fitted(table: Table, width: int) -> Table:
+    """Without the columns that matter least, as many as it takes; the last one may be cut at the right."""
+    names = list(table.header)
+    widths = {name: max(len(row[at]) for row in (table.header, *table.rows)) for at, name in enumerate(names)}
+    widths[names[-1]] = min(widths[names[-1]], _LAST_COLUMN)
+    for name in _LEAST_FIRST:
+        if sum(widths[name] + 2 for name in names) - 2 <= width:
+            break
+        if name in names:
+            names.remove(name)
+    kept = [at for at, name in enumerate(table.header) if name in names]
+    return Table(table.title, tuple(names), [tuple(row[at] for at in kept) for row in table.rows])
+
+
+def roles_line(status: Status) -> str:
+    """Who keeps the roles and what was decided last, as the leader says; "" of one that says nothing."""
+    roles = status.get("roles")
+    if not isinstance(roles, dict):
+        return ""
+    if roles.get("automatic") is True:
+        text = (
+            f"roles automatic: {number_of(roles, 'voters')} voters, {number_of(roles, 'standbys')} stand-bys"
+        )
+    else:
+        text = "roles by hand" if "automatic" in roles else "roles: every member votes"
+    last = roles.get("last")
+    if isinstance(last, dict):
+        age = last.get("age_s")
+        text += f"; {age:.0f} s ago: " if isinstance(age, (int, float)) else "; last: "
+        text += clean_text(last, "text")
+    decision = clean_text(roles, "decision")
+    return f"{text}; now: {decision}" if decision else text
+
+
 def line(before: Look | None, now: Look) -> str:
     """One look in one line, for logs and pipes."""
     members = members_of(now.view)
@@ -91,9 +137,12 @@ def line(before: Look | None, now: Look) -> str:
     leader = clean_text(now.view, "leader_address") or "none"
     speed = rates(before, now, leader).applied
     problems = sum(1 for a in alive if clean_text(a, "problem"))
+    roles = now.view.get("roles")
+    decision = clean_text(roles, "decision") if isinstance(roles, dict) else ""
     return (
         f"term={number_of(now.view, 'term')} leader={leader} answering={len(alive)}/{len(members)} commit={commit} "
         f"entries_per_s={_rate(speed)} lag={max(0, lag)} problems={problems}"
+        + (f" decision={json.dumps(decision)}" if decision else "")
     )
 
 
@@ -104,6 +153,7 @@ def as_object(before: Look | None, now: Look, time_text: str) -> dict[str, Any]:
         "leader": clean_text(now.view, "leader_address"),
         "term": number_of(now.view, "term"),
         "commit_index": commit_index(now),
+        "roles": now.view.get("roles"),
         "members": {
             address: {"error": found.message} if isinstance(found, Error) else found
             for address, found in now.answers.items()

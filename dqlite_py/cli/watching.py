@@ -11,6 +11,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -22,7 +23,7 @@ from rich.text import Text
 from dqlite_py.cli.cluster_view import Table, database_table, member_addresses, plain_lines, summary
 from dqlite_py.cli.printing import framed, framed_width, plain_value
 from dqlite_py.cli.remote import ask_statuses
-from dqlite_py.cli.watch_view import Look, as_object, best_view, line, watch_table
+from dqlite_py.cli.watch_view import Look, as_object, best_view, fitted, line, roles_line, watch_table
 from dqlite_py.client.caller import Status, open_caller
 from dqlite_py.config import TlsSettings
 from dqlite_py.errors import Error
@@ -58,7 +59,8 @@ class LiveScreen:
         self._live.start()
 
     def show(self, before: Look | None, now: Look) -> None:
-        parts: list[RenderableType] = [Text(text) for text in summary(now.view)]
+        said = [*summary(now.view), *filter(None, [roles_line(now.view)])]
+        parts: list[RenderableType] = [Text(text) for text in said]
         parts.append(self._shown(watch_table(before, now)))
         databases = database_table(now.answers)
         if databases.rows:
@@ -67,10 +69,11 @@ class LiveScreen:
         self._live.update(Group(*parts), refresh=True)
 
     def _shown(self, table: Table) -> RenderableType:
-        """Without frames where they do not fit; what is still too wide is cut at the right."""
-        if framed_width(table) <= self._live.console.width:
+        """Without frames, and without what matters least, where they do not fit; then it is cut at the right."""
+        width = self._live.console.width
+        if framed_width(table) <= width:
             return framed(table)
-        return Text("\n".join(plain_lines(table)), no_wrap=True, overflow="crop")
+        return Text("\n".join(plain_lines(fitted(table, width))), no_wrap=True, overflow="crop")
 
     def close(self) -> None:
         self._live.stop()
@@ -85,20 +88,29 @@ def watch(
     count: int | None,
     as_json: bool,
 ) -> bool:
-    """Look `count` times, or until Ctrl-C; returns whether the last look found a leader."""
+    """Look `count` times, or until Ctrl-C; returns whether the last look found a leader (before any: True)."""
+    found = _Found()
     screen: Screen = Objects() if as_json else LiveScreen() if sys.stdout.isatty() else Lines()
     try:
-        return asyncio.run(_watch(servers, tls, screen, timeout_s, interval_s, count))
+        asyncio.run(_watch(servers, tls, screen, found, timeout_s, interval_s, count))
     except KeyboardInterrupt:
-        return True
+        pass
     finally:
         screen.close()
+    return found.has_leader
+
+
+@dataclass(slots=True)
+class _Found:
+    """By the last look that was shown."""
+
+    has_leader: bool = True
 
 
 async def _watch(
-    servers: Sequence[Address], tls: TlsSettings | None, screen: Screen,
+    servers: Sequence[Address], tls: TlsSettings | None, screen: Screen, last: _Found,
     timeout_s: float, interval_s: float, count: int | None,
-) -> bool:  # fmt: skip
+) -> None:  # fmt: skip
     before: Look | None = None
     asked = list(servers)
     done = 0
@@ -109,9 +121,10 @@ async def _watch(
             view = best_view(answers)
             now = Look(time.monotonic(), view if view is not None else _nobody(asked), answers)
             screen.show(before, now)
+            last.has_leader = bool(now.view.get("leader_address"))
             done += 1
             if count is not None and done >= count:
-                return bool(now.view.get("leader_address"))
+                return
             if view is not None:
                 before = now
                 known = [Address(address) for address in member_addresses(view)]

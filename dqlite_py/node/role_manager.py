@@ -57,6 +57,7 @@ class RoleManager:
         self._transfer_after_ms = 0.0
         self._transfer_pause_ms = TRANSFER_AGAIN_MS[0]
         self.decision = ""  # the last one, and why; "" where nothing is decided
+        self._last: tuple[str, float] | None = None  # what was done last in this leadership, and when
 
     def start(self) -> None:
         """We became the leader: keep the roles until we are not."""
@@ -93,7 +94,7 @@ class RoleManager:
                     event(log, logging.DEBUG, "role change postponed", reason=error)
                     pause = AGAIN_S
             await asyncio.sleep(pause)
-        self.decision = ""
+        self.decision, self._last = "", None
 
     # -- what is seen -----------------------------------------------------------------------------------------
 
@@ -180,6 +181,8 @@ class RoleManager:
         assert change.role is not None
         if not await self._membership.decided(configuration, change.member, change.role):
             return True  # the configuration is another one by now
+        done = f"{change.member} becomes {change.role.name.lower()}: {change.reason}"
+        self._last = (done, self._now_ms())
         event(
             log,
             logging.INFO,
@@ -202,6 +205,7 @@ class RoleManager:
         )
         try:
             await self._transfer(change.member, TRANSFER_S)
+            self._last = (f"leadership offered to {change.member}: {change.reason}", self._now_ms())
         finally:
             self._transfer_after_ms = self._now_ms() + self._transfer_pause_ms
             self._transfer_pause_ms = min(2 * self._transfer_pause_ms, TRANSFER_AGAIN_MS[1])
@@ -231,6 +235,9 @@ class RoleManager:
     def status(self) -> dict[str, Any]:
         settings = self._core.configuration.settings
         found: dict[str, Any] = {"decision": self.decision}
+        if self._last is not None:
+            text, at_ms = self._last
+            found["last"] = {"text": text, "age_s": round((self._now_ms() - at_ms) / 1000, 1)}
         if settings is not None:
             found |= {
                 "automatic": settings.automatic,

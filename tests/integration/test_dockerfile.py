@@ -54,7 +54,8 @@ def test_the_image_has_no_compiler_and_no_root() -> None:
     assert names.index("USER") < names.index("ENTRYPOINT")
     assert ("STOPSIGNAL", "SIGTERM") in final
     assert ("VOLUME", "/data") in final
-    assert any(name == "HEALTHCHECK" and " CMD dqlite-py status " in rest for name, rest in final)
+    assert any(name == "HEALTHCHECK" and rest.endswith(" CMD dqlite-py status") for name, rest in final)
+    assert ("ENV", "DQLITE_PY_STATUS_SERVERS=127.0.0.1:9001") in final  # with TLS another name is needed
     assert json.loads(dict(final)["ENTRYPOINT"])[:2] == ["dqlite-py", "node"]
 
 

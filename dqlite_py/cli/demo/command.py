@@ -16,6 +16,7 @@ from dqlite_py.cli.demo.processes import Processes
 from dqlite_py.cli.demo.scenario import DemoFailed, Plan, Scenario
 from dqlite_py.cli.demo.screen import Screen, make_screen
 from dqlite_py.cli.demo.verdict import Verdict
+from dqlite_py.cli.options import FloatRange
 from dqlite_py.client.caller import open_caller
 from dqlite_py.errors import Error
 from dqlite_py.wire.rpc import RpcError
@@ -27,7 +28,7 @@ INTERRUPTED = 130
 @click.option(
     "--rate",
     default=100.0,
-    type=click.FloatRange(1, 2000),
+    type=FloatRange(1, 2000),
     show_default=True,
     help="Rows per second through each node.",
 )
@@ -41,7 +42,7 @@ INTERRUPTED = 130
 @click.option(
     "--seconds",
     default=4.0,
-    type=click.FloatRange(0.5, 3600),
+    type=FloatRange(0.5, 3600),
     show_default=True,
     help="Length of each phase of writing.",
 )

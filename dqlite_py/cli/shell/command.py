@@ -10,7 +10,7 @@ import click
 
 from dqlite_py.cli.exits import CommandFailed, ExitCode
 from dqlite_py.cli.members import Asked
-from dqlite_py.cli.options import servers_option, timeout_option, tls_options, tls_settings
+from dqlite_py.cli.options import FloatRange, servers_option, timeout_option, tls_options, tls_settings
 from dqlite_py.cli.remote import Remote
 from dqlite_py.cli.shell.formats import ALIASES, MODES, Look
 from dqlite_py.cli.shell.output import StdoutLost
@@ -51,7 +51,7 @@ def _database(_ctx: click.Context, _param: click.Parameter, value: str | None) -
     default=60.0,
     show_default=True,
     metavar="SECONDS",
-    type=click.FloatRange(1, 3600),
+    type=FloatRange(1, 3600),
     help="How long a transaction may wait for the next statement; other writers wait as long.",
 )
 @click.option("--history", metavar="FILE", help="History of what was typed; '' for none.")

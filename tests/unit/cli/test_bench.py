@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from dqlite_py import client
+from dqlite_py.cli import bench_load
 from dqlite_py.cli.bench_load import CREATE, Load, Tally, percentile, run, summarize
 from dqlite_py.cli.main import main
 from dqlite_py.dbapi import connect
@@ -122,6 +123,33 @@ def test_a_database_that_exists_is_refused_and_stays(monkeypatch: pytest.MonkeyP
         assert again.exit_code == 1
         assert "already exists" in again.stderr
         assert peer.asked == []
+
+
+@pytest.mark.parametrize("reason", [NoLeader("gone"), KeyboardInterrupt()])
+def test_what_was_made_is_dropped_whatever_ended_the_load(
+    reason: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ended(*_load: Any) -> Any:
+        raise reason
+
+    monkeypatch.setattr(bench_load, "run", ended)
+    with FakeGateway() as gateway, FakePeer(11, methods={"sql.drop": dropped}).running() as peer:
+        peer.status = {"databases": {}}
+        result = bench(peer, gateway, monkeypatch)
+        assert result.exit_code == 1
+        assert peer.asked == [("sql.drop", {"database": "dqlite_py_bench"})]
+
+
+def test_what_was_measured_is_shown_though_the_database_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refused(_body: Any) -> None:
+        raise NoLeader("nobody leads\x1b[31m")
+
+    with FakeGateway() as gateway, FakePeer(11, methods={"sql.drop": refused}).running() as peer:
+        peer.status = {"databases": {}}
+        result = bench(peer, gateway, monkeypatch, "--json", "--readers", "0")
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["writes"]["count"] > 0
+    assert "'dqlite_py_bench' was not dropped: nobody leads\\x1b" in result.stderr
 
 
 def test_a_load_of_nothing() -> None:

@@ -195,3 +195,16 @@ def test_stop_that_does_not_end(stop: StopSignals) -> None:
     with pytest.raises(CommandFailed, match="did not stop") as raised:
         run(node, stop)
     assert raised.value.exit_code == ExitCode.FAILED_RUNNING
+
+
+def test_a_ready_line_that_nobody_takes_stops_nothing() -> None:
+    class Full(io.StringIO):
+        def flush(self) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    for out in (Full(), None):
+        node = IdleNode()
+        with StopSignals() as stop:
+            node.on_ready = lambda: stop.received(signal.SIGTERM)
+            serve(node, stop, out, "text")
+        assert node.calls == ["start", "ready", "stop"]

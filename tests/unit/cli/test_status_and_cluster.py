@@ -254,3 +254,18 @@ def test_certificate_that_fits_its_key_not(guarded: FakePeer) -> None:
     result = run("status", "--node", guarded.address, *arguments)
     assert result.exit_code == 2
     assert "--tls-key" in result.stderr
+
+
+@pytest.mark.parametrize("number", ["nan", "inf", "-inf"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["cluster", "roles", "automatic", "-s", "127.0.0.1:1", "--gone-after"],
+        ["status", "-s", "127.0.0.1:1", "--timeout"],
+        ["node", "--dir", "/nowhere", "--listen", "127.0.0.1:0", "--busy-timeout"],
+    ],
+)
+def test_what_is_no_number_is_refused(command: list[str], number: str) -> None:
+    result = CliRunner().invoke(main, [*command, number])
+    assert result.exit_code == 2, result.output
+    assert "Traceback" not in result.output

@@ -10,18 +10,22 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from dqlite_py.cli import watching
+from dqlite_py.cli.cluster_view import plain_lines
 from dqlite_py.cli.main import main
 from dqlite_py.cli.watch_view import (
     Look,
     as_object,
     best_view,
     catch_up,
+    fitted,
     line,
     rates,
+    roles_line,
     size_text,
     watch_table,
 )
-from dqlite_py.cli.watching import LiveScreen
+from dqlite_py.cli.watching import Lines, LiveScreen
 from dqlite_py.errors import NoLeader
 from tests.support.fakepeer import FakePeer, member
 
@@ -65,6 +69,54 @@ def test_the_table() -> None:
     assert (found["c:1"]["state"], found["c:1"]["health"]) == ("unreachable", "gone")
 
 
+def test_weights_domains_and_the_last_decision_about_roles() -> None:
+    found = dict(NOW.answers)
+    view = answer(
+        100,
+        leads=True,
+        members=[{"id": 1, "address": "a:1", "role": "voter", "weight": 7, "domain": 3}],
+        roles={
+            "decision": "3 is away, for 4 s",
+            "automatic": True,
+            "voters": 3,
+            "standbys": 1,
+            "last": {"text": "2 becomes voter: too few\x1b", "age_s": 12.4},
+        },
+    )
+    now = Look(12.0, view, {**found, "a:1": view})
+    table = watch_table(BEFORE, now)
+    [row] = [dict(zip(table.header, cells, strict=True)) for cells in table.rows]
+    assert (row["weight"], row["domain"]) == ("7", "3")
+    assert roles_line(view) == (
+        "roles automatic: 3 voters, 1 stand-bys; 12 s ago: 2 becomes voter: too few?; now: 3 is away, for 4 s"
+    )
+    assert line(BEFORE, now).endswith(' problems=0 decision="3 is away, for 4 s"')
+    assert as_object(BEFORE, now, "then")["roles"] == view["roles"]
+
+
+@pytest.mark.parametrize(
+    ("roles", "said"),
+    [
+        ({"decision": ""}, "roles: every member votes"),
+        ({"automatic": False, "decision": ""}, "roles by hand"),
+        ("nonsense", ""),
+        ({"automatic": True, "last": "x"}, "roles automatic: 0 voters, 0 stand-bys"),
+    ],
+)
+def test_who_keeps_the_roles(roles: Any, said: str) -> None:
+    assert roles_line({"roles": roles}) == said
+
+
+@pytest.mark.parametrize("width", [20, 40, 80, 100])
+def test_a_narrow_screen_keeps_what_matters_most(width: int) -> None:
+    shown = fitted(watch_table(BEFORE, NOW), width)
+    assert shown.header[0] in ("id", "address")
+    assert shown.header[-1] == "health"
+    assert ("lag" in shown.header) or width == 20
+    assert max(map(len, plain_lines(shown))) <= max(width, 30)
+    assert fitted(watch_table(BEFORE, NOW), 300) == watch_table(BEFORE, NOW)
+
+
 def test_no_rates_at_first_nor_after_a_restart() -> None:
     assert rates(None, NOW, "a:1") == (None, None)
     assert rates(BEFORE, NOW, "b:1").applied is None
@@ -88,6 +140,8 @@ def test_the_leaders_view_is_the_best() -> None:
     assert best_view({"a": leaderless, "b": answer(1), "c": answer(0, leads=True)}) == answer(0, leads=True)
     assert best_view({"a": leaderless, "b": answer(1)}) == answer(1)
     assert best_view({"a": NoLeader("x")}) is None
+    old = answer(9, leads=True, term=2)
+    assert best_view({"a": old, "b": answer(0, leads=True)}) == answer(0, leads=True)
 
 
 @pytest.mark.parametrize(
@@ -162,3 +216,22 @@ def test_a_cluster_that_does_not_answer_is_asked_on(unused_tcp_port: int) -> Non
     )
     assert result.exit_code == 1
     assert result.output.count("answering=0/1") == 2
+
+
+@pytest.mark.parametrize(("leader", "code"), [("somebody:1", 0), ("", 1)])
+def test_ctrl_c_ends_with_what_the_last_look_found(
+    leader: str, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Pressed(Lines):
+        looks = 0
+
+        def show(self, before: Look | None, now: Look) -> None:
+            self.looks += 1
+            if self.looks == 2:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(watching, "Lines", Pressed)
+    with FakePeer(11).running() as peer:
+        peer.status = {"leader_address": leader, "members": [member(peer)]}
+        result = CliRunner().invoke(main, ["status", "-s", peer.address, "--watch", "--interval", "0.05"])
+    assert result.exit_code == code, result.output
