@@ -229,6 +229,12 @@ async def test_a_hand_over_that_nobody_takes_is_not_tried_all_the_time(refuses: 
         if len(bench.transfers) > before:
             tried_ms.append(bench.solo.now)
         bench.live(100, 2, 3)
+    last = bench.manager.status().get("last")
+    if refuses:
+        assert last is None
+    else:
+        assert last["text"].startswith("leadership offered to 2: ")
+        assert last["age_s"] == pytest.approx((bench.solo.now - tried_ms[-1]) / 1000, abs=0.1)
     pauses = [later - earlier for earlier, later in itertools.pairwise(tried_ms)]
     assert pauses == [1_000, 2_000, 4_000, 8_000, 8_000, 8_000, 8_000]
     bench.manager._begin()
@@ -259,6 +265,7 @@ async def test_what_was_not_done_is_not_told_as_done(caplog: pytest.LogCaptureFi
         bench.live(100, 2, 4)
     assert await change, "there may be another one"
     assert "role changed automatically" not in caplog.text
+    assert "last" not in bench.manager.status()
     assert bench.solo.core.configuration.voters == {1, 2, 3}
 
 
