@@ -40,7 +40,8 @@ async def join_cluster(
 ) -> Joined:
     """Ask the members until the leader has added us; not if they are neither of cluster `expected` nor continue it.
 
-    Raises MemberRefused or WrongCluster at once, OperationalError with the last reason when the time is over.
+    Raises MemberRefused at once, WrongCluster when one says so (of `expected`: when all do), OperationalError with the
+    last reason when the time is over.
     """
     deadline = time.monotonic() + timeout_s
     body: dict[str, Any] = {"id": node_id, "address": transport.advertised_address(), "formats": FORMATS}
@@ -49,6 +50,7 @@ async def join_cluster(
     asked = list(members)
     last: BaseException = OperationalError("nobody was asked")
     while time.monotonic() < deadline:
+        others = 0
         for address in list(asked):
             if address == transport.advertised_address():
                 raise InterfaceError(f"join address {address} is this node's own: name another member")
@@ -60,7 +62,11 @@ async def join_cluster(
                 if leader and leader not in asked:
                     check_address("leader's", leader)
                     asked.insert(0, Address(leader))
-            except (MemberRefused, WrongCluster):
+            except WrongCluster as error:
+                last, others = error, others + 1
+                if expected is None or others == len(asked):
+                    raise
+            except MemberRefused:
                 raise
             except (Error, RpcError) as error:
                 last = error

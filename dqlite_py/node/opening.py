@@ -26,6 +26,7 @@ from dqlite_py.node.startup import (
     open_folder,
 )
 from dqlite_py.node.succession import (
+    RECOVERED,
     REJOIN,
     Predecessor,
     Rejoin,
@@ -115,7 +116,7 @@ async def _membership(
     own = transport.advertised_address()
     members = settings.join
     if rejoin is not None:  # never a cluster of its own, and no other one
-        members = tuple(a for a in rejoin.addresses if a != own) or settings.join
+        members = tuple(dict.fromkeys(a for a in (*rejoin.addresses, *settings.join) if a != own))
         if not members:
             raise InterfaceError(
                 "this node is to join a recovered cluster, and knows only its own address: say --join"
@@ -138,6 +139,7 @@ async def _membership(
     owner = Identity(cluster_id, identity.node_id, identity.created_us)
 
     def create() -> OpenFolder:
+        remove(disk, folder, RECOVERED)  # of a join elsewhere that was interrupted
         if predecessors:
             write_predecessors(disk, folder, predecessors)
         made = create_folder(disk, folder, owner, bootstrap=bootstrap)

@@ -10,7 +10,14 @@ from typing import Any
 
 from dqlite_py.errors import InterfaceError, MalformedMessage
 from dqlite_py.model import Address
-from dqlite_py.node.succession import Rejoin, free_name, predecessors_from_wire, write_rejoin
+from dqlite_py.node.succession import (
+    Rejoin,
+    check_not_recovering,
+    free_name,
+    predecessors_from_wire,
+    read_rejoin,
+    write_rejoin,
+)
 from dqlite_py.node.superseded import ASIDE_PREFIX
 from dqlite_py.ports import Disk, SystemDisk
 from dqlite_py.raft.journal import Identity, lock_folder
@@ -23,22 +30,27 @@ def plan_rejoin(folder: str, address: Address, status: dict[str, Any]) -> Rejoin
     """
     path = os.path.abspath(folder)
     disk: Disk = SystemDisk()
-    identity = Identity.load(disk, path)
-    if identity is None:
+    check_not_recovering(disk, path)
+    identity, noted = Identity.load(disk, path), read_rejoin(disk, path)
+    if noted is not None and (identity is None or noted.waits(identity.cluster_id)):
+        old, aside = noted.old, noted.aside  # where a part may be already
+    elif identity is None:
         raise InterfaceError(f"{path} is no data folder of a node: it has no identity")
+    else:
+        old, aside = identity.cluster_id, free_name(disk, path, ASIDE_PREFIX)
     try:
         new = bytes.fromhex(str(status.get("cluster_id")))
         predecessors = predecessors_from_wire(status.get("recovered_from", []))
     except (ValueError, MalformedMessage):
         raise InterfaceError(f"the node at {address} gave no readable status") from None
-    if new == identity.cluster_id:
+    if new == old:
         raise InterfaceError(f"{path} is of the cluster of {address} already: start it")
-    if identity.cluster_id not in [p.cluster_id for p in predecessors]:
+    if old not in [p.cluster_id for p in predecessors]:
         raise InterfaceError(
-            f"cluster {new.hex()} of {address} was not recovered from {identity.cluster_id.hex()}, to which {path} "
+            f"cluster {new.hex()} of {address} was not recovered from {old.hex()}, to which {path} "
             "belongs. To join it with an empty folder, name a new one with --dir"
         )
-    return Rejoin(identity.cluster_id, new, free_name(disk, path, ASIDE_PREFIX), (address,))
+    return Rejoin(old, new, aside, (address,))
 
 
 def note_rejoin(folder: str, rejoin: Rejoin) -> None:

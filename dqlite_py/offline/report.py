@@ -16,7 +16,7 @@ class Severity(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """`part`: identity, hardstate, journal, state, snapshot or database NAME."""
+    """`part`: identity, hardstate, journal, state, snapshot, database NAME or changes NAME."""
 
     severity: Severity
     part: str

@@ -16,6 +16,7 @@ from dqlite_py.command import CommandKind, decode_header
 from dqlite_py.errors import CorruptState, Error, InterfaceError, UnknownFormat
 from dqlite_py.model import Configuration, Entry, EntryKind
 from dqlite_py.node.succession import RECOVERING, REJOIN, read_rejoin
+from dqlite_py.offline.changes import look_at_changes
 from dqlite_py.offline.folder import held_still
 from dqlite_py.offline.report import DatabaseFacts, FolderReport
 from dqlite_py.ports import ReadOnlyDisk
@@ -78,12 +79,12 @@ def verify_folder(
             if log is not None:
                 _links(report, log, manifest, generation)
             names = _names(disk, generation, manifest, report)
-            if not with_databases:
-                names = []
             with tempfile.TemporaryDirectory(
                 prefix="dqlite-py-verify-", dir=_scratch(path, scratch)
             ) as place:
-                _databases(report, generation, manifest, log, names, place, quick, progress)
+                looked_at = names if with_databases else []
+                _databases(report, generation, manifest, log, looked_at, place, quick, progress)
+            look_at_changes(disk, path, names, report)
         known = 0 if log is None else log.configuration_index
         if found is not None and found[1].configuration.index > known:  # the log may end before the snapshot
             _take_members(report, found[1].configuration)

@@ -236,3 +236,42 @@ def test_for_people(folder: Path) -> None:
     assert result.exit_code == 1
     assert "DAMAGE: journal" in result.output
     assert f"DAMAGE: database {DATABASE}" in result.output
+
+
+@pytest.fixture(scope="module")
+def followed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A stopped node that keeps changes."""
+    place = tmp_path_factory.mktemp("followed") / "node"
+    with Node(place, listen="127.0.0.1:0", keep_changes=2**24) as node:
+        node.wait_ready()
+        with node.connect(DATABASE) as connection, node.changes(DATABASE) as stream:
+            connection.execute("CREATE TABLE t(a INTEGER PRIMARY KEY, b TEXT)")
+            for number in range(20):
+                connection.execute("INSERT INTO t(b) VALUES (?)", (str(number),))
+                connection.commit()
+            assert next(iter(stream)) is not None
+    return place
+
+
+@pytest.mark.parametrize(
+    ("harm", "words"),
+    [
+        (lambda file: None, None),
+        (lambda file: flip(file, -3), "the next start cuts it off"),
+        (lambda file: flip(file, 3), "its header is damaged"),
+        (lambda file: file.write_bytes(file.read_bytes()[:-5]), "the next start cuts it off"),
+        (lambda file: file.unlink(), None),
+        (lambda file: file.rename(file.with_name(f"{7:020}.chg")), "its header is damaged"),
+        (lambda file: shutil.copytree(file.parent, file.parent.with_name("gone")), "of no database"),
+    ],
+)
+def test_changes_are_looked_at(followed: Path, tmp_path: Path, harm: Any, words: str | None) -> None:
+    folder = tmp_path / "node"
+    shutil.copytree(followed, folder)
+    (file,) = (folder / "changes" / DATABASE).glob("*.chg")
+    harm(file)
+    code, report = verify(folder)
+    assert (code, damages(report)) == (0, {})
+    notes = [f["message"] for f in report["findings"] if f["part"].startswith("changes ")]
+    assert bool(notes) == (words is not None)
+    assert words is None or words in notes[0]

@@ -59,6 +59,12 @@ class Extent(NamedTuple):
         return self.segments[0].base if self.segments else self.log_index
 
 
+def segment_base(name: str) -> int | None:
+    """What a segment's name says that its base is, None for other names."""
+    match = _NAME.fullmatch(name)
+    return None if match is None else int(match[1])
+
+
 class ChangeLog:
     """`open`, `prepare`, `commit`, `restart` belong to one thread; the others may be called from any."""
 
@@ -190,10 +196,10 @@ class ChangeLog:
         """Those with a sound header, oldest first; others are removed."""
         found = []
         for name in self._disk.listdir(self.folder):
-            match = _NAME.fullmatch(name)
-            if match is None:
+            base = segment_base(name)
+            if base is None:
                 continue
-            segment = Segment(int(match[1]), os.path.join(self.folder, name), 0)
+            segment = Segment(base, os.path.join(self.folder, name), 0)
             fd = self._disk.open(segment.path)
             try:
                 header = parse_header(self._disk.pread(fd, HEADER_BYTES, 0))

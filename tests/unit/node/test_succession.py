@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from dqlite_py.errors import CorruptState, MalformedMessage, OperationalError
+from dqlite_py.errors import CorruptState, InterfaceError, MalformedMessage, OperationalError, WrongCluster
 from dqlite_py.model import Address, NodeId
-from dqlite_py.node import opening, succession, superseded
+from dqlite_py.node import joining, opening, succession, superseded
 from dqlite_py.node.joining import Joined
 from dqlite_py.node.settings import NodeSettings
 from dqlite_py.node.startup import load_identity
 from dqlite_py.node.succession import Predecessor, Recovery, Rejoin
 from dqlite_py.node.superseded import Successor, find_successors, set_aside, why_not
+from dqlite_py.offline.rejoin import note_rejoin, plan_rejoin
 from dqlite_py.ports import SystemDisk, disk_error
 from dqlite_py.raft.journal import Identity
 from tests.support.folders import fingerprint, flip
@@ -219,6 +221,66 @@ def test_a_note_is_done_when_the_folder_is_of_the_new_cluster(tmp_path: Path) ->
     assert set_aside(disk, str(folder)) is None
     assert not (folder / succession.REJOIN).exists()
     assert superseded.ASIDE_PREFIX in {path.name[:-2] for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("moved", range(9))
+def test_the_cluster_to_join_may_have_moved(tmp_path: Path, moved: int) -> None:
+    """Found by reading: once its files were set aside, a node could be told no other address to join by, and half-way
+    they went into two folders."""
+    folder = tmp_path / "node"
+    old_folder(folder)
+    with contextlib.suppress(OSError):
+        set_aside(FailingDisk(moved), str(folder))
+    if Identity.load(SystemDisk(), str(folder)) is None:
+        load_identity(SystemDisk(), str(folder), 1)
+    plan = plan_rejoin(str(folder), C, status(OTHER, Predecessor(OLD, 3, 40), Predecessor(NEW, 4, 50)))
+    assert plan == Rejoin(OLD, OTHER, "before-rejoin-1", (C,))
+    note_rejoin(str(folder), plan)
+    assert set_aside(SystemDisk(), str(folder)) == plan
+    with pytest.raises(InterfaceError, match="not recovered from"):
+        plan_rejoin(str(folder), C, status(OTHER, Predecessor(NEW, 4, 50)))
+
+
+class Asked:
+    """A transport whose members answer a join as told."""
+
+    def __init__(self, answers: dict[Address, Any]) -> None:
+        self.answers = answers
+        self.asked: list[Address] = []
+
+    def advertised_address(self) -> Address:
+        return Address("127.0.0.1:9")
+
+    def identity_changed(self) -> None:
+        pass
+
+    async def call(self, address: Address, method: str, body: dict[str, Any], _timeout_s: float) -> Any:
+        assert (method, body["cluster_id"]) == ("join", NEW)
+        self.asked.append(address)
+        answer = self.answers[address]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+async def test_who_rejoins_asks_whom_the_operator_named_too(tmp_path: Path) -> None:
+    """Found by reading: only the noted addresses were asked, though the cluster may have moved since; and a node of the
+    old cluster among them ended it. What an interrupted join elsewhere had noted of its past stayed."""
+    disk, folder = SystemDisk(), str(tmp_path)
+    rejoin = Rejoin(OLD, NEW, "before-rejoin-1", (A,))
+    succession.write_rejoin(disk, folder, rejoin)
+    succession.write_predecessors(disk, folder, (Predecessor(OTHER, 1, 1),))
+    identity = load_identity(disk, folder, 0)
+    transport = Asked({A: WrongCluster("the old one"), B: {"cluster_id": NEW}})
+    inbound = SimpleNamespace(set_cluster=lambda _id: None)
+    settings = NodeSettings(directory=folder, listen=transport.advertised_address(), join=(A, B))
+    opened = await opening._membership(disk, settings, 20.0, identity, transport, inbound, rejoin)  # type: ignore[arg-type]
+    opened.journal.close()
+    assert transport.asked == [A, B]
+    assert opened.identity.cluster_id == NEW
+    assert opened.predecessors == ()
+    with pytest.raises(WrongCluster):
+        await joining.join_cluster(Asked({A: WrongCluster("no")}), NodeId(1), (A,), 20.0, NEW)  # type: ignore[arg-type]
 
 
 def test_a_note_that_cannot_be_done_any_more_goes(tmp_path: Path) -> None:
