@@ -43,11 +43,13 @@ class LocalTransaction:
         return self._transaction.is_open
 
     def run(self, body: bytes, timeout_s: float, interrupt: Interrupt | None = None) -> list[StatementResult]:
+        transaction = self._transaction
         if interrupt is None:
-            return group_results(self._transaction.run(body, timeout_s))
-        interrupt.set(self._transaction.interrupt)
+            return group_results(transaction.run(body, timeout_s))
+        number = transaction.ask()
+        interrupt.set(transaction.interrupt)
         try:
-            return group_results(self._transaction.run(body, timeout_s))
+            return group_results(transaction.run(body, timeout_s, number))
         finally:
             interrupt.set(None)
 

@@ -39,7 +39,9 @@ class Live(Protocol):
 
     @property
     def is_open(self) -> bool: ...
-    def run(self, body: bytes, timeout_s: float | None = None) -> Any: ...
+    def run(
+        self, body: bytes, timeout_s: float | None = None, is_given_up: Callable[[], bool] = ...
+    ) -> Any: ...
     def finish(self) -> Any: ...
     def rollback(self) -> None: ...
     def interrupt(self) -> None: ...
@@ -82,6 +84,7 @@ class Transaction:
         self._begin = start
         self._on_ended = on_ended
         self._live: Live | None = None
+        self._asked = self._given_up = 0  # runs, by their number
         self._starting = threading.Lock()
 
     # -- any thread, one at a time --------------------------------------------------------------------
@@ -91,13 +94,19 @@ class Transaction:
         live = self._live
         return self.why_ended is None and (live is None or live.is_open)
 
-    def run(self, body: bytes, timeout_s: float) -> GroupResult:
+    def ask(self) -> int:
+        """A number for a run to come: an interrupt ends it from now on, also while it waits for a thread."""
+        self._asked += 1
+        return self._asked
+
+    def run(self, body: bytes, timeout_s: float, number: int | None = None) -> GroupResult:
         """Raises TransactionEnded, or what Live.run raises; the errors of statements are in the results."""
+        asked = self.ask() if number is None else number
         self._check()
         self.is_running = True
         try:
             live = self._live or self._start()
-            found = live.run(body, timeout_s)
+            found = live.run(body, timeout_s, lambda: asked <= self._given_up)
         except Error:
             self._check()  # why the node ended it says more than that it was interrupted
             if not self.is_open:
@@ -134,7 +143,8 @@ class Transaction:
             raise
 
     def interrupt(self) -> None:
-        """End the statement that runs, if one does."""
+        """End the run that was asked for last, if it is not over."""
+        self._given_up = self._asked  # BEFORE the request: a run is armed before it looks
         live = self._live
         if live is not None:
             live.interrupt()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, cast
 
 from dqlite_py.errors import (
     DatabaseLocked,
@@ -70,8 +70,8 @@ class HostedTransaction:
 
     async def run(self, body: bytes, timeout_s: float) -> GroupResult:
         async with self._turn:
-            found: GroupResult = await self._on_thread(self.transaction.run, body, timeout_s)
-            return found
+            number = self.transaction.ask()
+            return cast(GroupResult, await self._on_thread(self.transaction.run, body, timeout_s, number))
 
     async def commit(self, timeout_s: float, key: WriteKey | None = None) -> tuple[int, Any]:
         async with self._turn:

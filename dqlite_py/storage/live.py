@@ -8,6 +8,7 @@ engine's lock, which an apply holds, too.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from threading import Lock
 from typing import Final
@@ -65,8 +66,12 @@ class LiveTransaction:
         """Whether a commit has anything to replicate."""
         return self._has_written
 
-    def run(self, body: bytes, timeout_s: float | None = None) -> LiveResult:
+    def run(
+        self, body: bytes, timeout_s: float | None = None, is_given_up: Callable[[], bool] = lambda: False
+    ) -> LiveResult:
         """Run a group: a statements body (command.encode_statements) from a client.
+
+        `is_given_up`: whether an interrupt was meant for this run, before it could hear of it.
 
         SQL errors are in the results, also that of an interrupt and of a time-out (SQLITE_INTERRUPT). They leave the
         transaction open unless `is_open` of the result says otherwise: ROLLBACK in a conflict clause or trigger, an
@@ -80,6 +85,8 @@ class LiveTransaction:
             )
         self._flag.arm()
         try:
+            if is_given_up():  # AFTER it is armed: one that comes from now on is heard
+                self._flag.request()
             with self._lock:
                 self._check_open()
                 return self._run(body, timeout_s)

@@ -18,7 +18,7 @@ def run(command: Sequence[str], at_ready: Callable[[], object] | None = None) ->
     ) as process:
         try:
             output = _exchange(process, at_ready, deadline)
-            status = process.wait(5)
+            status = process.wait(SCENARIO_S)
         except BaseException:
             process.kill()
             raise

@@ -15,8 +15,8 @@ import pytest
 import dqlite_py
 from dqlite_py import aio
 from dqlite_py.command import encode_statements
-from dqlite_py.errors import DatabaseLocked, TransactionEnded
-from dqlite_py.gateway import TransactionLimits
+from dqlite_py.errors import DatabaseLocked, OperationalError, TransactionEnded
+from dqlite_py.gateway import Interrupt, TransactionLimits
 from tests.integration.cluster import wait_until
 from tests.integration.embedded import check_same_state, embedded_cluster, leader_of
 from tests.integration.test_transactions import start_threads
@@ -26,6 +26,7 @@ NUMBERS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) "
 ENDLESS = f"{NUMBERS}SELECT count(*) FROM n"
 STREAM = f"{NUMBERS}SELECT i FROM n"
 STUCK_STREAM = f"{NUMBERS}SELECT i FROM n WHERE i <= 2000 OR i < 0"
+LIMITS = TransactionLimits(LONG_S, LONG_S)
 OPTIONS = {"timeout": LONG_S, "busy_timeout": LONG_S, "idle_limit": LONG_S, "hold_limit": LONG_S}
 
 
@@ -83,6 +84,31 @@ async def cancel(task: asyncio.Task[Any]) -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+@contextmanager
+def occupied(threads: Any) -> Iterator[None]:
+    """All of them, until the end of the block."""
+    gate = threading.Event()
+    busy = [threads.submit(gate.wait, 60.0) for _ in range(threads._max_workers)]
+    try:
+        yield
+    finally:
+        gate.set()
+    assert all(future.result() for future in busy)
+
+
+def asked(node: dqlite_py.Node) -> bool:
+    return any(one._asked for one in node._running().transactions._open)
+
+
+def is_in_engine(transaction: Any) -> bool:
+    """Of a run: no apply and no thread is waited for any more."""
+    return transaction.is_running and transaction._live is not None and transaction._live._lock.locked()
+
+
+def body(sql: str) -> bytes:
+    return encode_statements([(sql, ())])
 
 
 async def rows(connection: Any, sql: str = "SELECT v FROM t") -> Any:
@@ -225,11 +251,49 @@ async def test_a_cancelled_write_that_waits_for_the_lock_does_not_happen(
         assert await rows(conn) == []
 
 
+@pytest.mark.parametrize("sql", [ENDLESS, "INSERT INTO t VALUES ('withdrawn')"], ids=["read", "write"])
+async def test_a_cancelled_statement_that_waits_for_a_thread_does_not_run(
+    nodes: list[dqlite_py.Node], sql: str
+) -> None:
+    leads = leader_of(nodes)
+    threads = leads._running().transactions.executor
+    transaction = await leads.async_gateway.begin("app", 30.0, LIMITS)
+    with occupied(threads):
+        running = asyncio.create_task(transaction.run(body(sql), LONG_S))
+        await until(lambda: asked(leads))
+        await cancel(running)
+        await leads.async_gateway.open_database("app", 30.0)  # the node's loop has heard of it
+    async with asyncio.timeout(60.0):
+        (found,) = await transaction.run(body("SELECT count(*) FROM t"), 30.0)
+    assert found.rows == ((0,),)
+    await transaction.rollback()
+
+
+async def test_a_statement_of_another_node_that_waits_for_a_thread_is_interrupted(
+    nodes: list[dqlite_py.Node],
+) -> None:
+    leads = leader_of(nodes)
+    threads = leads._running().transactions.executor
+    other = next(one for one in nodes if one is not leads).async_gateway
+    transaction, interrupt = await other.begin("app", 30.0, LIMITS), Interrupt()
+    with occupied(threads):
+        running = asyncio.create_task(transaction.run(body(ENDLESS), LONG_S, interrupt))
+        await until(lambda: asked(leads))
+        interrupt.request()
+        await until(lambda: any(one._given_up for one in leads._running().transactions._open))
+    async with asyncio.timeout(60.0):
+        with pytest.raises(OperationalError, match="interrupted"):
+            await running
+        (found,) = await transaction.run(body("SELECT 1"), 30.0)
+    assert found.rows == ((1,),)
+    await transaction.rollback()
+
+
 async def test_a_cancelled_write_of_a_transaction_ends_it(nodes: list[dqlite_py.Node], conn: Any) -> None:
     await conn.execute("INSERT INTO t VALUES (1)")
     task = asyncio.create_task(conn.execute(f"INSERT INTO t {ENDLESS}"))
-    await until(lambda: any(one.is_running for one in leader_of(nodes)._running().transactions._open))
-    await asyncio.sleep(0.1)  # a moment after the call begins, its statement does
+    await until(lambda: any(is_in_engine(one) for one in leader_of(nodes)._running().transactions._open))
+    await asyncio.sleep(0.1)  # a moment after the call is there, its statement begins
     await cancel(task)
     assert conn.in_transaction
     async with asyncio.timeout(30.0):

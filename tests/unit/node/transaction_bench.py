@@ -41,7 +41,9 @@ class FakeLive:
         self.next_ends = False
         self.during_run: Callable[[], None] = lambda: None
 
-    def run(self, body: bytes, timeout_s: float | None = None) -> Any:
+    def run(
+        self, body: bytes, timeout_s: float | None = None, is_given_up: Callable[[], bool] = lambda: False
+    ) -> Any:
         self.check()
         self.during_run()
         self.check()
