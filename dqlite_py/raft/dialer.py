@@ -106,6 +106,9 @@ class Dialer:
                 transport, _ = await loop.create_connection(protocol, where[0], where[1])
             except OSError as error:
                 last_error = error
+            except asyncio.CancelledError:
+                connection.outbox.clear()  # uvloop closes a socket that was there already, and tells nobody
+                raise
             else:
                 return connection, transport
         raise last_error
