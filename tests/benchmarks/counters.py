@@ -138,7 +138,12 @@ def syncs_per_second(text: str) -> float | None:
 
 
 def fdatasync_ms(folder: Path, count: int = 60) -> float:
-    """Median of a 512-byte write into a preallocated file with fdatasync: what every durable write pays."""
+    """The median of `fdatasync_times_ms`."""
+    return sorted(fdatasync_times_ms(folder, count))[count // 2]
+
+
+def fdatasync_times_ms(folder: Path, count: int) -> list[float]:
+    """A 512-byte write into a preallocated file, then fdatasync: what every durable write pays."""
     path = folder / "fdatasync"
     fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     times = []
@@ -153,4 +158,4 @@ def fdatasync_ms(folder: Path, count: int = 60) -> float:
     finally:
         os.close(fd)
         path.unlink()
-    return sorted(times)[count // 2]
+    return times

@@ -14,6 +14,7 @@ from typing import Any
 
 import apsw
 
+from tests.benchmarks.counters import fdatasync_times_ms
 from tests.benchmarks.figures import Figure
 from tests.benchmarks.measures import percentile
 
@@ -90,19 +91,8 @@ def _commit() -> str:
 
 
 def fdatasync(folder: Path) -> list[Figure]:
-    """A 512-byte write into a preallocated file, then fdatasync: what every durable write pays."""
-    times_ms = []
-    fd = os.open(folder / "fdatasync", os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        os.pwrite(fd, bytes(SYNCS * 512), 0)
-        os.fsync(fd)
-        for i in range(SYNCS):
-            started = time.perf_counter()
-            os.pwrite(fd, b"x" * 512, i * 512)
-            os.fdatasync(fd)
-            times_ms.append((time.perf_counter() - started) * 1000)
-    finally:
-        os.close(fd)
+    """See counters.fdatasync_times_ms."""
+    times_ms = fdatasync_times_ms(folder, SYNCS)
     return [
         Figure("fdatasync, median", percentile(times_ms, 0.5), "ms", note="512 bytes, preallocated"),
         Figure("fdatasync, p99", percentile(times_ms, 0.99), "ms"),
