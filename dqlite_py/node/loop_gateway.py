@@ -155,6 +155,16 @@ class LoopGateway(AsyncReads):
         half = self._read_half
         await on_reader(half, database, self._outbox, partial(half.pool(database).check, sql), None)
 
+    async def decltypes(self, database: str, sql: str, params: SqlParams) -> tuple[str | None, ...]:
+        """The declared types of what a write would return; () where they cannot be told."""
+        half = self._read_half
+        try:
+            work = partial(half.pool(database).decltypes, sql, params)
+            found: tuple[str | None, ...] = await on_reader(half, database, self._outbox, work, None)
+        except Error:
+            return ()  # what is wrong with it shows when it runs
+        return found
+
     async def _wait_fresh(
         self, database: str, freshness: Freshness, timeout_s: float, interrupt: Interrupt | None
     ) -> float:

@@ -10,12 +10,14 @@ from __future__ import annotations
 import threading
 import time
 from copy import copy
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from dqlite_py.errors import Error
 from dqlite_py.gateway import Interrupt, QueryResult, Row
 from dqlite_py.limits import STREAM_CHUNK_BYTES
 from dqlite_py.storage.reader import Reader
+
+SQL_NAMED_MAX: Final = 80
 
 
 class HoldLimits(NamedTuple):
@@ -210,3 +212,9 @@ class HeldTransaction:
 
     def __del__(self) -> None:
         self._hold.forget()
+
+
+def shortened(sql: str) -> str:
+    """As a message names it."""
+    text = " ".join(sql[: 2 * SQL_NAMED_MAX].split())
+    return text if len(text) <= SQL_NAMED_MAX else text[:SQL_NAMED_MAX] + " ..."

@@ -250,6 +250,25 @@ class Reader:
             return False
         raise error_class(code)(message, code=code)
 
+    def decltypes(self, sql: str, params: Any) -> tuple[str | None, ...]:
+        """Of the columns that a statement, also a write, would return: prepared, not run. Raises as `query` does."""
+        self._columns = None
+        self._authorizer.reason = None
+        self._authorizer.only_looks = True
+        looking = self._connection.cursor()
+        looking.exec_trace = self._look_at_columns
+        try:
+            looking.execute(sql, params)
+        except apsw.ExecTraceAbort:
+            pass
+        except Exception as error:
+            self._raise_translated(error, params)
+            raise
+        finally:
+            self._authorizer.only_looks = False
+            looking.close(True)
+        return () if self._columns is None else self._columns[1]
+
     @property
     def refused(self) -> str | None:
         """Why the newest statement was refused, if it was."""

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any, Final, Literal
 
 from dqlite_py.command import check_params
@@ -39,7 +40,7 @@ from dqlite_py.limits import (
 from dqlite_py.sqlite_codes import AUTH, MISUSE
 from dqlite_py.sqltext import StatementKind, describe
 from dqlite_py.storage.authorizer import RESERVED_PREFIX
-from dqlite_py.storage.held import HeldStream, HeldTransaction, HoldLimits
+from dqlite_py.storage.held import HeldStream, HeldTransaction, HoldLimits, shortened
 from dqlite_py.storage.implementation import refusal
 from dqlite_py.storage.pace import QUICK_S, Pace
 from dqlite_py.storage.reader import SEVERAL_STATEMENTS, Reader, TookTooLong
@@ -47,7 +48,6 @@ from dqlite_py.storage.reader_connections import ReaderConnections
 
 __all__ = ["HoldLimits", "QueryResult", "ReadFuture", "ReaderPool"]
 
-SQL_NAMED_MAX: Final = 80
 STREAM_LIMITS: Final = HoldLimits(STREAM_IDLE_MS / 1000, STREAM_HOLD_MS / 1000)
 _READS: Final = (StatementKind.READ,)
 _WRITES: Final = (StatementKind.INSERT, StatementKind.CHANGE, StatementKind.SCHEMA, StatementKind.TRANSACTION)
@@ -322,14 +322,8 @@ class ReaderPool:
             raise NotSupportedError(reason, code=AUTH)
         if statement.kind in _WRITES:
             return "write"
-        try:
-            reader = self._idle.pop()
-        except IndexError:
-            reader, _ = self._connections.wait(REQUEST_TIMEOUT_MS / 1000)
-        try:
+        with self._lent() as reader:
             return "read" if reader.is_readonly(sql) else "write"
-        finally:
-            self._give_back(reader)
 
     def check(self, sql: str) -> None:
         """Have SQLite look at one statement without running it. Raises as `classify`, and what SQLite says of it."""
@@ -337,13 +331,23 @@ class ReaderPool:
         reason = None if is_pragma else refusal(sql.encode())
         if reason is not None:
             raise NotSupportedError(reason, code=AUTH)
+        with self._lent() as reader:
+            if not reader.is_readonly(sql, only_looks=True) and is_pragma:
+                raise NotSupportedError(reader.refused or "not authorized", code=AUTH)
+
+    def decltypes(self, sql: str, params: Any) -> tuple[str | None, ...]:
+        """The declared types of what a statement would return; it is not run. Raises what SQLite says of it."""
+        with self._lent() as reader:
+            return reader.decltypes(sql, params)
+
+    @contextmanager
+    def _lent(self) -> Iterator[Reader]:
         try:
             reader = self._idle.pop()
         except IndexError:
             reader, _ = self._connections.wait(REQUEST_TIMEOUT_MS / 1000)
         try:
-            if not reader.is_readonly(sql, only_looks=True) and is_pragma:
-                raise NotSupportedError(reader.refused or "not authorized", code=AUTH)
+            yield reader
         finally:
             self._give_back(reader)
 
@@ -393,8 +397,3 @@ class ReaderPool:
         finally:
             with self._lock:
                 self._pending -= 1
-
-
-def shortened(sql: str) -> str:
-    text = " ".join(sql[: 2 * SQL_NAMED_MAX].split())
-    return text if len(text) <= SQL_NAMED_MAX else text[:SQL_NAMED_MAX] + " ..."

@@ -100,6 +100,22 @@ def test_nulls_booleans_and_times_travel_as_what_they_are(client: DqliteClient) 
     assert [row[2].value for row in found.rows] == [None, 1, "text", 2.5]
 
 
+@pytest.mark.parametrize("begin", ["", "BEGIN"])
+def test_what_a_write_returns_has_the_types_of_its_columns(client: DqliteClient, begin: str) -> None:
+    """go-dqlite gives a time.Time and a bool for them, and an error where a program asks a TEXT for a time."""
+    if begin:
+        client.done(begin)
+    for sql in (
+        "INSERT INTO t (c, d) VALUES (1, '2024-01-02 03:04:05') RETURNING c, d, a, d || ''",
+        "UPDATE t SET b = ? RETURNING c, d, a, d || ''",
+        "DELETE FROM t RETURNING c, d AS named, a, d || ''",
+    ):
+        found = client.query(sql)
+        assert isinstance(found, RowsBatch)
+        kinds = [value.type for value in found.rows[0]]
+        assert kinds == [ValueType.BOOLEAN, ValueType.ISO8601, ValueType.INTEGER, ValueType.TEXT], sql
+
+
 def test_missing_parameters_are_null_and_surplus_ones_go_to_the_next_statement(client: DqliteClient) -> None:
     client.done("INSERT INTO t (a, b) VALUES (?, ?)", 1)
     assert (

@@ -291,9 +291,15 @@ class SqlSession:
             raise Refused(EMPTY_STATEMENT)
         if len(values) > len(text.known.parameters):
             raise Refused(PARAMETERS)
+        decltypes: Sequence[str | None] = ()
+        if text.may_return and core.transaction is None:  # its unit's results do not tell them
+            fitted = _fitted(text.known, values)
+            decltypes = await self._gateway.decltypes(core.database, text.sql, fitted)
         result = await self._run(core, text, values)
         if result is None:
             return Result((), (), [], None)
+        if result.columns is not None and len(decltypes) == len(result.columns):
+            result = result._replace(decltypes=decltypes)
         self._note(text.known, result.rowcount, result.lastrowid)
         return result if result.columns is not None else Result((), (), [], None)
 
