@@ -1,7 +1,7 @@
 """Transactions as callers see them on the node's loop: here on the leader, or at the leader by RPC. Loop thread.
 
-Both have the same methods; `begin_anywhere` finds out which it is. A connection that breaks in the middle ends the
-transaction; one that breaks during COMMIT leaves its outcome to be asked for (node.transactions.ask_what_became).
+Both have the same methods; `begin_anywhere` finds out which. A connection that breaks ends the transaction; one that
+breaks during COMMIT leaves its outcome to be asked for (node.transactions.ask_what_became).
 """
 
 from __future__ import annotations
@@ -61,7 +61,6 @@ class HostedTransaction:
     def __init__(self, transaction: Transaction, transactions: Transactions) -> None:
         self.transaction = transaction
         self._transactions = transactions
-        self._loop = transactions.loop
         self._turn = transaction.turn
 
     @property
@@ -79,7 +78,7 @@ class HostedTransaction:
             if key is not None:
                 self.transaction.commit_key = key
             unit = await self._on_thread(self.transaction.finish)
-            done: asyncio.Future[tuple[int, Any]] = self._loop.create_future()
+            done: asyncio.Future[tuple[int, Any]] = self._transactions.loop.create_future()
             self._transactions.commit(self.transaction, unit, settle(done), deadline)
             try:
                 async with asyncio.timeout(deadline.left_s):
@@ -97,8 +96,10 @@ class HostedTransaction:
         return unknown_commit(self.transaction.commit_key, timeout_s)
 
     def _on_thread(self, function: Callable[..., Any], *args: Any) -> Awaitable[Any]:
-        """Shielded: what is begun is finished, whoever waits for it."""
-        return asyncio.shield(self._loop.run_in_executor(self._transactions.executor, function, *args))
+        """Shielded: what is begun is finished; a shield whose waiter is gone looks at no error."""
+        work = self._transactions.loop.run_in_executor(self._transactions.executor, function, *args)
+        work.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return asyncio.shield(work)
 
 
 class ForwardedTransaction:

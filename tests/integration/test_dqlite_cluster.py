@@ -178,6 +178,20 @@ def test_roles_are_assigned(nodes: list[dqlite_py.Node]) -> None:
             assert {member["id"]: member["role"] for member in leader.members()}[changed.node_id] == name
 
 
+@pytest.mark.parametrize("request_type", [RequestType.ASSIGN, RequestType.REMOVE])
+def test_the_leader_itself_is_relieved_of_its_vote_or_removed(
+    nodes: list[dqlite_py.Node], request_type: RequestType
+) -> None:
+    leader = leader_of(nodes)
+    others = [node for node in nodes if node is not leader]
+    fields = (leader.node_id, 2) if request_type is RequestType.ASSIGN else (leader.node_id,)
+    with DqliteClient(leader.address) as client:
+        assert client.call(request_type, *fields) == Empty()
+    roles = {member["id"]: member["role"] for member in leader_of(others).members()}
+    left = {leader.node_id: "spare"} if request_type is RequestType.ASSIGN else {}
+    assert roles == {node.node_id: "voter" for node in others} | left
+
+
 def test_a_weight_is_set_at_any_node_and_known_to_all(nodes: list[dqlite_py.Node]) -> None:
     told = followers(nodes)[0]
     with DqliteClient(told.address) as client:

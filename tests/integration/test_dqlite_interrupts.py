@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -88,3 +90,23 @@ def test_two_interrupts_amidst_rows_have_two_answers(client: DqliteClient) -> No
     assert answer == Empty()
     assert client.receive() == Empty()
     assert client.receive() == Result(1, 1)
+
+
+def test_who_leaves_in_the_middle_of_a_transaction_leaves_no_error_in_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with dqlite_py.Node(tmp_path / "node") as node:
+        node.wait_ready()
+        with DqliteClient(node.address, database="app") as leaving:
+            leaving.done("CREATE TABLE t (a)")
+            leaving.done("BEGIN IMMEDIATE")
+            leaving.done("INSERT INTO t VALUES (1)")
+            leaving.send(RequestType.EXEC_SQL, 0, f"INSERT INTO t {ENDLESS}", ())
+            with DqliteClient(node.address, database="app") as other:
+                other.done("PRAGMA busy_timeout = 0")
+                assert other.failure("BEGIN IMMEDIATE")[0] == 5  # the server has had time to begin the query
+        with DqliteClient(node.address, database="app") as client:
+            client.done("INSERT INTO t VALUES (2)")  # when the transaction is undone
+            assert client.values("SELECT a FROM t") == [(2,)]
+    gc.collect()
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []

@@ -82,13 +82,24 @@ class ClusterCalls:
             raise Refused(_NOT_FOUND)
         if role not in tuple(Role) or member.role == role:
             raise Refused(_SAME_ROLE)
-        await self._parts.membership.assign(NodeId(node_id), Role(role), Deadline(CATCH_UP_S))
+        membership, deadline = self._parts.membership, Deadline(CATCH_UP_S)
+        body = {"id": node_id, "role": Role(role).name.lower(), "timeout_s": CATCH_UP_S}
+        # A leader that takes its own vote hands over first: the next one does it.
+        await self._parts.writes.on_leader(
+            "leader.assign", body, deadline, lambda: membership.assign(NodeId(node_id), Role(role), deadline)
+        )
 
     async def remove(self, node_id: int) -> None:
         self.check_leader()
         if self._parts.core.configuration.get(NodeId(node_id)) is None:
             raise Refused(_NO_SERVER)
-        await self._parts.membership.remove(NodeId(node_id), Deadline(TIMEOUT_S))
+        membership, deadline = self._parts.membership, Deadline(TIMEOUT_S)
+        await self._parts.writes.on_leader(
+            "leader.remove",
+            {"id": node_id},
+            deadline,
+            lambda: membership.remove(NodeId(node_id), deadline),
+        )
 
     def describe(self, form: int) -> Metadata:
         """Of this node. Raises Refused for an unknown format."""
