@@ -26,6 +26,7 @@ from dqlite_py.storage.state_folder import StateFolder
 
 OPEN_INDEX: Final = 2  # behind the configuration
 _TERM: Final = Term(1)
+_LEFT_BEHIND: Final = ("LOCK", "identity.tmp")  # by a try that was interrupted at once
 Progress = Callable[[str, int, int], None]
 
 
@@ -51,7 +52,7 @@ def found_cluster(
     disk, clock = SystemDisk(), SystemClock()
     with SourceFile(file) as source:
         if os.path.isdir(path) and not disk.exists(os.path.join(path, "identity")):
-            left = [name for name in disk.listdir(path) if name != "LOCK"]
+            left = [name for name in disk.listdir(path) if name not in _LEFT_BEHIND]
             if left:
                 raise InterfaceError(f"{path} is not empty ({', '.join(left[:5])}): name a new folder")
         disk.mkdir(path)
