@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import enum
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from dqlite_py.errors import InterfaceError
@@ -120,15 +120,18 @@ def has_quorum(members: Iterable[MemberState]) -> bool:
     return bool(voters) and sum(v.presence.is_reachable for v in voters) >= majority([v.id for v in voters])
 
 
-def wanted_voters(members: Iterable[MemberState], wanted: Wanted) -> int:
+def wanted_voters(members: Collection[MemberState], wanted: Wanted) -> int:
     """How many voters to aim at: fewer than wanted where there are too few members, but no even number above two.
 
     Four voters bear one loss, as three do, and the fourth is of more use as a stand-by. Two bear none, as one does, but
     then each acknowledged write is on two disks. Members that are away for a moment count: a blink moves no role.
+    Of two voters one that is leaving loses its vote, though nobody takes it over: with it the other could not go on.
     """
     able = sum(m.role is Role.VOTER or (m.is_lasting and m.is_fit) for m in members)
     if able >= wanted.voters:
         return wanted.voters
+    if able == 2 and any(m.role is Role.VOTER and m.is_leaving for m in members):
+        return 1
     return able if able <= 2 or able % 2 else able - 1
 
 

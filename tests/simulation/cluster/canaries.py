@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from dqlite_py.limits import FRAME_FRAGMENT_BYTES
 from tests.simulation import raft_mutants as mutants
+from tests.simulation.cluster import addresses as addresses_module
 from tests.simulation.cluster import canaries_patches as patches
 from tests.simulation.cluster import roles as roles_module
 from tests.simulation.cluster import world as world_module
@@ -171,7 +172,7 @@ def circumstances(canary: Canary) -> Iterator[None]:
     plan = canary.faults
     if isinstance(plan, Mixture):
         rows.append((world_module, "mixture", lambda _rng, _only: replace(plan)))
-        rows.append((roles_module, "rates", lambda _seed: {}))
+        rows += [(module, "rates", lambda _seed: {}) for module in (roles_module, addresses_module)]
     scale = replace(
         SHORT if canary.short_log else Scale(),
         fragment_bytes=canary.fragment_bytes,

@@ -1,4 +1,4 @@
-"""Canaries of roles: one rule of the role manager switched off each, with the guards below it where it has any."""
+"""Canaries of roles and addresses: one rule switched off each, with the guards below it where it has any."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager
 from typing import Any, Final
 
 from dqlite_py.model import Role
+from dqlite_py.node.address_changes import AddressChanges
 from dqlite_py.node.membership import Membership
 from dqlite_py.node.role_manager import RoleManager
 from dqlite_py.raft import roles as roles_module
@@ -17,6 +18,7 @@ from tests.simulation.cluster.plans import Mixture
 
 KEPT: Final = Mixture({"change numbers": 0.5, "dead for long": 0.3, "transfer": 0.2})
 DYING: Final = Mixture({"change numbers": 1.0, "dead for long": 0.6})
+PLACED: Final = Mixture({"set address": 1.0, "moved": 0.1})
 JOINING: Final = Mixture({"change numbers": 0.3, "remove and rejoin": 0.4, "slow disk": 1.0})
 
 
@@ -66,6 +68,15 @@ def learner_behind() -> AbstractContextManager[None]:
     )
 
 
+def address_unproved() -> AbstractContextManager[None]:
+    """Nobody looks who answers at an address."""
+
+    async def believes(_self: Any, _node_id: Any, address: Any, _deadline: Any) -> Any:
+        return address
+
+    return replaced((AddressChanges, "_prove", believes))
+
+
 ROLES: Final[dict[str, Canary]] = {
     "demote before promote": Canary(
         "", "a voter that is gone is demoted before another has its vote", demote_first, faults=KEPT, node_count=5,
@@ -81,5 +92,9 @@ ROLES: Final[dict[str, Canary]] = {
     "learner behind": Canary(
         "", "a member without the log gets a vote", learner_behind, faults=JOINING, node_count=5, short_log=True,
         operations_per_s=60.0
+    ),
+    "address unproved": Canary(
+        "", "a member gets the address that an operator says, whoever is there", address_unproved, faults=PLACED,
+        node_count=3, operations_per_s=5.0, scratch_per_s=0.0
     ),
 }  # fmt: skip

@@ -41,6 +41,8 @@ class MemberFacts:
         self._owed: list[Removal] = []
         self._owed_joins: dict[int, str] = {}
         self._addresses: dict[int, dict[str, None]] = {}  # node id -> addresses that it has had
+        self._held: set[tuple[int, str]] = set()  # (node id, address) of any committed configuration
+        self._owed_addresses: dict[tuple[int, str], None] = {}
 
     def lives_at(self, node: int, address: str) -> None:
         """The node starts with this address."""
@@ -59,6 +61,8 @@ class MemberFacts:
         for member in now.members:
             self._owed_joins.pop(int(member.id), None)
             known = before.get(member.id)
+            self._held.add((int(member.id), str(member.address)))
+            self._owed_addresses.pop((int(member.id), str(member.address)), None)
             had = self._addresses.get(int(member.id))
             if had is not None and member.address not in had:
                 self._fail(
@@ -103,6 +107,15 @@ class MemberFacts:
         if member is None:
             self._owed_joins[node] = address
 
+    def addresses_of(self, node: int) -> list[str]:
+        """Where it is, and has been."""
+        return list(self._addresses.get(node, ()))
+
+    def address_set(self, node: int, address: str) -> None:
+        """An operator was told that the member has this address now."""
+        if (node, address) not in self._held:
+            self._owed_addresses[node, address] = None
+
     # -- the end ---------------------------------------------------------------------------------------------
 
     def final(self, expected: dict[int, str]) -> None:
@@ -116,6 +129,8 @@ class MemberFacts:
             self._fail(
                 f"true outcomes: {node} at {address} was said to be a member, no committed entry says so"
             )
+        for node, address in self._owed_addresses:
+            self._fail(f"true outcomes: {node} was said to be at {address}, no committed entry says so")
         found = {int(m.id): str(m.address) for m in self.configuration.members if m.role is Role.VOTER}
         if found != expected or len(self.configuration.members) != len(expected):
             self._fail(

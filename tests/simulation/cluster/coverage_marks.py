@@ -256,6 +256,8 @@ EXTERNAL: Final[dict[str, str]] = {
     "member left its role": "before its node stops for long: somebody else votes",
     "roles settled": "kept automatically, they are as they are to be when all are well",
     "started though to be removed": "by the operator: it had become the only voter",
+    "address set anew": "an operator said where a member is, and it answered there",
+    "address set again": "an operator set the address that a member has",
     "assigned voter": "an operator gave a member a vote",
     "assigned standby": "an operator made a member a stand-by",
     "assigned spare": "an operator took a member's data away",

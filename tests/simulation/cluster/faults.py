@@ -242,6 +242,11 @@ def assign(world: World, rng: random.Random) -> None:
     world.roles.one(rng)
 
 
+def set_address(world: World, rng: random.Random) -> None:
+    """An operator says where a member is; it may be wrong."""
+    world.addresses.one(rng)
+
+
 def moved(world: World, rng: random.Random) -> None:
     """A machine, or each of them, comes back at another address or port."""
     if rng.random() < 0.15:
@@ -314,10 +319,10 @@ ATLAS: dict[str, Fault] = {
         Fault("dead for long", 0.1, "a majority is left, or comes back", dead_for_long),
         Fault("change numbers", 0.3, "one voter at a time, and a majority of those that stay is there", change_numbers),
         Fault("assign", 1.0, "one voter at a time, and none that is behind", assign),
+        Fault("set address", 1.0, "whoever answers there has shown its id before", set_address),
         Fault("remove and rejoin", 0.08, "one voter at a time", remove_and_rejoin),
     )
 }  # fmt: skip
-OWN_DRAW = frozenset(
-    {"assign", "dead for long", "change numbers"}
-)  # drawn apart, see roles.py and canaries_roles.py
+# Drawn apart, see roles.py, addresses.py and canaries_roles.py.
+OWN_DRAW = frozenset({"assign", "dead for long", "change numbers", "set address"})
 DESTROYS_DATA = frozenset({"rot", "wipe", "remove and rejoin"})

@@ -324,6 +324,13 @@ def _removal_nowhere(log: Members) -> None:
     log.facts.final({1: "h1:1", 2: "h2:1"})
 
 
+def _address_set_nowhere(log: Members) -> None:
+    log.facts.lives_at(2, "h2:5")
+    log.facts.address_set(2, "h2:1")
+    log.facts.address_set(2, "h2:5")
+    log.facts.final({1: "h1:1", 2: "h2:1"})
+
+
 def _foreign_address(log: Members) -> None:
     log.committed(member(1), member(2, port=3))
 
@@ -348,6 +355,7 @@ def _ghost(log: Members) -> None:
         (_failed_removal_later, "none may still"),
         (_failed_removal, "but it is removed"),
         (_removal_nowhere, "no committed entry"),
+        (_address_set_nowhere, "no committed entry"),
         (_foreign_address, "gives 2 the address"),
         (_voter_at_once, "as a voter at once"),
         (_joined_nowhere, "no committed entry"),

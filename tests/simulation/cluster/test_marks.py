@@ -6,6 +6,7 @@ from collections import Counter
 
 import pytest
 
+from tests.simulation.cluster import addresses as addresses_module
 from tests.simulation.cluster import clients
 from tests.simulation.cluster import roles as roles_module
 from tests.simulation.cluster import world as world_module
@@ -51,7 +52,8 @@ def _resets_amid_large_requests(patch: pytest.MonkeyPatch) -> Outcome:
         set_to.setattr(
             world_module, "mixture", lambda _rng, _only: Mixture({"reset connections": 20.0, "isolate": 0.5})
         )
-        set_to.setattr(roles_module, "rates", lambda _seed: {})
+        for module in (roles_module, addresses_module):
+            set_to.setattr(module, "rates", lambda _seed: {})
         set_to.setattr(Scale, "draw", lambda _rng: large)
         return run_seed(1, node_count=3, duration_s=8.0)
 

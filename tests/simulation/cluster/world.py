@@ -22,6 +22,7 @@ import apsw
 from dqlite_py.errors import Error
 from dqlite_py.node.runtime import NodeRuntime
 from dqlite_py.raft.core import RaftCore
+from tests.simulation.cluster import addresses as addresses_module
 from tests.simulation.cluster import machine as machines_module
 from tests.simulation.cluster import roles as roles_module
 from tests.simulation.cluster import seams
@@ -75,6 +76,7 @@ class World:
         self.operator = Operator(self)
         self.requests = MemberRequests(self)
         self.roles = roles_module.RoleRequests(self)
+        self.addresses = addresses_module.AddressRequests(self)
         self.environment = Environment(
             self.kernel,
             folder,
@@ -139,7 +141,8 @@ class World:
         drawn = rng.choice((1, 2, 3, 3, 3, 3, 3, 4, 5, 5, 7))
         plan = mixture(rng, only)
         if only is None:
-            plan = replace(plan, rates=plan.rates | roles_module.rates(seed))
+            own = roles_module.rates(seed) | addresses_module.rates(seed)
+            plan = replace(plan, rates=plan.rates | own)
         scale = Scale.draw(rng)
         base = Path("/dev/shm") if Path("/dev/shm").is_dir() else None
         folder = Path(tempfile.mkdtemp(prefix="dqlite-sim-", dir=base))

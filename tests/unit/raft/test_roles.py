@@ -111,6 +111,11 @@ EXAMPLES = [
     ("1v leaving, 2v w2, 3v w1, 4v w3", 3, 1, "transfer 3"),
     ("1v, 2v, 3v leaving, 4v", 3, 1, "3 spare"),
     ("1v, 2v, 3v leaving", 3, 1, "-"),
+    # Two voters, and nobody to take the vote over: the other goes on alone.
+    ("1v, 2v leaving", 3, 1, "2 spare"),
+    ("1v leaving, 2v", 3, 1, "transfer 2"),
+    ("1v leaving, 2s", 3, 1, "2 voter"),
+    ("1v, 2s leaving", 3, 1, "-"),
     ("1v leaving, 2v w9, 3v back", 3, 1, "transfer 2"),
     ("1v leaving, 2v leaving, 3v w9", 3, 1, "transfer 3"),
     ("1v leaving, 2v behind", 1, 1, "-"),
