@@ -37,12 +37,17 @@ def demote_first() -> AbstractContextManager[None]:
 
 
 def guard_ignored() -> AbstractContextManager[None]:
-    """Nobody looks whether the voters that stay are there: neither the decision, nor the change, nor the core."""
+    """Nobody looks whether the voters that stay are there: not the choice who goes, nor the decision, the change, the
+    core."""
 
     async def does_not_look(self: Any, *_args: Any) -> None:
         pass
 
+    def blindly(_self: Any, member: Any) -> tuple[int, int]:
+        return (-member.weight, -member.id)
+
     return replaced(
+        (roles_module._Roles, "_burden_as_voter", blindly),
         (roles_module, "has_quorum", lambda _members: True),
         (Membership, "_check_quorum_without", does_not_look),
         (RaftCore, "_check_quorum_survives", lambda _self, _new: None),
@@ -84,7 +89,7 @@ ROLES: Final[dict[str, Canary]] = {
     ),
     "guard ignored": Canary(
         "", "roles change though the voters that stay are no majority", guard_ignored, faults=DYING, node_count=5,
-        seed=10,
+        seed=21,
     ),
     "patience ignored": Canary(
         "", "a voter is replaced as soon as it is away", patience_ignored, faults=KEPT, node_count=5, seed=2
