@@ -84,7 +84,7 @@ class MemberServices:
     # -- the leader's -----------------------------------------------------------------------------------------
 
     async def leader_remove(self, _ctx: Any, body: Any) -> Any:
-        await self._parts.membership.remove(member_id_of(body), Deadline(TIMEOUT_S))
+        await self._parts.membership.remove(member_id_of(body), Deadline(timeout_of(body)))
         return self._parts.membership.view()
 
     async def leader_assign(self, _ctx: Any, body: Any) -> Any:
@@ -170,12 +170,7 @@ class MemberServices:
 
     async def remove(self, _ctx: Any, body: Any) -> Any:
         node_id = member_id_of(body)
-        membership, writes = self._parts.membership, self._parts.writes
-        deadline = Deadline(TIMEOUT_S)
-        await writes.on_leader(
-            "leader.remove", {"id": node_id}, deadline, lambda: membership.remove(node_id, deadline)
-        )
-        return membership.view()
+        return await self._at_leader("leader.remove", {"id": node_id}, lambda m, end: m.remove(node_id, end))
 
     async def transfer(self, _ctx: Any, body: Any) -> Any:
         """Only on the leader: hand leadership over; answers when another node leads."""
