@@ -99,14 +99,55 @@ def first_end(script: str) -> int:
 
 def is_complete(sql: str) -> bool:
     """Whether a text ends with a whole statement and its semicolon (sqlite.org/c3ref/complete.html)."""
-    ends, complete = _StatementEnd(), False
-    for token in _TOKEN.finditer(sql):
-        text = token.group()
-        if token.lastgroup == "blank":
-            complete = complete and not (text.startswith("/*") and not text[2:].endswith("*/"))
-        else:
-            complete = ends.feed(token)
-    return complete
+    return Completion().feed(sql)
+
+
+class Completion:
+    """`is_complete` of a text that comes in whole lines, each looked at once."""
+
+    def __init__(self) -> None:
+        self._ends = _StatementEnd()
+        self._is_complete = False
+        self._closer = ""  # what ends the literal or comment that is open
+
+    @property
+    def may_end(self) -> bool:
+        """Whether a semicolon would end a statement here."""
+        return not self._closer and self._ends.may_end
+
+    def feed(self, lines: str) -> bool:
+        """Take the next lines; returns whether the text ends with a whole statement."""
+        at = 0
+        if self._closer:
+            found = _REST[self._closer].match(lines)
+            if found is None:
+                return False
+            at, self._closer = found.end(), ""
+        for token in _TOKEN.finditer(lines, at):
+            self._closer = _closer_of(token)
+            if token.lastgroup != "blank":
+                self._is_complete = self._ends.feed(token)
+        return self._is_complete and not self._closer
+
+
+_REST: Final = {
+    "'": re.compile(r"(?:[^']++|'')*+'"),
+    '"': re.compile(r'(?:[^"]++|"")*+"'),
+    "`": re.compile(r"(?:[^`]++|``)*+`"),
+    "]": re.compile(r"[^\]]*+\]"),
+    "*/": re.compile(r".*?\*/", re.DOTALL),
+}
+
+
+def _closer_of(token: re.Match[str]) -> str:
+    """What an unfinished literal or comment waits for; "" for all else."""
+    text = token.group()
+    if token.lastgroup == "blank":
+        return "*/" if text.startswith("/*") and not text[2:].endswith("*/") else ""
+    if token.lastgroup != "quoted":
+        return ""
+    closer = "]" if text[0] == "[" else text[0]
+    return "" if _REST[closer].fullmatch(text, 1) else closer
 
 
 def _check_text(sql: str) -> None:
@@ -184,10 +225,14 @@ class _StatementEnd:
     def __init__(self) -> None:
         self._state = _Scan.START
 
+    @property
+    def may_end(self) -> bool:
+        return self._state not in (_Scan.TRIGGER, _Scan.TRIGGER_SEMICOLON)
+
     def feed(self, token: re.Match[str]) -> bool:
         word = word_of(token)
         state = self._state
-        if token.group() == ";" and state not in (_Scan.TRIGGER, _Scan.TRIGGER_SEMICOLON):
+        if token.group() == ";" and self.may_end:
             self._state = _Scan.START
             return True
         if state in (_Scan.TRIGGER, _Scan.TRIGGER_SEMICOLON, _Scan.TRIGGER_END):

@@ -17,6 +17,8 @@ from typing import Any, Final
 
 import click
 
+from dqlite_py.cli.options import AddressListType
+
 CONFIG_VARIABLE: Final = "DQLITE_PY_CONFIG"
 CONFIG_DEFAULT: Final = "/etc/dqlite-py.toml"
 CLIENT: Final = "client"
@@ -159,11 +161,23 @@ def _checked(
                     f"{path}: {given!r} in [{name}] means nothing{_nearest(given, known[name])}"
                 )
             try:
+                _check_kind(option, value)
                 option.type_cast_value(ctx, _listed(option, value))
             except click.BadParameter as error:
                 raise click.UsageError(f"{path}: {given!r} in [{name}]: {error.message}") from None
             tables[name][key] = value
     return tables
+
+
+def _check_kind(option: click.Option, value: Any) -> None:
+    """What click takes for text, or would stumble over. Raises BadParameter."""
+    values = value if isinstance(value, list) else [value]
+    takes_list = option.multiple or isinstance(option.type, AddressListType)
+    if isinstance(value, list) and not takes_list:
+        raise click.BadParameter("a list, where one value is to stand")
+    for one in values:
+        if isinstance(one, (list, dict)) or (isinstance(one, bool) and not option.is_flag):
+            raise click.BadParameter(f"{one!r:.40} is no value for it")
 
 
 def _known(root: click.Group) -> dict[str, dict[str, click.Option]]:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dqlite_py.errors import DataError, ProgrammingError
-from dqlite_py.sqltext import StatementKind, describe, split_script
+from dqlite_py.sqltext import Completion, StatementKind, describe, is_complete, split_script
 
 
 @pytest.mark.parametrize(
@@ -127,3 +127,15 @@ def test_ends_agree_with_sqlite(pieces: list[str]) -> None:
         for end, char in enumerate(sql[:-1], 1):
             if char == ";" and sql[: end - 1].strip():
                 assert not sqlite3.complete_statement(sql[:end]) or not sql[end:].strip()
+
+
+@given(
+    st.lists(st.sampled_from([*"'\"`[];/*-\n x", "''", "/*", "*/", "--", "CREATE TRIGGER ", "BEGIN", " END"]))
+)
+def test_a_text_that_comes_in_lines_is_complete_when_the_whole_is(parts: list[str]) -> None:
+    text = "".join(parts) + "\n"
+    completion = Completion()
+    for line in text.splitlines(keepends=True):
+        found = completion.feed(line)
+    assert found is is_complete(text)
+    assert found is sqlite3.complete_statement(text)

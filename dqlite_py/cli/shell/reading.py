@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from dqlite_py.errors import Error, ProgrammingError
-from dqlite_py.sqltext import is_complete, split_script
+from dqlite_py.sqltext import Completion, is_complete, split_script
 
 
 class Piece(NamedTuple):
@@ -35,7 +35,7 @@ def pieces(lines: Iterable[str]) -> Iterator[Piece]:
     that are not UTF-8) is one piece, which fails when it is run.
     """
     held: list[str] = []
-    begin = 1
+    begin, completion = 1, Completion()
     for number, line in enumerate(lines, 1):
         if number == 1:
             line = line.removeprefix("\ufeff")
@@ -46,19 +46,15 @@ def pieces(lines: Iterable[str]) -> Iterator[Piece]:
             if line.startswith("."):
                 yield Piece(line.strip(), number)
                 continue
-        if held and line.strip().lower() in ("/", "go") and is_complete("".join([*held, ";"])):
+            completion = Completion()
+        elif line.strip().lower() in ("/", "go") and completion.may_end:
             line = ";"
         held.append(line if line.endswith("\n") else line + "\n")
-        if is_complete_at(line, held):
+        if completion.feed(held[-1]):
             yield from _statements("".join(held), begin)
             held = []
     if held:
         yield from _statements("".join(held), begin)
-
-
-def is_complete_at(line: str, held: list[str]) -> bool:
-    """Only a line with a semicolon can complete a statement: a long one is not looked at again for every line."""
-    return ";" in line and is_complete("".join(held))
 
 
 def is_entered(text: str) -> bool:

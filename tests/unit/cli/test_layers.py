@@ -185,3 +185,25 @@ def test_what_is_completed() -> None:
     environment = {"_DQLITE_PY_COMPLETE": "bash_complete", "COMP_WORDS": "dqlite-py clus", "COMP_CWORD": "1"}
     result = CliRunner().invoke(main.main, [], prog_name="dqlite-py", env=environment)
     assert result.output == "plain,cluster\n"
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ('[node]\ndir = ["a"]\n', "'dir' in [node]: a list, where one value is to stand"),
+        ("[node]\ndir = true\n", "'dir' in [node]: True is no value for it"),
+        ("[client]\ntimeout = [1, 2]\n", "'timeout' in [client]: a list"),
+        ("[client]\ntimeout = true\n", "'timeout' in [client]: True is no value for it"),
+        ("[client]\nservers = {a = 1}\n", "'servers' in [client]: {'a': 1} is no value for it"),
+        ('[node]\njoin = [["a:1"]]\n', "'join' in [node]: ['a:1'] is no value for it"),
+        ("[node]\ninsecure = [true]\n", "'insecure' in [node]: a list"),
+    ],
+)
+def test_a_value_of_another_kind_is_refused_by_name(table: str, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "options.toml"
+    path.write_text(table)
+    group, seen = program()
+    result = run(group, "--config", str(path), "cluster", "members", "--servers", "x:1")
+    assert result.exit_code == 2
+    assert said in result.output
+    assert not seen
