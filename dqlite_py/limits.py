@@ -24,6 +24,7 @@ STREAM_IDLE_MS: Final = 60_000  # a result that nobody goes on reading is given 
 STREAM_HOLD_MS: Final = 3_600_000  # any result after this: the WAL cannot begin anew while it is open
 READERS_HELD_MAX: Final = 64  # results and read transactions open at a time, per database
 READER_THREADS_MAX: Final = 16  # for reads of asyncio programs, per database; started when needed
+TRANSACTION_HOLD_MS: Final = 3_600_000  # no transaction of a program may be open, or idle, for longer
 EXTRA_READER_CACHE_BYTES: Final = 2 * MIB  # of a reader that is there because others are held
 
 # -- client sessions (exactly-once writes); part of the replicated state: every node must have the same

@@ -121,6 +121,8 @@ class Attempts:
         target, directory = self.target, self._directory
         if target is None:
             if not isinstance(error, NoLeader) or isinstance(error, StockServers):
+                if self.is_uncertain:
+                    raise OutcomeUnknown(str(error))
                 raise error  # none of the addresses is the cluster's
         elif isinstance(error, NoRoom):
             return  # in this program; nothing is wrong with the node

@@ -63,7 +63,8 @@ class Connections:
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
-            if task.cancelled():
+            caller = asyncio.current_task()
+            if task.cancelled() and (caller is None or not caller.cancelling()):
                 raise RpcNotSent(f"{address}: the connections are being closed") from None
             raise
 

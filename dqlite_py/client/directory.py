@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from dqlite_py.client.caller import ClusterCaller, Status
 from dqlite_py.client.stock.choosing import StockServers
-from dqlite_py.client.wire import StockAnswer
+from dqlite_py.client.wire import NotServing, StockAnswer
 from dqlite_py.errors import Error, InterfaceError, NoLeader, WrongCluster
 from dqlite_py.limits import MEMBERS_MAX
 from dqlite_py.model import Address
@@ -72,9 +72,12 @@ class Directory:
 
     @property
     def are_stock(self) -> bool:
-        """Whether those that answer are servers of dqlite itself, as far as this process has ever heard."""
-        return self._caller.cluster_id == NO_CLUSTER and any(
-            isinstance(error, StockAnswer) for error in self._failures.values()
+        """Whether all that answer are servers of dqlite itself, as far as this process has ever heard."""
+        failures = self._failures.values()
+        return (
+            self._caller.cluster_id == NO_CLUSTER
+            and any(isinstance(error, StockAnswer) for error in failures)
+            and not any(isinstance(error, (NotServing, WrongCluster)) for error in failures)
         )
 
     def _nobody(self) -> Error:

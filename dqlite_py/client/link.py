@@ -18,7 +18,7 @@ from dqlite_py.config import TlsSettings
 from dqlite_py.errors import Error, MalformedMessage, OutcomeUnknown
 from dqlite_py.gateway import UnitResult
 from dqlite_py.model import Address
-from dqlite_py.wire.rpc import RpcError
+from dqlite_py.wire.rpc import RpcError, RpcNotSent
 
 T = TypeVar("T")
 MARGIN_S: Final = 0.5  # a node answers at its own deadline, and knows more than we do
@@ -92,8 +92,10 @@ class Opened:
         timeout_s: float,
         lost: Callable[[str], Error],
         read: Callable[[Any], T],
+        not_sent: Callable[[str], Error] | None = None,
     ) -> T:
-        """What `read` makes of the answer; raises `lost(reason)` when there is none."""
+        """What `read` makes of the answer; raises `lost(reason)` when there is none, `not_sent(reason)` when the node
+        certainly did not hear of it."""
         if self.address is None:
             raise lost("no node was asked")
         try:
@@ -102,7 +104,8 @@ class Opened:
             return read(await self._link.caller.call(self.address, method, body, timeout_s + MARGIN_S))
         except RpcError as error:
             self._link.directory.failed(self.address, error)
-            raise lost(f"{self.address}: {error}") from None
+            why = not_sent if not_sent is not None and isinstance(error, RpcNotSent) else lost
+            raise why(f"{self.address}: {error}") from None
 
     def keep(self) -> Callable[[], None]:
         """What is open ends with its connection, and that is closed when nothing is asked for a while: prevent that,

@@ -18,6 +18,8 @@ from dqlite_py.errors import (
     IntegrityError,
     MalformedMessage,
     NeverApplied,
+    NodeStopped,
+    NotLeader,
     Outcome,
     OutcomeUnknown,
     TransactionEnded,
@@ -78,6 +80,10 @@ class Transaction:
         except TransactionEnded:
             self._over()
             raise
+        except (MalformedMessage, OutcomeUnknown, NotLeader, NodeStopped) as error:
+            raise self._lost(
+                error.message
+            ) from None  # whether the statements are part of it is not known here
         if not is_open:
             self._over()
         if isinstance(found, Error):
@@ -90,7 +96,9 @@ class Transaction:
         deadline = asyncio.get_running_loop().time() + timeout_s
         key = self.commit_key = self._link.sessions.take_at(self._database, self._log_time_us)
         asked = self._link.spawn(
-            self._opened.ask("tx.commit", {"key": [*key]}, timeout_s, OutcomeUnknown, answers.index_answer)
+            self._opened.ask(
+                "tx.commit", {"key": [*key]}, timeout_s, OutcomeUnknown, answers.index_answer, _not_asked
+            )
         )
         try:
             index = await asyncio.shield(asked)
@@ -100,9 +108,11 @@ class Transaction:
             raise
         except Error as error:
             self._over()
+            self._opened.tell(
+                "tx.rollback"
+            )  # a node that was too busy, or did not hear of COMMIT, has it still
             if error.outcome is not Outcome.UNKNOWN and not isinstance(error, MalformedMessage):
                 self._link.sessions.give_back(self._database, key)
-                self._opened.tell("tx.rollback")  # a node that was too busy has it still
                 raise
             left_s = deadline - asyncio.get_running_loop().time()
             return await self._what_became(key, error, left_s)
@@ -162,6 +172,8 @@ class Transaction:
 
     def _lost(self, reason: str) -> Error:
         self.abandon()
-        return TransactionEnded(
-            f"the node that ran the transaction does not answer; nothing of it happened: {reason}"
-        )
+        return TransactionEnded(f"the transaction is lost with its node, nothing of it happened: {reason}")
+
+
+def _not_asked(reason: str) -> Error:
+    return TransactionEnded(f"COMMIT did not reach the node; nothing of the transaction happened: {reason}")

@@ -27,6 +27,10 @@ _PAUSE_BYTES: Final = WRITE_BUFFER_BYTES_MAX // 2
 OnMore = Callable[[Any], None]
 
 
+class NotServing(RpcNotSent):
+    """By a node of ours, which cannot serve programs now."""
+
+
 class NotExtended(RpcNotSent):
     """The server answers, and does not know the extension: a stock dqlite, or another release of ours."""
 
@@ -293,7 +297,7 @@ class NodeConnection(asyncio.Protocol):
         if failure.code == ext.RefusalCode.WRONG_CLUSTER:
             self._fail(WrongCluster(failure.message))
         elif failure.code in _REFUSALS:
-            self._fail(RpcNotSent(failure.message))
+            self._fail(NotServing(failure.message))
         else:
             self._fail(StockAnswer(f"a server of dqlite itself: {failure.message} ({failure.code})"))
 

@@ -27,8 +27,9 @@ from dqlite_py.node.async_reads import AsyncReads
 from dqlite_py.node.local_gateway import BEGIN_GRACE_S, LocalGateway, how, not_begun
 from dqlite_py.node.local_transactions import MARGIN_S, committed
 from dqlite_py.node.pending_write import PendingWrite, fence, unit_result
+from dqlite_py.node.read_gateway import interrupted
 from dqlite_py.node.tickets import Deadline, unknown_after
-from dqlite_py.node.transaction import Transaction, group_results
+from dqlite_py.node.transaction import GroupResult, Transaction, group_results
 from dqlite_py.node.transaction_calls import GRACE_S, HostedTransaction, LoopTransaction
 from dqlite_py.node.transactions import Beginning
 
@@ -213,13 +214,22 @@ class AsyncTransaction:
     ) -> list[StatementResult]:
         """A task that is cancelled interrupts the statement."""
         transaction = self._transaction
-        end = partial(self._gateway.interrupt, transaction)
+        is_ended = False
+
+        def end() -> None:
+            nonlocal is_ended
+            is_ended = True  # BEFORE the node's loop hears of it, which may not have begun
+            self._gateway.interrupt(transaction)
+
+        async def run() -> GroupResult:
+            if is_ended:
+                raise interrupted()
+            return await transaction.run(body, timeout_s)
+
         if interrupt is not None:
             interrupt.set(end)
         try:
-            found = await self._gateway.on_node(
-                transaction.run(body, timeout_s), timeout_s + GRACE_S, lambda: unknown_after(timeout_s)
-            )
+            found = await self._gateway.on_node(run(), timeout_s + GRACE_S, lambda: unknown_after(timeout_s))
         except asyncio.CancelledError:
             end()
             raise

@@ -25,6 +25,7 @@ from dqlite_py.node.programs import CallContext, ProgramMethods
 from dqlite_py.storage.changelog.cursor import Cursor
 
 THREADS: Final = 4
+OPENING_THREADS: Final = 16  # beginning may wait for the log, or a transaction
 PIECE_BYTES: Final = EXTENSION_FRAGMENT_BYTES // 2  # a piece ends with the change that exceeds it
 PIECE_CHANGES: Final = 256
 _VALUE_BYTES: Final = 16
@@ -65,6 +66,7 @@ class ChangeServices:
     def __init__(self, followers: ChangeFollowers) -> None:
         self._followers = followers
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="dqlite-changes")
+        self._opening = ThreadPoolExecutor(OPENING_THREADS, thread_name_prefix="dqlite-changes")
         self._count = 0
 
     def register(self, programs: ProgramMethods) -> None:
@@ -72,6 +74,7 @@ class ChangeServices:
 
     def close(self) -> None:
         self._threads.shutdown(wait=False)
+        self._opening.shutdown(wait=False)
 
     async def follow(self, context: CallContext, body: Any) -> None:
         place, timeout_s = _Place(database_of(body)), timeout_of(body)
@@ -82,7 +85,7 @@ class ChangeServices:
             raise Busy(f"{FOLLOWERS_MAX} programs follow changes on this node")
         self._count += 1
         try:
-            position = await self._on_thread(place.open, self._followers, after, timeout_s)
+            position = await self._on_thread(self._opening, place.open, self._followers, after, timeout_s)
             await context.more([position, []])
             while True:
                 position = await self._go_on(context, place, position)
@@ -95,7 +98,7 @@ class ChangeServices:
         """Tell the next entry that has changes; or that there are none, and wait. Returns where it is then."""
         cursor = place.cursor
         assert cursor is not None
-        changes = await self._on_thread(place.read)
+        changes = await self._on_thread(self._threads, place.read)
         if changes is not None:
             for piece in _pieces(changes):
                 is_whole = bool(piece) and piece[-1].is_last
@@ -106,8 +109,9 @@ class ChangeServices:
         await _changed(cursor)
         return cursor.after
 
-    async def _on_thread(self, function: Callable[..., Any], *args: Any) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, function, *args)
+    @staticmethod
+    async def _on_thread(threads: ThreadPoolExecutor, function: Callable[..., Any], *args: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(threads, function, *args)
 
 
 async def _changed(cursor: Cursor) -> None:

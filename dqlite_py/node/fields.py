@@ -6,8 +6,8 @@ from typing import Any, Final, TypeVar
 
 from dqlite_py.command import check_database_name
 from dqlite_py.errors import InterfaceError, MalformedMessage
-from dqlite_py.gateway import Freshness, ReadLevel
-from dqlite_py.limits import FRAME_BYTES_MAX, MIB, REQUEST_TIMEOUT_MS
+from dqlite_py.gateway import Freshness, ReadLevel, TransactionLimits
+from dqlite_py.limits import FRAME_BYTES_MAX, MIB, REQUEST_TIMEOUT_MS, TRANSACTION_HOLD_MS
 from dqlite_py.model import Address, NodeId
 from dqlite_py.wire.address import split_address
 
@@ -48,6 +48,13 @@ def seconds_of(body: Any, name: str) -> float:
     if type(value) in (int, float) and 0 <= value <= SECONDS_MAX:
         return float(value)
     raise MalformedMessage(f"field {name!r} must be a number of seconds", what=name)
+
+
+def limits_of(body: Any) -> TransactionLimits:
+    """A transaction's, as its program wants them; none is over TRANSACTION_HOLD_MS."""
+    idle_s, hold_s = seconds_of(body, "idle_s"), seconds_of(body, "hold_s")
+    most_s = TRANSACTION_HOLD_MS / 1000
+    return TransactionLimits(min(idle_s, most_s), min(hold_s, most_s))
 
 
 def timeout_of(body: Any) -> float:

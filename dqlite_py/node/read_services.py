@@ -47,7 +47,7 @@ from dqlite_py.node.fields import (
     field,
     freshness_of,
     id_of,
-    seconds_of,
+    limits_of,
     timeout_of,
 )
 from dqlite_py.node.programs import Caller, Handler
@@ -167,8 +167,7 @@ class ReadServices:
 
     async def begin_read(self, context: Any, body: Any) -> Any:
         number, database, freshness = id_of(body), database_of(body), freshness_of(body)
-        limits = TransactionLimits(seconds_of(body, "idle_s"), seconds_of(body, "hold_s"))
-        timeout_s = timeout_of(body)
+        limits, timeout_s = limits_of(body), timeout_of(body)
         opened = self._open(number, context)
         work = self._begin_read(opened, database, freshness, timeout_s, limits)
         opened.transaction = found = await self._finished(number, opened, work)

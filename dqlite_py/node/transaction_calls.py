@@ -68,8 +68,8 @@ class HostedTransaction:
         return self.transaction.is_open
 
     async def run(self, body: bytes, timeout_s: float) -> GroupResult:
+        number = self.transaction.ask()  # BEFORE it waits: an interrupt counts from now on
         async with self._turn:
-            number = self.transaction.ask()
             return cast(GroupResult, await self._on_thread(self.transaction.run, body, timeout_s, number))
 
     async def commit(self, timeout_s: float, key: WriteKey | None = None) -> tuple[int, Any]:

@@ -22,9 +22,16 @@ from dqlite_py.errors import (
     RequestTooLarge,
     TransactionEnded,
 )
-from dqlite_py.gateway import TransactionLimits
 from dqlite_py.node.database_worker import pack_result, unit_error
-from dqlite_py.node.fields import RESULTS_BYTES_MAX, database_of, field, id_of, seconds_of, timeout_of
+from dqlite_py.node.fields import (
+    RESULTS_BYTES_MAX,
+    database_of,
+    field,
+    id_of,
+    limits_of,
+    seconds_of,
+    timeout_of,
+)
 from dqlite_py.node.local_transactions import MARGIN_S
 from dqlite_py.node.pending_write import PendingWrite, fence
 from dqlite_py.node.programs import Handler
@@ -79,7 +86,7 @@ class TransactionServices:
         begin = Beginning(
             database,
             seconds_of(body, "wait_s"),
-            TransactionLimits(seconds_of(body, "idle_s"), seconds_of(body, "hold_s")),
+            limits_of(body),
             settle(done),
             base_index=base_index,
             owner=context.connection,

@@ -269,6 +269,31 @@ async def test_a_cancelled_statement_that_waits_for_a_thread_does_not_run(
     await transaction.rollback()
 
 
+@pytest.mark.parametrize("sql", [ENDLESS, "INSERT INTO t VALUES ('withdrawn')"], ids=["read", "write"])
+async def test_a_statement_that_is_cancelled_before_the_node_began_with_it_does_not_run(
+    node: dqlite_py.Node, sql: str
+) -> None:
+    transaction = await node.async_gateway.begin("app", 30.0, LIMITS)
+    stands, goes_on = threading.Event(), threading.Event()
+
+    def stand() -> None:
+        stands.set()
+        goes_on.wait(60.0)
+
+    try:
+        node._running().loop.call_soon_threadsafe(stand)
+        assert await asyncio.to_thread(stands.wait, 60.0)
+        running = asyncio.create_task(transaction.run(body(sql), LONG_S))
+        await asyncio.sleep(0)
+        await cancel(running)
+    finally:
+        goes_on.set()
+    async with asyncio.timeout(60.0):
+        (found,) = await transaction.run(body("SELECT count(*) FROM t"), 30.0)
+    assert found.rows == ((0,),)
+    await transaction.rollback()
+
+
 async def test_a_statement_of_another_node_that_waits_for_a_thread_is_interrupted(
     nodes: list[dqlite_py.Node],
 ) -> None:

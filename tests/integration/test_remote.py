@@ -22,6 +22,7 @@ from dqlite_py.errors import (
     TransactionEnded,
     WrongCluster,
 )
+from dqlite_py.node import transaction_services
 from tests.integration.cluster import Cluster, wait_until
 from tests.integration.embedded import check_same_state, embedded_cluster, leader_of
 
@@ -105,6 +106,36 @@ def test_a_program_that_goes_away_holds_up_nobody(nodes: list[dqlite_py.Node]) -
     with pytest.raises(dqlite_py.Error):
         gone.execute("INSERT INTO t VALUES (3)")
     gone.close()
+
+
+def test_a_nodes_own_limits_of_transactions(nodes: list[dqlite_py.Node]) -> None:
+    """Who asks for more does not get it: a reader keeps the write-ahead log, a writer everybody."""
+    with dqlite_py.connect(
+        target(nodes), isolation_level=None, idle_limit=50_000.0, hold_limit=80_000.0
+    ) as conn:
+        conn.execute("CREATE TABLE t(v)")
+        conn.execute("BEGIN IMMEDIATE")
+        [transaction] = leader_of(nodes)._running().transactions._open
+        assert transaction.limits == (3600.0, 3600.0)
+        conn.execute("ROLLBACK")
+    conn.close()
+
+
+def test_a_result_in_a_transaction_that_is_too_large_for_an_answer(
+    nodes: list[dqlite_py.Node], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its statement ran: a COMMIT must not make durable what its program was told has failed."""
+    monkeypatch.setattr(transaction_services, "RESULTS_BYTES_MAX", 1000)
+    with dqlite_py.connect(target(nodes), isolation_level=None) as conn:
+        conn.execute("CREATE TABLE t(v)")
+        conn.execute("BEGIN IMMEDIATE")
+        with pytest.raises(TransactionEnded, match="does not fit into an answer"):
+            conn.execute("INSERT INTO t VALUES (zeroblob(2000)) RETURNING v")
+        with pytest.raises(TransactionEnded):
+            conn.execute("COMMIT")
+        conn.execute("ROLLBACK")
+        assert conn.execute("SELECT count(*) FROM t").fetchall() == [(0,)]
+    conn.close()
 
 
 async def test_asyncio(nodes: list[dqlite_py.Node]) -> None:

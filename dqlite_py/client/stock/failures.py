@@ -10,15 +10,46 @@ from typing import Final
 
 from dqlite_py.errors import DatabaseLocked, Error, NotLeader, NotSupportedError
 from dqlite_py.resultcodes import error_from_code
-from dqlite_py.sqlite_codes import ABORT, BUSY, BUSY_SNAPSHOT, IOERR, LOCKED, NOTFOUND
-from dqlite_py.wire.dqlite.responses import Failure, Response
+from dqlite_py.sqlite_codes import (
+    ABORT,
+    BUSY,
+    BUSY_SNAPSHOT,
+    CONSTRAINT,
+    FULL,
+    IOERR,
+    LOCKED,
+    NOMEM,
+    NOTFOUND,
+)
+from dqlite_py.wire.dqlite.responses import Failure, Response, Result
 
 _BUSY: Final = (BUSY, LOCKED)
 _UNDER_WAY: Final = (IOERR, ABORT)  # ABORT of dqlite 1.11: the server stopped while the write was on its way
 _NOT_LEADER: Final = (10250, 8202)  # the second of each pair: releases before 2021
 _LEADERSHIP_LOST: Final = (10506, 8458)
+_LOG_TROUBLE: Final = (NOMEM, FULL)
+_NO_TRANSACTION: Final = "no transaction is active"
 _PROTOCOL: Final = (1001, 1005)
 _RAFT_TEXTS: Final = ("server is shutting down", "operation canceled", "no connection to remote server")
+
+
+def committed(response: Response) -> None:
+    """`checked` of the answer to a COMMIT: in doubt is whatever SQLite itself has not refused, the errors of the log
+    above all: others may have the entry."""
+    try:
+        checked(response)
+    except Error as error:
+        is_own = error.code is None or error.code & 0xFF == CONSTRAINT or _NO_TRANSACTION in error.message
+        if is_own:
+            raise
+        raise Doubtful(f"{error.message} (code {error.code})") from None
+    if not isinstance(response, Result):
+        raise Doubtful(f"{type(response).__name__} in answer to COMMIT")
+
+
+def is_of_the_log(error: Error) -> bool:
+    """Of a write: whether it may be the log's own trouble, after which the entry may be committed by others."""
+    return error.code is not None and error.code & 0xFF in _LOG_TROUBLE
 
 
 class Refused(Exception):

@@ -11,14 +11,13 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeVar
 
 from dqlite_py.client.stock.connection import StockConnection
-from dqlite_py.client.stock.failures import Doubtful, Refused, checked
+from dqlite_py.client.stock.failures import Doubtful, Refused, checked, committed
 from dqlite_py.client.stock.pool import Pauses, Pool
 from dqlite_py.client.stock.statements import Sql, decode_body, statement, written
 from dqlite_py.client.stock.streams import Found, Stream, all_rows, ask_rows, begin, interruptible
 from dqlite_py.errors import (
     Error,
     IntegrityError,
-    OperationalError,
     OutcomeUnknown,
     SnapshotConflict,
     TransactionEnded,
@@ -42,9 +41,9 @@ def execute(sql: str) -> Request:
 
 
 def result_of(response: Response) -> Result:
-    """Raises what a FAILURE means, OperationalError for anything that is no RESULT."""
+    """Raises what a FAILURE means, Doubtful for anything that is no RESULT."""
     if not isinstance(checked(response), Result):
-        raise OperationalError(f"the dqlite server answered a statement with {type(response).__name__}")
+        raise Doubtful(f"the dqlite server answered a statement with {type(response).__name__}")
     assert isinstance(response, Result)
     return response
 
@@ -175,7 +174,7 @@ class Transaction:
         held.stay()
         try:
             async with asyncio.timeout(timeout_s):
-                await self._repeated(lambda: _checked(held.connection, execute("COMMIT")))
+                await self._repeated(lambda: _commit(held.connection))
         except (Doubtful, TimeoutError) as error:
             reason = str(error) or "no answer in time"
             held.end(broken=reason)
@@ -337,6 +336,10 @@ class FrozenState:
 
 async def _checked(connection: StockConnection, request: Request) -> Response:
     return checked(await connection.ask(request))
+
+
+async def _commit(connection: StockConnection) -> None:
+    committed(await connection.ask(execute("COMMIT")))
 
 
 async def begun(pool: Pool, connection: StockConnection, sql: str, limits: TransactionLimits) -> Held:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final, TypeVar
 
 from dqlite_py.client.stock.connection import StockConnection
-from dqlite_py.client.stock.failures import Doubtful, Refused, checked
+from dqlite_py.client.stock.failures import Doubtful, Refused, checked, committed, is_of_the_log
 from dqlite_py.client.stock.pool import Pauses, Pool
 from dqlite_py.client.stock.statements import Sql, asks, decode_body, statement
 from dqlite_py.client.stock.streams import Found, Stream, ask_rows, begin, interruptible
@@ -217,6 +217,8 @@ class Stock:
     def _let_go(self, connection: StockConnection, error: BaseException) -> None:
         if not isinstance(error, (Error, Refused)):
             connection.abort("its request was given up")
+        if isinstance(error, (Doubtful, TimeoutError)):
+            self._pool.drop_leader(connection)  # the server may be gone, and every idle connection with it
         self._pool.put(connection, leads=not (isinstance(error, Refused) and error.elsewhere))
 
     def _check(self, freshness: Freshness) -> None:
@@ -257,7 +259,7 @@ async def _group(
         raise
     doubt.exists = True
     try:
-        checked(await connection.ask(execute("COMMIT")))
+        committed(await connection.ask(execute("COMMIT")))
     except (Error, Refused):
         doubt.exists = False
         await _undo(connection)
@@ -281,6 +283,10 @@ def _judged(error: BaseException, doubt: Doubt, last: Error | None, timeout_s: f
         case Refused():
             doubt.exists = False
             return error.error
+        case Error() if doubt.exists and is_of_the_log(error):
+            raise OutcomeUnknown(
+                f"the write was sent, and failed: {error.message} (code {error.code})"
+            ) from None
         case Doubtful() | TimeoutError() if doubt.exists:
             raise OutcomeUnknown(
                 f"the write was sent, and its answer is lost: {error or 'no answer in time'}; a dqlite server "

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import Any
 
 import pytest
 
 from dqlite_py.client.caller import open_caller
+from dqlite_py.client.connections import Connections
 from dqlite_py.errors import NotSupportedError, WrongCluster
 from dqlite_py.limits import STRANGER_BYTES_MAX
+from dqlite_py.model import Address
 from dqlite_py.node.programs import CallContext, ProgramMethods
 from dqlite_py.server.extended import ExtendedServer
 from dqlite_py.wire.handshake import NO_CLUSTER
@@ -73,3 +76,17 @@ async def test_a_node_without_a_cluster_is_asked_for_nothing() -> None:
         with pytest.raises(RpcNotSent, match="no cluster"):
             await caller.call(node.address, "sql.size", b"x", WAIT_S)
         assert contexts == []
+
+
+async def test_a_call_that_is_cancelled_while_connections_are_closed_stays_cancelled() -> None:
+    """It would go on asking, and who ends the link waits for it."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        connections = Connections(None)
+        address = Address(f"127.0.0.1:{silent.getsockname()[1]}")
+        calling = asyncio.create_task(connections.get(address))
+        await asyncio.sleep(0)
+        [dialling] = connections._tasks.values()
+        dialling.add_done_callback(lambda _: calling.cancel())  # when it has heard of that, and not run
+        await connections.stop()
+        with pytest.raises(asyncio.CancelledError):
+            await calling

@@ -11,11 +11,13 @@ import pytest
 
 from dqlite_py.client.caller import open_caller
 from dqlite_py.client.directory import Directory
+from dqlite_py.client.stock.choosing import StockServers
 from dqlite_py.errors import NoLeader, NotLeader, WrongCluster
 from dqlite_py.model import Address
 from dqlite_py.raft.rpc import RpcNotSent
 from dqlite_py.wire.handshake import NO_CLUSTER
 from tests.support.fakepeer import FakePeer
+from tests.support.fakestock import servers
 from tests.unit.client.cluster import lead, nodes
 
 
@@ -121,6 +123,20 @@ async def test_a_node_without_a_cluster_is_passed_over() -> None:
         async with open_caller() as caller:
             directory = Directory(caller, [joining.address, ours.address])
             assert await directory.pick(leader=False) == ours.address
+
+
+async def test_a_stock_server_beside_a_node_of_ours_is_not_fallen_back_to() -> None:
+    """It has other databases: what is meant for ours must not land there while ours is starting or stopping."""
+    with ExitStack() as stack:
+        joining = stack.enter_context(FakePeer(1, cluster_id=NO_CLUSTER).running())
+        [stock] = stack.enter_context(servers(1))
+        async with open_caller() as caller:
+            for given in ([joining.address, stock.address], [stock.address, joining.address]):
+                with pytest.raises(NoLeader) as caught:
+                    await Directory(caller, given).pick(leader=True)
+                assert not isinstance(caught.value, StockServers)
+            with pytest.raises(StockServers):
+                await Directory(caller, [stock.address]).pick(leader=True)
 
 
 async def test_many_ask_at_the_same_time() -> None:

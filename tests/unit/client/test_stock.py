@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from dqlite_py.client.stock import AsyncStockGateway, StockGateway
+from dqlite_py.client.stock import AsyncStockGateway, StockGateway, pool
 from dqlite_py.client.stock.connection import Unreachable
 from dqlite_py.client.stock.discovery import Discovery
 from dqlite_py.client.stock.failures import Doubtful, Refused, checked
@@ -40,6 +40,7 @@ from dqlite_py.raft.tls import TlsContexts
 from dqlite_py.wire.dqlite.frames import Frame, encode_frame
 from dqlite_py.wire.dqlite.requests import RequestType
 from dqlite_py.wire.dqlite.responses import (
+    Empty,
     Failure,
     Result,
     encode_response,
@@ -153,14 +154,13 @@ def test_a_refused_write_goes_to_the_new_leader() -> None:
 async def test_a_search_that_is_given_up_leaves_no_connection(server: FakeServer) -> None:
     server.script["CLUSTER"] = [SILENCE]  # the leader is found, and asked for the other members
     async with stock(server) as client:
-        task = asyncio.create_task(client.query("app", "SELECT 1", (), LEADER, 1.0))
-        await seen(lambda: server.searches == 1)
-        pass_time(1.0)
+        task = asyncio.create_task(client.query("app", "SELECT 1", (), LEADER, LONG_S))
+        await seen(lambda: server.searches > 0)
+        pass_time(LONG_S)
         with pytest.raises(NoLeader):
             await task
         server.script["CLUSTER"] = [CLOSE]
         await client.query("app", "SELECT 1", (), LEADER, WAIT_S)
-        assert server.searches == 2
 
 
 def test_a_connection_serves_again(server: FakeServer, gateway: StockGateway) -> None:
@@ -195,6 +195,8 @@ def test_tls_with_the_certificates_of_one_authority() -> None:
         Failure(10, "disk I/O error"),
         Failure(4, "abort"),
         Failure(1, "server is shutting down"),
+        Failure(13, "database or disk is full"),
+        Empty(),
     ],
 )
 def test_a_write_without_a_clear_answer_is_not_repeated(
@@ -225,11 +227,12 @@ def test_a_refused_write_is_tried_again(server: FakeServer, gateway: StockGatewa
     assert server.seen == ["INSERT 1"] * 3
 
 
-async def test_a_database_that_stays_locked(server: FakeServer) -> None:
+async def test_a_database_that_stays_locked(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "PAUSE_MIN_S", LONG_S)
     server.script["INSERT"] = [BUSY]
     async with stock(server) as client:
         task = asyncio.create_task(client.execute_unit("app", body("INSERT 1"), LONG_S, True))
-        await seen(lambda: len(server.seen) > 1)
+        await seen(lambda: server.seen == ["INSERT 1"] and not client._pool._lent)  # it pauses
         pass_time(LONG_S)
         with pytest.raises(DatabaseLocked) as caught:
             await task
@@ -342,16 +345,29 @@ def test_a_transaction_whose_server_goes_has_not_happened(server: FakeServer, ga
 
 @pytest.mark.parametrize(
     ("answer", "error"),
-    [(CLOSE, OutcomeUnknown), (Failure(10506, "lost"), OutcomeUnknown), (NOT_LEADER, TransactionEnded)],
+    [
+        (CLOSE, OutcomeUnknown),
+        (Failure(10506, "lost"), OutcomeUnknown),
+        (Failure(13, "database or disk is full"), OutcomeUnknown),  # of the log: others may have the entry
+        (Failure(1, "whatever else raft says"), OutcomeUnknown),
+        (Empty(), OutcomeUnknown),
+        (NOT_LEADER, TransactionEnded),
+        (Failure(1, "cannot commit - no transaction is active"), OperationalError),
+    ],
 )
 def test_what_a_commit_without_success_means(
     server: FakeServer, gateway: StockGateway, answer: Answer, error: type[Error]
 ) -> None:
     transaction = gateway.begin("app", 1, LIMITS)
     server.script["COMMIT"] = [answer]
-    with pytest.raises(error):
-        transaction.commit(5)
+    with pytest.raises(error) as caught:
+        transaction.commit(WAIT_S)
+    assert (caught.value.outcome is Outcome.UNKNOWN) == (error is OutcomeUnknown)
     assert not transaction.is_open
+    server.script["COMMIT"] = [answer, DONE]
+    if error is not TransactionEnded:  # which is tried again
+        with pytest.raises(error):
+            write(gateway, "INSERT 1", "INSERT 2")
 
 
 async def test_a_limit_does_not_break_a_commit_in_work(server: FakeServer) -> None:
@@ -459,6 +475,23 @@ async def test_coroutines(server: FakeServer) -> None:
     await transaction.commit(5)
     assert server.seen == ["SELECT 1", "BEGIN IMMEDIATE", "INSERT 1", "COMMIT"]
     gateway.close()
+
+
+async def test_idle_connections_of_a_server_that_fell_silent_are_not_used_again(server: FakeServer) -> None:
+    """Each would cost a time-out, and a write its outcome."""
+    async with stock(server) as client:
+        begun = [await client.begin("app", WAIT_S, LIMITS, None) for _ in range(4)]
+        for transaction in begun:
+            await transaction.rollback()
+        assert server.opened == 4
+        server.script["INSERT"] = [SILENCE, DONE]
+        task = asyncio.create_task(client.execute_unit("app", body("INSERT 1"), LONG_S, True))
+        await seen(lambda: server.seen[-1] == "INSERT 1")
+        pass_time(LONG_S)
+        with pytest.raises(OutcomeUnknown):
+            await task
+        await client.execute_unit("app", body("INSERT 2"), WAIT_S, True)
+        assert server.opened == 5
 
 
 # -- texts and codes

@@ -22,6 +22,7 @@ from dqlite_py.errors import (
     IntegrityError,
     MalformedMessage,
     NeverApplied,
+    NodeStopped,
     NoLeader,
     NotLeader,
     OperationalError,
@@ -295,6 +296,36 @@ async def test_what_begins_when_its_caller_has_just_left_is_rolled_back() -> Non
         del task
         await asyncio.to_thread(wait_until, lambda: asked(peers[0], "tx.rollback") != [])
         assert kept(peers[0]) == 0
+
+
+async def test_a_commit_that_was_not_sent_did_not_happen_and_leaves_nothing_open() -> None:
+    with nodes(methods()) as peers:
+        shared = shared_link([peers[0].address], None)
+
+        async def too_late(link: Any) -> None:
+            transaction = await transactions.begin(link, "app", 3.0, LIMITS, None)
+            connection = link.caller.connections.open_to(peers[0].address)
+            connection.pause_writing()  # the socket is full
+            with pytest.raises(TransactionEnded, match="did not reach the node"):
+                await transaction.commit(0.2)
+            connection.resume_writing()
+
+        await Calls(shared).wait(too_late)
+        await asyncio.to_thread(wait_until, lambda: asked(peers[0], "tx.rollback") != [])
+        assert asked(peers[0], "tx.commit") == []
+
+
+@pytest.mark.parametrize(
+    "answer", ["nonsense", OutcomeUnknown("tx.run failed"), NotLeader("not I"), NodeStopped("stopping")]
+)
+def test_statements_of_which_nothing_is_known_end_the_transaction(answer: Any) -> None:
+    """They may be part of it, and a COMMIT would make them durable after all."""
+    with nodes(methods(run=Script(answer))) as peers:
+        transaction = gateway(*peers).begin("app", 3.0, LIMITS)
+        with pytest.raises(TransactionEnded, match="nothing of it happened"):
+            transaction.run(BODY, WAIT_S)
+        assert not transaction.is_open
+        wait_until(lambda: asked(peers[0], "tx.rollback") != [])
 
 
 async def test_a_cancelled_rollback_happens() -> None:

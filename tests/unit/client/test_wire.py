@@ -11,7 +11,7 @@ import pytest
 
 from dqlite_py.client import connections as connections_module
 from dqlite_py.client.connections import Connections
-from dqlite_py.client.wire import NodeConnection, NotExtended, StockAnswer
+from dqlite_py.client.wire import NodeConnection, NotExtended, NotServing, StockAnswer
 from dqlite_py.errors import OperationalError, RequestTooLarge, WrongCluster
 from dqlite_py.model import Address
 from dqlite_py.wire.dqlite import extension as ext
@@ -134,8 +134,8 @@ def failure(code: int) -> bytes:
     ("greeting", "kind", "text"),
     [
         (failure(ext.RefusalCode.WRONG_CLUSTER), WrongCluster, "told so"),
-        (failure(ext.RefusalCode.NO_CLUSTER), RpcNotSent, "told so"),
-        (failure(ext.RefusalCode.STOPPING), RpcNotSent, "told so"),
+        (failure(ext.RefusalCode.NO_CLUSTER), NotServing, "told so"),
+        (failure(ext.RefusalCode.STOPPING), NotServing, "told so"),
         (failure(1005), StockAnswer, "told so"),
         (ext.encode_message(ext.Extended(2, 0, CLUSTER, 7)), NotExtended, "version 2"),
         (bytes(16), NotExtended, "no sense"),

@@ -25,6 +25,7 @@ from dqlite_py.errors import (
     ResultNotKept,
     SessionExpired,
     StorageFull,
+    WrongCluster,
 )
 from dqlite_py.gateway import StatementResult, TransactionLimits, UnitResult
 from dqlite_py.limits import RPC_RUNNING_MAX
@@ -149,6 +150,23 @@ def test_not_leader_names_the_leader() -> None:
         remote = gateway(*peers)
         assert remote.execute_unit("app", BODY, WAIT_S).log_index == 9
         assert [name for name, _ in peers[1].asked] == ["sql.execute"]
+
+
+def test_a_lost_attempt_before_the_addresses_became_another_clusters_says_nothing() -> None:
+    async def cut_and_move(_body: Any) -> Any:
+        peers[0].cluster_id = b"a-recovered-one!"
+        peers[0].cut()
+
+    with nodes({"sql.execute": cut_and_move}) as peers:
+        remote = gateway(*peers)
+        with pytest.raises(OutcomeUnknown, match="another cluster") as caught:
+            remote.execute_unit("app", BODY, WAIT_S)
+        [key] = keys(*peers)
+        assert (caught.value.details["session"], caught.value.details["sequence"]) == key
+        with pytest.raises(OutcomeUnknown, match="another cluster"):
+            remote.resolve("app", WriteKey(*key), WAIT_S)
+        with pytest.raises(WrongCluster):
+            remote.execute_unit("app", BODY, WAIT_S)
 
 
 @pytest.mark.parametrize("lost", [OutcomeUnknown("lost"), None])
