@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
 from dqlite_py.client.calls import Calls, PerProcess
@@ -135,7 +136,9 @@ class BlockingGateway(_Gateway[R]):
         ask, calls = self._requests.query, self._calls
         return calls.run(
             lambda link: _result(
-                BlockingStream, calls, ask(link, database, sql, params, freshness, timeout_s, interrupt)
+                BlockingStream,
+                calls,
+                partial(ask, link, database, sql, params, freshness, timeout_s, interrupt),
             )
         )
 
@@ -144,7 +147,9 @@ class BlockingGateway(_Gateway[R]):
     ) -> BlockingTransaction:
         ask, calls = self._requests.begin, self._calls
         return calls.run(
-            lambda link: _opened(BlockingTransaction, calls, ask(link, database, wait_s, limits, base_index))
+            lambda link: _opened(
+                BlockingTransaction, calls, partial(ask, link, database, wait_s, limits, base_index)
+            )
         )
 
     def begin_read(
@@ -153,7 +158,7 @@ class BlockingGateway(_Gateway[R]):
         ask, calls = self._requests.begin_read, self._calls
         return calls.run(
             lambda link: _opened(
-                BlockingReadTransaction, calls, ask(link, database, freshness, timeout_s, limits)
+                BlockingReadTransaction, calls, partial(ask, link, database, freshness, timeout_s, limits)
             )
         )
 
@@ -193,7 +198,7 @@ class BlockingReadTransaction(_Dropped):
     ) -> QueryResult:
         calls, state = self._calls, self._state
         return calls.run(
-            lambda _: _result(BlockingStream, calls, state.query(sql, params, timeout_s, interrupt))
+            lambda _: _result(BlockingStream, calls, partial(state.query, sql, params, timeout_s, interrupt))
         )
 
     def close(self) -> None:
@@ -263,7 +268,9 @@ class AsyncioGateway(_Gateway[R]):
         ask, calls = self._requests.query, self._calls
         return await calls.wait(
             lambda link: _result(
-                AsyncioStream, calls, ask(link, database, sql, params, freshness, timeout_s, interrupt)
+                AsyncioStream,
+                calls,
+                partial(ask, link, database, sql, params, freshness, timeout_s, interrupt),
             )
         )
 
@@ -272,7 +279,9 @@ class AsyncioGateway(_Gateway[R]):
     ) -> AsyncioTransaction:
         ask, calls = self._requests.begin, self._calls
         return await calls.wait(
-            lambda link: _opened(AsyncioTransaction, calls, ask(link, database, wait_s, limits, base_index))
+            lambda link: _opened(
+                AsyncioTransaction, calls, partial(ask, link, database, wait_s, limits, base_index)
+            )
         )
 
     async def begin_read(
@@ -281,7 +290,7 @@ class AsyncioGateway(_Gateway[R]):
         ask, calls = self._requests.begin_read, self._calls
         return await calls.wait(
             lambda link: _opened(
-                AsyncioReadTransaction, calls, ask(link, database, freshness, timeout_s, limits)
+                AsyncioReadTransaction, calls, partial(ask, link, database, freshness, timeout_s, limits)
             )
         )
 
@@ -321,7 +330,7 @@ class AsyncioReadTransaction(_Dropped):
     ) -> QueryResult:
         calls, state = self._calls, self._state
         return await calls.wait(
-            lambda _: _result(AsyncioStream, calls, state.query(sql, params, timeout_s, interrupt))
+            lambda _: _result(AsyncioStream, calls, partial(state.query, sql, params, timeout_s, interrupt))
         )
 
     async def close(self) -> None:
@@ -349,15 +358,19 @@ class AsyncioTransaction(_Transaction):
             await self._calls.wait(lambda _: self._transaction.rollback())
 
 
-async def _opened(kind: Callable[[Calls[Any], X], T], calls: Calls[Any], work: Awaitable[X]) -> T:
+async def _opened(
+    kind: Callable[[Calls[Any], X], T], calls: Calls[Any], work: Callable[[], Awaitable[X]]
+) -> T:
     """`kind` of what `work` opens. Made on the loop's thread, together with it: also what opens when whoever asked for
-    it has just gone is closed when it is dropped."""
-    return kind(calls, await work)
+    it has just gone is closed when it is dropped. Given up before it begins, it leaves no coroutine behind."""
+    return kind(calls, await work())
 
 
 async def _result(
-    kind: Callable[[Calls[Any], LoopStream], Any], calls: Calls[Any], work: Awaitable[tuple[QueryResult, Any]]
+    kind: Callable[[Calls[Any], LoopStream], Any],
+    calls: Calls[Any],
+    work: Callable[[], Awaitable[tuple[QueryResult, Any]]],
 ) -> QueryResult:
     """The same for the rest of a result, when there is one."""
-    result, stream = await work
+    result, stream = await work()
     return result if stream is None else result._replace(more=kind(calls, stream))

@@ -27,6 +27,9 @@ _OTHERS: Final = (
     "SELECT sql FROM sqlite_schema WHERE sql NOT NULL AND type IN ('index', 'trigger', 'view') "
     "AND substr(tbl_name, 1, 8) <> '_dqlite_' AND (?1 IS NULL OR tbl_name LIKE ?1)"
 )
+_COUNTED: Final = (  # who has no counters may have no table of them
+    'SELECT 1 FROM "sqlite_sequence" WHERE ?1 IS NULL OR name LIKE ?1 LIMIT 1'
+)
 
 
 def dump_steps(core: Core, transaction: Transaction, pattern: str | None = None) -> Lines:
@@ -46,7 +49,7 @@ def dump_steps(core: Core, transaction: Transaction, pattern: str | None = None)
             yield from _rows(core, transaction, name)
     for (sql,) in (yield from _all(core, transaction, _OTHERS, pattern)):
         yield f"{sql};"
-    if sequences:
+    if sequences and (yield from _all(core, transaction, _COUNTED, pattern)):
         mine = "" if pattern is None else f" WHERE name LIKE {_text(pattern)}"
         yield f'DELETE FROM "sqlite_sequence"{mine};'
         yield from _rows(core, transaction, "sqlite_sequence", mine)

@@ -9,19 +9,24 @@ import subprocess
 import sys
 import textwrap
 import threading
+import warnings
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from dqlite_py.client.calls import Calls
 from dqlite_py.client.gateway import AsyncRemoteGateway, RemoteGateway
-from dqlite_py.client.shared import shared_link
+from dqlite_py.client.shared import SharedLink, shared_link
+from dqlite_py.client.stock.gateway import StockGateway
 from dqlite_py.config import TlsSettings
 from dqlite_py.errors import Error, InterfaceError
+from dqlite_py.gateway import Freshness, ReadLevel, TransactionLimits
 from dqlite_py.model import Address
 from tests.unit.client.cluster import BODY, Script, client_threads, gateway, nodes, rows, unit, wait_until
 
 WAIT_S = 20.0
+FRESHNESS, LIMITS = Freshness(ReadLevel.STALE), TransactionLimits(1.0, 1.0)
 NOWHERE = [Address("127.0.0.1:1"), Address("127.0.0.1:2")]
 
 
@@ -43,6 +48,25 @@ def test_it_lives_as_long_as_what_uses_it() -> None:
     del calls
     gateways.pop()
     assert len(client_threads()) == 1
+
+
+def test_a_call_that_cannot_begin_leaves_nothing_that_was_never_awaited() -> None:
+    ours, stock = SharedLink(NOWHERE, None), StockGateway(NOWHERE)
+    ours.end()
+    stock.close()
+    for one in (RemoteGateway(ours), stock):
+        calls: list[Callable[[], Any]] = [
+            lambda one=one: one.query("db", "SELECT 1", (), FRESHNESS, 1.0),
+            lambda one=one: one.begin("db", 1.0, LIMITS),
+            lambda one=one: one.begin_read("db", FRESHNESS, 1.0, LIMITS),
+            lambda one=one: one.execute_unit("db", BODY, 1.0),
+        ]
+        for call in calls:
+            with warnings.catch_warnings(record=True) as warned:
+                warnings.simplefilter("always")
+                with pytest.raises(InterfaceError, match="closed"):
+                    call()
+            assert [str(told.message) for told in warned] == []
 
 
 async def _answer(_link: Any) -> int:
@@ -160,7 +184,7 @@ PROGRAM = """
     import logging, os, sys
     logging.getLogger("asyncio").addFilter(lambda record: record.msg != "Executing %s took %.3f seconds")
     from dqlite_py.client.gateway import RemoteGateway
-    from dqlite_py.client.shared import shared_link
+    from dqlite_py.client.shared import SharedLink, shared_link
     from dqlite_py.gateway import LINEARIZABLE
     remote = RemoteGateway(shared_link([sys.argv[1]], None))
     more = remote.query("app", "SELECT 1", (), LINEARIZABLE, 20.0).more

@@ -196,6 +196,23 @@ def test_a_dump_of_some_tables(conn: Any) -> None:
     ]
 
 
+def test_a_dump_without_sequences_does_not_name_them(
+    conn: Any, connect: Callable[..., Any], fake: FakeGateway
+) -> None:
+    """A new database has no table of them before a table needs it."""
+    conn.executescript(
+        """CREATE TABLE plain(x); INSERT INTO plain VALUES (1);
+        CREATE TABLE counted(id INTEGER PRIMARY KEY AUTOINCREMENT); INSERT INTO counted DEFAULT VALUES;"""
+    )
+    some = list(conn.iterdump(filter="plain"))
+    conn.execute("DROP TABLE counted")
+    for name, script in (("some", some), ("all", list(conn.iterdump()))):
+        copy = connect(fake, name, isolation_level=None)
+        copy.executescript("\n".join(script))
+        assert copy.execute("SELECT x FROM plain").fetchall() == [(1,)]
+        copy.close()
+
+
 @pytest.mark.parametrize(
     ("sql", "parameters"),
     [
