@@ -125,9 +125,9 @@ class Transaction:
         return UnitResult(index, [])
 
     def _left_alone(self, asked: asyncio.Task[int]) -> None:
-        """A COMMIT whose caller is gone was answered: one that cannot be leaves nothing open."""
+        """A COMMIT whose caller is gone is over: one that failed, or did not reach the node, leaves nothing open."""
         self._let_go()
-        if asked.cancelled() or isinstance(asked.exception(), IntegrityError):
+        if asked.cancelled() or asked.exception() is not None:
             self._opened.tell("tx.rollback")
 
     async def _what_became(self, key: WriteKey, error: Error, left_s: float) -> UnitResult:
