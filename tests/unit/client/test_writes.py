@@ -211,11 +211,11 @@ def test_a_locked_database_after_a_lost_attempt_says_nothing_of_that_attempt() -
     with nodes({"sql.execute": Script(OutcomeUnknown("lost"), locked, unit(log_index=9))}) as peers:
         assert gateway(*peers).execute_unit("app", BODY, WAIT_S).log_index == 9
         assert len(set(keys(*peers))) == 1
-    with (
-        nodes({"sql.execute": Script(OutcomeUnknown("lost"), locked)}) as peers,
-        pytest.raises(OutcomeUnknown),
-    ):
-        gateway(*peers).execute_unit("app", BODY, 0.3)
+    with nodes({"sql.execute": Script(unit(), OutcomeUnknown("lost"), locked)}) as peers:
+        remote = gateway(*peers)
+        remote.execute_unit("app", BODY, WAIT_S)  # now it is connected
+        with pytest.raises(OutcomeUnknown):
+            remote.execute_unit("app", BODY, 0.3)
     with nodes({"sql.execute": Script(locked)}) as peers:
         with pytest.raises(DatabaseLocked):  # the first attempt: certainly not applied
             gateway(*peers).execute_unit("app", BODY, WAIT_S)
@@ -223,12 +223,13 @@ def test_a_locked_database_after_a_lost_attempt_says_nothing_of_that_attempt() -
 
 
 def test_the_time_is_over_after_a_lost_attempt() -> None:
-    with nodes({"sql.execute": Script(OutcomeUnknown("lost"), StorageFull("full"))}) as peers:
+    with nodes({"sql.execute": Script(unit(), OutcomeUnknown("lost"), StorageFull("full"))}) as peers:
         remote = gateway(*peers)
+        remote.execute_unit("app", BODY, WAIT_S)  # now it is connected
         with pytest.raises(OutcomeUnknown) as caught:
             remote.execute_unit("app", BODY, 0.3)
         details = caught.value.details
-        assert {(details["session"], details["sequence"])} == set(keys(*peers))
+        assert {(details["session"], details["sequence"])} == set(keys(*peers)[1:])
         peers[0].methods["sql.execute"] = Script(unit())
         remote.execute_unit("app", BODY, WAIT_S)
         assert keys(*peers)[-1][0] != details["session"]  # the old one is left for `resolve`
