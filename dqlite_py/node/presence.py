@@ -114,13 +114,14 @@ class Presence:
 
     async def _ask_if_removed(self) -> None:
         mine = self._view.configuration
-        if mine.get(self._core.node_id) is None:
-            return
+        if mine.get(self._core.node_id) is None and not self._core.was_member:
+            return  # it joins: what it has of the log is from before that
         for member in mine.members:
             if member.id == self._core.node_id or self._core.leader_id is not None:
                 continue
             theirs = await self._ask(member.id)
-            if theirs is not None and theirs.index > mine.index and theirs.get(self._core.node_id) is None:
+            # Equal: ours may be its removal itself, which nobody has told it is committed.
+            if theirs is not None and theirs.index >= mine.index and theirs.get(self._core.node_id) is None:
                 self._on_removed()
                 return
 

@@ -83,6 +83,10 @@ class ConfigurationHistory:
                 return False
         return False
 
+    def holds(self, node_id: NodeId) -> bool:
+        """Whether `node_id` is a member in any of them."""
+        return any(configuration.get(node_id) is not None for configuration in self._history)
+
     def appended(self, configuration: Configuration) -> None:
         self._history.append(configuration)
         self.format = max(self.format, configuration.format)

@@ -138,6 +138,11 @@ class CoreState:
         return self.node_id in self._configurations.voters
 
     @property
+    def was_member(self) -> bool:
+        """Whether snapshot or log still hold a configuration with this node: False for who is just joining."""
+        return self._configurations.holds(self.node_id)
+
+    @property
     def is_quarantined(self) -> bool:
         """True while the state machine here waits to be replaced by a snapshot."""
         return self._quarantined

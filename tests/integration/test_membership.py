@@ -129,6 +129,19 @@ def test_a_member_that_was_down_while_it_was_removed_is_told(tmp_path: Path) -> 
         assert leader.status()["is_leader"]
 
 
+def test_a_removed_member_that_starts_again_is_told_again(tmp_path: Path) -> None:
+    with embedded_cluster(tmp_path) as nodes:
+        leader = leader_of(nodes)
+        position, victim = next((i, node) for i, node in enumerate(nodes) if node is not leader)
+        leader.remove_member(victim.node_id)
+        wait_until(lambda: "removed" in victim.status()["problem"], "it knows that it was removed")
+        address = victim.address
+        victim.stop()
+        nodes[position] = dqlite_py.Node(tmp_path / f"n{position}", listen=address).start()
+        wait_until(lambda: "removed" in nodes[position].status()["problem"], "it is told so again")
+        assert leader.status()["is_leader"]
+
+
 def test_the_leader_can_be_removed(tmp_path: Path) -> None:
     with embedded_cluster(tmp_path) as nodes:
         leader = leader_of(nodes)

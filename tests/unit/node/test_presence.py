@@ -10,7 +10,7 @@ from typing import Any
 from dqlite_py.model import Configuration, LogIndex, NodeId
 from dqlite_py.node.cluster_view import ClusterView
 from dqlite_py.node.presence import Presence
-from tests.unit.raft.solo import Solo, append, log_of, members
+from tests.unit.raft.solo import Solo, append, configuration_entry, log_of, members
 
 
 class Bench:
@@ -62,6 +62,28 @@ async def test_a_member_that_its_leader_does_not_know_any_more_was_removed() -> 
         assert bench.solo.core.leader_id is None
         await bench.presence._ask_if_removed()
         assert bench.removed.is_set()
+
+
+async def test_whose_own_log_ends_with_its_removal_asks_whether_that_is_committed() -> None:
+    """A removed member that started again, or lost its leader before it heard so, served old states for good."""
+    for committed, is_removed in (
+        (members(2, 3).at(LogIndex(2)), True),
+        (members(1, 2, 3).at(LogIndex(1)), False),
+    ):
+        bench = Bench(members(1, 2, 3), committed)
+        bench.solo.step(append(2, 1, (1, 1), configuration_entry(2, 1, members(2, 3)), commit=1)).settle()
+        bench.solo.wait(10_000)
+        assert bench.view.configuration.voters == {2, 3}
+        await bench.presence._ask_if_removed()
+        assert bench.removed.is_set() is is_removed
+
+
+async def test_who_is_just_joining_was_not_removed() -> None:
+    """Its log begins before it was there, and so may the state of who is asked."""
+    bench = Bench(members(2, 3), members(2, 3, 4).at(LogIndex(9)))
+    bench.solo.wait(10_000)
+    await bench.presence._ask_if_removed()
+    assert not bench.removed.is_set()
 
 
 async def test_an_older_configuration_removes_nobody() -> None:
