@@ -17,10 +17,11 @@ import weakref
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, Generic, TypeVar
 
-from dqlite_py.errors import InterfaceError
+from dqlite_py.errors import Error, InterfaceError
 
 T = TypeVar("T")
 R = TypeVar("R")
+CLOSED_DURING: Final = "the connection to the cluster was closed during the call"
 _END_WAIT_S: Final = 3.0
 _running: weakref.WeakSet[Background[Any]] = weakref.WeakSet()
 
@@ -74,9 +75,10 @@ class Background(Generic[R]):
             with contextlib.suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(function)
 
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
+    def run(self, work: Coroutine[Any, Any, T], ended: type[Error] = InterfaceError) -> T:
         """Run it on the loop and wait; a KeyboardInterrupt cancels it. Raises InterfaceError on the loop's own thread,
-        where the garbage collector may end what is left behind, and nobody can wait."""
+        where the garbage collector may end what is left behind, and nobody can wait; `ended` when the thread ends
+        while the work is under way."""
         if threading.current_thread() is self._thread:
             work.close()
             raise InterfaceError("the client's own thread cannot wait for itself")
@@ -84,7 +86,7 @@ class Background(Generic[R]):
         try:
             return future.result()
         except concurrent.futures.CancelledError:
-            raise InterfaceError("the connection to the cluster was closed during the call") from None
+            raise ended(CLOSED_DURING) from None
         except BaseException:
             future.cancel()
             raise

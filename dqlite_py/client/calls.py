@@ -8,8 +8,8 @@ import weakref
 from collections.abc import Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
-from dqlite_py.client.background import Background
-from dqlite_py.errors import InterfaceError
+from dqlite_py.client.background import CLOSED_DURING, Background
+from dqlite_py.errors import Error, InterfaceError
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -55,11 +55,13 @@ class Calls(Generic[R]):
         """Run it on the loop's thread; not in another process, and not when that has ended."""
         self.background.soon(function)
 
-    def run(self, make: Callable[[R], Coroutine[Any, Any, T]]) -> T:
-        """Block until it is done; a KeyboardInterrupt cancels it."""
-        return self.background.run(make(self.background.resource))
+    def run(self, make: Callable[[R], Coroutine[Any, Any, T]], ended: type[Error] = InterfaceError) -> T:
+        """Block until it is done; a KeyboardInterrupt cancels it. Raises `ended` when the thread ends meanwhile."""
+        return self.background.run(make(self.background.resource), ended)
 
-    async def wait(self, make: Callable[[R], Coroutine[Any, Any, T]]) -> T:
+    async def wait(
+        self, make: Callable[[R], Coroutine[Any, Any, T]], ended: type[Error] = InterfaceError
+    ) -> T:
         """The same for a coroutine on any event loop."""
         future = self.background.submit(make(self.background.resource))
         try:
@@ -67,5 +69,5 @@ class Calls(Generic[R]):
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is not None and not task.cancelling():
-                raise InterfaceError("the connection to the cluster was closed during the call") from None
+                raise ended(CLOSED_DURING) from None
             raise

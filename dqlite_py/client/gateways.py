@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
 from dqlite_py.client.calls import Calls, PerProcess
-from dqlite_py.errors import Error
+from dqlite_py.errors import Error, OutcomeUnknown
 from dqlite_py.gateway import (
     Freshness,
     Interrupt,
@@ -118,11 +118,11 @@ class BlockingGateway(_Gateway[R]):
 
     def execute_unit(self, database: str, body: bytes, timeout_s: float, *, once: Once = True) -> UnitResult:
         ask = self._requests.execute_unit
-        return self._calls.run(lambda link: ask(link, database, body, timeout_s, once))
+        return self._calls.run(lambda link: ask(link, database, body, timeout_s, once), OutcomeUnknown)
 
     def resolve(self, database: str, key: WriteKey, timeout_s: float) -> UnitResult:
         ask = self._requests.resolve
-        return self._calls.run(lambda link: ask(link, database, key, timeout_s))
+        return self._calls.run(lambda link: ask(link, database, key, timeout_s), OutcomeUnknown)
 
     def query(
         self,
@@ -217,7 +217,9 @@ class _Transaction(_Dropped):
     def _tell_key(self, error: BaseException) -> None:
         """Who breaks a COMMIT off can ask what became of it. OutcomeUnknown has the key in its details."""
         key = self._transaction.commit_key
-        if key is not None and not isinstance(error, Error):
+        if key is not None and isinstance(error, OutcomeUnknown):
+            error.details = {**key._asdict(), **error.details}
+        elif key is not None and not isinstance(error, Error):
             error.write_key = key  # type: ignore[attr-defined]
             error.add_note(
                 f"a COMMIT was under way; its key: session {key.session.hex()}, sequence {key.sequence}"
@@ -233,7 +235,7 @@ class BlockingTransaction(_Transaction):
     def commit(self, timeout_s: float) -> UnitResult:
         """A KeyboardInterrupt carries the COMMIT's key (attribute `write_key`), for `resolve`."""
         try:
-            return self._calls.run(lambda _: self._transaction.commit(timeout_s))
+            return self._calls.run(lambda _: self._transaction.commit(timeout_s), OutcomeUnknown)
         except BaseException as error:
             self._tell_key(error)
             raise
@@ -250,11 +252,11 @@ class AsyncioGateway(_Gateway[R]):
         self, database: str, body: bytes, timeout_s: float, *, once: Once = True
     ) -> UnitResult:
         ask = self._requests.execute_unit
-        return await self._calls.wait(lambda link: ask(link, database, body, timeout_s, once))
+        return await self._calls.wait(lambda link: ask(link, database, body, timeout_s, once), OutcomeUnknown)
 
     async def resolve(self, database: str, key: WriteKey, timeout_s: float) -> UnitResult:
         ask = self._requests.resolve
-        return await self._calls.wait(lambda link: ask(link, database, key, timeout_s))
+        return await self._calls.wait(lambda link: ask(link, database, key, timeout_s), OutcomeUnknown)
 
     async def query(
         self,
@@ -348,7 +350,7 @@ class AsyncioTransaction(_Transaction):
     async def commit(self, timeout_s: float) -> UnitResult:
         """A CancelledError carries the COMMIT's key (attribute `write_key`), for `resolve`."""
         try:
-            return await self._calls.wait(lambda _: self._transaction.commit(timeout_s))
+            return await self._calls.wait(lambda _: self._transaction.commit(timeout_s), OutcomeUnknown)
         except BaseException as error:
             self._tell_key(error)
             raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import os
 import random
@@ -26,6 +27,7 @@ from dqlite_py.errors import (
     DataError,
     Error,
     IntegrityError,
+    InterfaceError,
     NoLeader,
     NotSupportedError,
     OperationalError,
@@ -207,6 +209,20 @@ def test_a_write_without_a_clear_answer_is_not_repeated(
         write(gateway, "INSERT 1")
     assert caught.value.outcome is Outcome.UNKNOWN
     assert server.seen == ["INSERT 1"]
+
+
+def test_a_write_under_way_when_the_gateway_is_closed_may_have_happened(
+    server: FakeServer, gateway: StockGateway
+) -> None:
+    server.script["INSERT"] = [SILENCE]
+    with concurrent.futures.ThreadPoolExecutor() as threads:
+        writing = threads.submit(write, gateway, "INSERT 1")
+        wait_until(lambda: "INSERT 1" in server.seen)
+        gateway.close()
+        with pytest.raises(OutcomeUnknown, match="closed during"):
+            writing.result(WAIT_S)
+    with pytest.raises(InterfaceError, match="closed"):  # it never began
+        write(gateway, "INSERT 2")
 
 
 async def test_a_write_that_is_not_answered_in_time(server: FakeServer) -> None:
