@@ -262,7 +262,7 @@ async def test_a_cancelled_statement_that_waits_for_a_thread_does_not_run(
         running = asyncio.create_task(transaction.run(body(sql), LONG_S))
         await until(lambda: asked(leads))
         await cancel(running)
-        await leads.async_gateway.open_database("app", 30.0)  # the node's loop has heard of it
+        await until(lambda: any(one._given_up for one in leads._running().transactions._open))
     async with asyncio.timeout(60.0):
         (found,) = await transaction.run(body("SELECT count(*) FROM t"), 30.0)
     assert found.rows == ((0,),)
