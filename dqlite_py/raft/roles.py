@@ -34,7 +34,7 @@ class Presence(enum.Enum):
 
     UP = "up"  # reachable for long enough to be chosen
     BACK = "back"  # reachable, but not for long: neither chosen nor replaced
-    AWAY = "away"  # unreachable, but not for long: neither chosen nor replaced
+    AWAY = "away"  # unreachable, but not for long: not chosen, not replaced, the first to go of too many
     GONE = "gone"  # unreachable for so long that it is to be replaced
 
     @property
