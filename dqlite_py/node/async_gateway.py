@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 from weakref import WeakKeyDictionary
@@ -25,7 +25,7 @@ from dqlite_py.gateway import (
 from dqlite_py.model import WriteKey
 from dqlite_py.node.async_reads import AsyncReads
 from dqlite_py.node.local_gateway import BEGIN_GRACE_S, LocalGateway, how, not_begun
-from dqlite_py.node.local_transactions import MARGIN_S, committed
+from dqlite_py.node.local_transactions import MARGIN_S, Begin, committed
 from dqlite_py.node.pending_write import PendingWrite, fence, unit_result
 from dqlite_py.node.read_gateway import interrupted
 from dqlite_py.node.tickets import Deadline, unknown_after
@@ -174,17 +174,11 @@ class AsyncLocalGateway(AsyncReads):
 
     # -- the node's loop ------------------------------------------------------------------------------------
 
-    async def on_node(
-        self, coroutine: Coroutine[Any, Any, Any], timeout_s: float, on_timeout: OnTimeout
-    ) -> Any:
-        """Run it on the node's loop. It goes on when the task is cancelled."""
+    async def on_node(self, begin: Begin, timeout_s: float, on_timeout: OnTimeout) -> Any:
+        """Run its coroutine on the node's loop. It goes on when the task is cancelled."""
         outbox = self._outbox()
         future = outbox.expect(Deadline(timeout_s + MARGIN_S), on_timeout)
-        try:
-            self._gateway.run_on_loop(coroutine, partial(outbox.put, future), on_timeout)
-        except NodeStopped:
-            coroutine.close()
-            raise
+        self._gateway.run_on_loop(begin, partial(outbox.put, future), on_timeout)
         return await outbox.wait(future)
 
     def _tell(self, function: Callable[..., None], *args: Any) -> None:
@@ -229,7 +223,7 @@ class AsyncTransaction:
         if interrupt is not None:
             interrupt.set(end)
         try:
-            found = await self._gateway.on_node(run(), timeout_s + GRACE_S, lambda: unknown_after(timeout_s))
+            found = await self._gateway.on_node(run, timeout_s + GRACE_S, lambda: unknown_after(timeout_s))
         except asyncio.CancelledError:
             end()
             raise
@@ -243,13 +237,15 @@ class AsyncTransaction:
         transaction = self._transaction
         return committed(
             await self._gateway.on_node(
-                transaction.commit(timeout_s), timeout_s, lambda: transaction.unknown_commit(timeout_s)
+                partial(transaction.commit, timeout_s),
+                timeout_s,
+                lambda: transaction.unknown_commit(timeout_s),
             )
         )
 
     async def rollback(self) -> None:
         try:
-            await self._gateway.on_node(self._transaction.rollback(), GRACE_S, lambda: unknown_after(GRACE_S))
+            await self._gateway.on_node(self._transaction.rollback, GRACE_S, lambda: unknown_after(GRACE_S))
         except Error:
             return  # nothing of it happens in any case
 

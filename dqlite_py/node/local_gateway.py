@@ -5,15 +5,16 @@ A write costs one hand-over. KeyboardInterrupt ends the wait and withdraws a wri
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final
 
 from dqlite_py.errors import DatabaseLocked, Error, NodeStopped, OperationalError
 from dqlite_py.gateway import Once, TransactionLimits, UnitResult, WriteKey, WriteTransaction
 from dqlite_py.node.applier import Applier
 from dqlite_py.node.cluster_view import ClusterView
-from dqlite_py.node.local_transactions import MARGIN_S, BlockingTransaction, LocalTransaction
+from dqlite_py.node.local_transactions import MARGIN_S, Begin, BlockingTransaction, LocalTransaction
 from dqlite_py.node.pending_write import PendingWrite, fence, unit_result
 from dqlite_py.node.read_gateway import ReadGateway
 from dqlite_py.node.reads import ReadBarriers
@@ -114,9 +115,9 @@ class LocalGateway(ReadGateway):
         if work is not None:
             self._run(work, timeout_s, lambda: unknown_after(timeout_s))
 
-    def opening(self, database: str, deadline: Deadline) -> Coroutine[Any, Any, None] | None:
+    def opening(self, database: str, deadline: Deadline) -> Begin | None:
         """What the loop has to do for that; None: nothing."""
-        return None if database in self._applier().readers else self._open(database, deadline)
+        return None if database in self._applier().readers else partial(self._open, database, deadline)
 
     async def _open(self, database: str, deadline: Deadline) -> None:
         await self.writes.open_database(database, deadline)
@@ -135,25 +136,21 @@ class LocalGateway(ReadGateway):
 
     # -- the loop -----------------------------------------------------------------------------------------
 
-    def _run(self, coroutine: Any, timeout_s: float, on_timeout: Callable[[], Error]) -> Any:
+    def _run(self, begin: Begin, timeout_s: float, on_timeout: Callable[[], Error]) -> Any:
         """Run a coroutine on the loop and wait for its result."""
         ticket = Ticket(self.inbox.turns)
-        try:
-            self.run_on_loop(coroutine, ticket.resolve, on_timeout)
-        except BaseException:
-            coroutine.close()
-            raise
+        self.run_on_loop(begin, ticket.resolve, on_timeout)
         return ticket.wait(timeout_s + MARGIN_S, on_timeout)
 
     def run_on_loop(
-        self, coroutine: Any, resolve: Callable[[Any, Error | None], None], on_end: Callable[[], Error]
+        self, begin: Begin, resolve: Callable[[Any, Error | None], None], on_end: Callable[[], Error]
     ) -> None:
-        """Run it there; `resolve` hears on the loop, `on_end()` when the node stops in the middle. Raises NodeStopped:
-        it was not begun."""
+        """Make a coroutine there, and run it; `resolve` hears on the loop, `on_end()` when the node stops in the
+        middle. Raises NodeStopped: it was not begun."""
 
         async def work() -> None:
             try:
-                value = await coroutine
+                value = await begin()
             except Error as error:
                 resolve(None, error)
             except BaseException:

@@ -6,7 +6,8 @@ COMMIT go through the loop. Elsewhere every call is handed to the loop, which as
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, Final
 
 from dqlite_py.errors import Error, NodeStopped, OutcomeUnknown
@@ -18,7 +19,9 @@ from dqlite_py.node.transaction_calls import GRACE_S, ForwardedTransaction, unkn
 from dqlite_py.node.transactions import Transactions
 
 MARGIN_S: Final = 0.5  # for a busy loop, and a leader's answer
-RunOnLoop = Callable[[Any, float, Callable[[], Error]], Any]  # coroutine, time-out, the error then
+Begin = Callable[[], Coroutine[Any, Any, Any]]
+"""Makes a coroutine on the loop, where it is awaited at once: one made elsewhere might never be."""
+RunOnLoop = Callable[[Begin, float, Callable[[], Error]], Any]  # time-out, the error then
 
 
 def committed(outcome: tuple[int, Any]) -> UnitResult:
@@ -88,7 +91,7 @@ class BlockingTransaction:
             interrupt.set(self._interrupt)
         try:
             found = self._run_on_loop(
-                self._transaction.run(body, timeout_s),
+                partial(self._transaction.run, body, timeout_s),
                 timeout_s + GRACE_S,
                 lambda: OutcomeUnknown(f"no answer within {timeout_s:g} s"),
             )
@@ -104,7 +107,9 @@ class BlockingTransaction:
         transaction = self._transaction
         return committed(
             self._run_on_loop(
-                transaction.commit(timeout_s), timeout_s, lambda: transaction.unknown_commit(timeout_s)
+                partial(transaction.commit, timeout_s),
+                timeout_s,
+                lambda: transaction.unknown_commit(timeout_s),
             )
         )
 

@@ -207,7 +207,7 @@ class LoopGateway(AsyncReads):
     async def open_database(self, database: str, timeout_s: float) -> None:
         work = self._gateway.opening(database, Deadline(min(timeout_s, LEADERLESS_S)))
         if work is not None:
-            await work
+            await work()
 
 
 class TransactionOnLoop:

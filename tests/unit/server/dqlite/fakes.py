@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from dqlite_py.server.dqlite.connection import Connection
@@ -53,11 +53,11 @@ class FakeGateway:
     def __init__(self) -> None:
         self.opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    def opening(self, _database: str, _deadline: Any) -> Coroutine[Any, Any, None]:
+    def opening(self, _database: str, _deadline: Any) -> Callable[[], Coroutine[Any, Any, None]]:
         async def wait() -> None:
             await self.opened
 
-        return wait()
+        return wait
 
 
 class FakeView:
